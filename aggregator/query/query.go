@@ -1,0 +1,138 @@
+// Package query is what may be asked of the aggregators and what they answer:
+// plain values, encoded as JSON on the bus. An answer of several aggregators
+// is the sum of theirs; adding in any order gives the same.
+package query
+
+import "github.com/weirmesh/weir/event"
+
+// Methods of the service "aggregator" on the bus
+// (weir.v1.rpc.aggregator.<method>). Every live member answers each request
+// with its own part.
+const (
+	Service         = "aggregator"
+	MethodStat      = "stat"
+	MethodSeries    = "series"
+	MethodEdges     = "edges"
+	MethodRoutes    = "routes"
+	MethodWorkloads = "workloads"
+)
+
+// Selector names resources; empty fields match all. Kind may also be "pod"
+// (group by pod) or "ns" (group by namespace).
+type Selector struct {
+	Cluster   string `json:"cluster,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	Kind      string `json:"kind,omitempty"`
+	Name      string `json:"name,omitempty"`
+}
+
+// Request asks for statistics. Since and Until are Unix seconds, the window is
+// [Since, Until). Step (seconds) matters to MethodSeries alone.
+type Request struct {
+	Resource Selector  `json:"resource"`
+	To       *Selector `json:"to,omitempty"`
+	From     *Selector `json:"from,omitempty"`
+	Since    int64     `json:"since"`
+	Until    int64     `json:"until"`
+	Step     int64     `json:"step,omitempty"`
+}
+
+// Reply is one member's part of an answer. Only the rows of the method asked
+// for are set.
+type Reply struct {
+	// Member is who answers, Members how many there are, as it believes.
+	Member  string `json:"member"`
+	Members int    `json:"members"`
+	// Error is set where the request was not acceptable; nothing else is then.
+	Error string `json:"error,omitempty"`
+	// Oldest is how far back this member's statistics reach, Unix seconds.
+	Oldest int64 `json:"oldest"`
+
+	Rows      []Row      `json:"rows,omitempty"`
+	Series    []Series   `json:"series,omitempty"`
+	Edges     []Edge     `json:"edges,omitempty"`
+	Routes    []Route    `json:"routes,omitempty"`
+	Workloads []Workload `json:"workloads,omitempty"`
+}
+
+// Stats are exact sums over finished exchanges, mergeable by addition.
+type Stats struct {
+	Requests  uint64 `json:"requests"`
+	Successes uint64 `json:"successes"`
+	// Status counts requests by HTTP status, GRPC by gRPC status, Errors by
+	// Event.Error ("" is left out).
+	Status map[uint16]uint64 `json:"status,omitempty"`
+	GRPC   map[int16]uint64  `json:"grpc,omitempty"`
+	Errors map[string]uint64 `json:"errors,omitempty"`
+	// Latency and Duration of requests, µs.
+	Latency  event.Histogram `json:"latency"`
+	Duration event.Histogram `json:"duration"`
+	// Bytes of requests, connections and progress alike.
+	RequestBytes  uint64 `json:"request_bytes"`
+	ResponseBytes uint64 `json:"response_bytes"`
+	// Connections that ended (TCP and TLS passthrough).
+	Connections uint64 `json:"connections"`
+}
+
+// Row is the sum for one resource.
+type Row struct {
+	Resource Selector `json:"resource"`
+	// Owner is a pod's workload.
+	Owner *Selector `json:"owner,omitempty"`
+	Stats Stats     `json:"stats"`
+	// PodsSeen reported within the window; PodsLive report now.
+	PodsSeen        int    `json:"pods_seen"`
+	PodsLive        int    `json:"pods_live"`
+	OpenConnections uint64 `json:"open_connections"`
+	// Shed counts events that proxies reported as shed within the window,
+	// LostBatches those missing in their numbering.
+	Shed        uint64 `json:"shed"`
+	LostBatches uint64 `json:"lost_batches"`
+}
+
+// Series is a resource's row of steps: Points[i] covers
+// [Since+i*Step, Since+(i+1)*Step).
+type Series struct {
+	Resource Selector `json:"resource"`
+	Points   []Stats  `json:"points"`
+}
+
+// Edge is what one workload sent to another.
+type Edge struct {
+	Source      Selector `json:"source"`
+	Destination Selector `json:"destination"`
+	SourceID    string   `json:"source_id,omitempty"`
+	DestID      string   `json:"dest_id,omitempty"`
+	// Security is mutual, passthrough or none; Reason says why none.
+	Security string `json:"security"`
+	Reason   string `json:"reason,omitempty"`
+	// SeenBy is client or server: whose side was counted.
+	SeenBy string `json:"seen_by"`
+	Stats  Stats  `json:"stats"`
+}
+
+// Route is the sum for one route of a resource.
+type Route struct {
+	Resource  Selector `json:"resource"`
+	Route     string   `json:"route"`
+	Authority string   `json:"authority"`
+	Protocol  string   `json:"protocol"`
+	Stats     Stats    `json:"stats"`
+}
+
+// Workload is what is known of one workload. Times are Unix seconds.
+type Workload struct {
+	Resource  Selector `json:"resource"`
+	FirstSeen int64    `json:"first_seen"`
+	LastSeen  int64    `json:"last_seen"`
+	Pods      []Pod    `json:"pods"`
+}
+
+// Pod is one of a workload's pods.
+type Pod struct {
+	Name            string `json:"name"`
+	Node            string `json:"node,omitempty"`
+	LastSeen        int64  `json:"last_seen"`
+	Live            bool   `json:"live"`
+	OpenConnections uint64 `json:"open_connections"`
+}

@@ -1,0 +1,4 @@
+package event
+
+// Histogram is a mergeable distribution (being written).
+type Histogram struct{}

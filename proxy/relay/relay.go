@@ -1,0 +1,87 @@
+// Package relay is the contract between the proxy's listeners and its
+// protocol relays (packages tcp, http1, http2): a [Conn] is one client's
+// connection together with the server's, and a relay's Serve carries it to its
+// end and records what it carried.
+//
+// # Ownership
+//
+// Serve(ctx, c) owns c.Client and c.Server: it closes both before it returns,
+// and every goroutine it started has ended by then. Cancelling ctx ends it at
+// once (hard stop). Closing of c.Drain asks it to end as its protocol allows:
+// finish what is under way, take no more.
+package relay
+
+import (
+	"net"
+	"time"
+
+	"github.com/weirmesh/weir/event"
+)
+
+// Recorder takes events. Record never blocks, keeps nothing of e or of the
+// memory that e's strings point to after it returned, and is safe for
+// concurrent use.
+type Recorder interface {
+	Record(e *event.Event)
+}
+
+// Conn is what a relay is given: two connections and what is known of them.
+type Conn struct {
+	// Client is the accepted connection; Early are bytes that were already
+	// read from it and not yet handled. The relay may keep Early while it
+	// serves.
+	Client net.Conn
+	Early  []byte
+	// Server is the dialled connection; ServerEarly as Early. Server is nil
+	// where dialling failed: then DialError is an event.Err constant, and the
+	// relay answers as its protocol can (HTTP: 502 and an event for each
+	// request; TCP: close and one event).
+	Server      net.Conn
+	ServerEarly []byte
+	DialError   string
+
+	// Direction is Inbound or Outbound.
+	Direction event.Direction
+	// ID identifies the connection in events (Event.Connection).
+	ID uint64
+	// Accepted is when the client's connection was accepted.
+	Accepted time.Time
+	// Peer is the client of an inbound, the server of an outbound connection.
+	Peer event.Peer
+	// Security and SecurityReason as in Event.
+	Security       event.Security
+	SecurityReason string
+	// Detection and DetectionTime (µs) as in Event.
+	Detection     event.Detection
+	DetectionTime uint32
+	// ServerName is the SNI of a TLS passthrough connection, else "".
+	ServerName string
+
+	// Recorder takes the relay's events.
+	Recorder Recorder
+	// Drain is closed when the proxy is about to stop. Nil: never.
+	Drain <-chan struct{}
+	// Progress is how often long-lived exchanges report; 0 means 10 s.
+	Progress time.Duration
+	// MaxHeadBytes bounds a request or response head; 0 means 64 KiB.
+	MaxHeadBytes int
+}
+
+// Defaults for the zero values of Conn.
+const (
+	DefaultProgress     = 10 * time.Second
+	DefaultMaxHeadBytes = 64 << 10
+)
+
+// Fill sets the fields of e that are the same for every exchange on c. The
+// strings are those of c, valid as long as c.
+func (c *Conn) Fill(e *event.Event) {
+	e.Direction = c.Direction
+	e.Security = c.Security
+	e.SecurityReason = c.SecurityReason
+	e.Peer = c.Peer
+	e.Connection = c.ID
+	e.Detection = c.Detection
+	e.DetectionTime = c.DetectionTime
+	e.GRPCStatus = event.NoGRPCStatus
+}

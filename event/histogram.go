@@ -1,4 +1,0 @@
-package event
-
-// Histogram is a mergeable distribution (being written).
-type Histogram struct{}

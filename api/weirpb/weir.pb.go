@@ -668,7 +668,11 @@ type StatRow struct {
 	// Batches that never arrived (a gap in a proxy's numbering).
 	LostBatches uint64 `protobuf:"varint,7,opt,name=lost_batches,json=lostBatches,proto3" json:"lost_batches,omitempty"`
 	// For pods: the workload that owns it.
-	Owner         *Resource `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner *Resource `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	// What stats count: "inbound" (what the resource was asked for; its traffic,
+	// as usual), or "outbound" where only its own requests to others are known:
+	// it only sends, or the request had a `to`.
+	Direction     string `protobuf:"bytes,9,opt,name=direction,proto3" json:"direction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -757,6 +761,13 @@ func (x *StatRow) GetOwner() *Resource {
 		return x.Owner
 	}
 	return nil
+}
+
+func (x *StatRow) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
 }
 
 type SeriesRequest struct {
@@ -2451,7 +2462,7 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x06window\x18\x04 \x01(\v2\x0f.weir.v1.WindowR\x06window\"c\n" +
 	"\fStatResponse\x12$\n" +
 	"\x04rows\x18\x01 \x03(\v2\x10.weir.v1.StatRowR\x04rows\x12-\n" +
-	"\bcoverage\x18\x02 \x01(\v2\x11.weir.v1.CoverageR\bcoverage\"\xaa\x02\n" +
+	"\bcoverage\x18\x02 \x01(\v2\x11.weir.v1.CoverageR\bcoverage\"\xc8\x02\n" +
 	"\aStatRow\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12$\n" +
 	"\x05stats\x18\x02 \x01(\v2\x0e.weir.v1.StatsR\x05stats\x12\x1b\n" +
@@ -2460,7 +2471,8 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x14tcp_open_connections\x18\x05 \x01(\x04R\x12tcpOpenConnections\x12\x12\n" +
 	"\x04shed\x18\x06 \x01(\x04R\x04shed\x12!\n" +
 	"\flost_batches\x18\a \x01(\x04R\vlostBatches\x12'\n" +
-	"\x05owner\x18\b \x01(\v2\x11.weir.v1.ResourceR\x05owner\"\xe0\x01\n" +
+	"\x05owner\x18\b \x01(\v2\x11.weir.v1.ResourceR\x05owner\x12\x1c\n" +
+	"\tdirection\x18\t \x01(\tR\tdirection\"\xe0\x01\n" +
 	"\rSeriesRequest\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12!\n" +
 	"\x02to\x18\x02 \x01(\v2\x11.weir.v1.ResourceR\x02to\x12%\n" +

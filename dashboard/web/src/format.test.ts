@@ -1,0 +1,26 @@
+import { expect, test } from "vitest";
+import { bytes, health, micros, ms, percent, rps } from "./format";
+
+test.each([
+  [percent(0.98734), "98.73%"],
+  [percent(1), "100.00%"],
+  [rps(0), "0.0"],
+  [rps(100), "100.0"],
+  [rps(12345), "12.3k"],
+  [ms(0.42), "0.4ms"],
+  [ms(9.96), "10.0ms"],
+  [ms(5001), "5001ms"],
+  [ms(12_340), "12.3s"],
+  [micros(999), "999µs"],
+  [micros(1500), "1.5ms"],
+  [bytes(999), "999B"],
+  [bytes(1500), "1.5KB"],
+  [bytes(2_500_000_000_000_000), "2500.0TB"],
+])("%s is %s", (got, want) => expect(got).toBe(want));
+
+test("health needs requests", () => {
+  expect(health(0, 0)).toBe("none");
+  expect(health(1, 10)).toBe("good");
+  expect(health(0.97, 10)).toBe("warn");
+  expect(health(0.9, 10)).toBe("bad");
+});

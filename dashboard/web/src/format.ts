@@ -1,0 +1,44 @@
+// Numbers as the CLI prints them.
+
+export const percent = (share: number): string => `${(share * 100).toFixed(2)}%`;
+
+export function rps(n: number): string {
+  return n >= 1000 ? `${(n / 1000).toFixed(1)}k` : n.toFixed(1);
+}
+
+/** Milliseconds: tenths below 10 ms, as most answers on a machine are short. */
+export function ms(n: number): string {
+  if (n >= 10_000) return `${(n / 1000).toFixed(1)}s`;
+  return n >= 10 ? `${Math.round(n)}ms` : `${n.toFixed(1)}ms`;
+}
+
+export function micros(n: number): string {
+  return n < 1000 ? `${n}µs` : ms(n / 1000);
+}
+
+export function bytes(n: number): string {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let i = 0;
+  while (n >= 1000 && i < units.length - 1) {
+    n /= 1000;
+    i++;
+  }
+  return `${i === 0 ? Math.round(n) : n.toFixed(1)}${units[i]}`;
+}
+
+export function whole(n: number): string {
+  return n.toLocaleString("en-US");
+}
+
+export function clock(iso: string): string {
+  const t = new Date(iso);
+  const two = (n: number, width = 2) => String(n).padStart(width, "0");
+  return `${two(t.getHours())}:${two(t.getMinutes())}:${two(t.getSeconds())}.${two(t.getMilliseconds(), 3)}`;
+}
+
+/** How good a success rate is: for colour, always beside the number itself. */
+export function health(share: number, requests: number): "none" | "good" | "warn" | "bad" {
+  if (requests === 0) return "none";
+  if (share >= 0.999) return "good";
+  return share >= 0.95 ? "warn" : "bad";
+}

@@ -1,0 +1,70 @@
+import type { ComponentChildren } from "preact";
+import type { Coverage, Resource } from "./api";
+import { health, percent } from "./format";
+import { workloadHref } from "./route";
+
+/** A success rate: its number, and a bar that shows it. */
+export function Success({ share, requests }: { share: number; requests: number }) {
+  if (requests === 0) return <span class="dim">–</span>;
+  return (
+    <span class={`success ${health(share, requests)}`}>
+      <span class="bar" aria-hidden="true">
+        <i style={{ width: `${share * 100}%` }} />
+      </span>
+      {percent(share)}
+    </span>
+  );
+}
+
+/** A workload's name, a link where it is one that Weir watches. */
+export function Name({ resource }: { resource: Resource }) {
+  const label = (
+    <>
+      <span class="kind">{resource.kind}/</span>
+      {resource.name}
+    </>
+  );
+  if (resource.kind === "ext" || !resource.kind) return <span class="name">{label}</span>;
+  return (
+    <a class="name" href={workloadHref(resource)}>
+      {label}
+    </a>
+  );
+}
+
+/** What went wrong, and that what is shown is old. */
+export function Problem({ error }: { error?: Error }) {
+  if (!error) return null;
+  return (
+    <p class="problem" role="alert">
+      The API does not answer: {error.message}. What is shown is from before; trying again.
+    </p>
+  );
+}
+
+/** What the numbers of a page are about. */
+export function About({ coverage }: { coverage?: Coverage }) {
+  if (!coverage) return null;
+  const missing = coverage.aggregators_total - coverage.aggregators_answered;
+  return (
+    <p class="about">
+      <span class="live" aria-hidden="true" /> {time(coverage.since)} to {time(coverage.until)}, every request counted,
+      quantiles within {percent(coverage.quantile_error)}
+      {missing > 0 && <strong> – {missing} of {coverage.aggregators_total} aggregators did not answer</strong>}
+    </p>
+  );
+}
+
+const time = (iso: string) => new Date(iso).toLocaleTimeString([], { hour12: false });
+
+export function Section({ title, aside, children }: { title: string; aside?: ComponentChildren; children: ComponentChildren }) {
+  return (
+    <section>
+      <div class="section-head">
+        <h2>{title}</h2>
+        {aside}
+      </div>
+      {children}
+    </section>
+  );
+}

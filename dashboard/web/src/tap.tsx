@@ -1,0 +1,109 @@
+import { useEffect, useRef, useState } from "preact/hooks";
+import { count, resourceParams, tap, type Endpoint, type Resource, type TapEvent } from "./api";
+import { clock, micros } from "./format";
+
+const shown = 60;
+
+const endpoint = (e: Endpoint | null): string =>
+  !e ? "–" : e.workload?.name ? `${e.workload.kind}/${e.workload.name}` : `${e.ip}:${e.port}`;
+
+const failed = (e: TapEvent): boolean =>
+  e.error !== "" || e.status >= 500 || (e.grpc_status !== undefined && e.grpc_status > 0);
+
+/** The outcome in a word: gRPC status where it failed, HTTP status, or the error. */
+export function outcome(e: TapEvent): string {
+  if (e.error) return e.error;
+  if (e.grpc_status !== undefined) return e.grpc_status === 0 ? "OK" : `grpc ${e.grpc_status}`;
+  return e.status ? String(e.status) : e.kind;
+}
+
+/** The live requests of one workload. They arrive whole; the page shows the newest few. */
+export function Tap({ resource }: { resource: Resource }) {
+  const [running, setRunning] = useState(true);
+  const [onlyFailed, setOnlyFailed] = useState(false);
+  const [rows, setRows] = useState<TapEvent[]>([]);
+  const [problem, setProblem] = useState("");
+  const seen = useRef({ events: 0, skipped: 0 });
+
+  useEffect(() => {
+    if (!running) return;
+    const abort = new AbortController();
+    // What arrives between two frames is shown at once: a busy workload must
+    // not make the page draw for each request.
+    let pending: TapEvent[] = [];
+    const draw = setInterval(() => {
+      if (pending.length === 0) return;
+      const fresh = pending;
+      pending = [];
+      setRows((old) => [...fresh.reverse(), ...old].slice(0, shown));
+    }, 250);
+    void (async () => {
+      while (!abort.signal.aborted) {
+        try {
+          for await (const item of tap(resourceParams(resource), abort.signal)) {
+            setProblem("");
+            if (item.gap) seen.current.skipped += count(item.gap.skipped);
+            if (!item.event) continue;
+            seen.current.events++;
+            if (onlyFailed && !failed(item.event)) continue;
+            pending.push(item.event);
+            if (pending.length > shown) pending.shift();
+          }
+        } catch (error) {
+          if (!abort.signal.aborted) setProblem((error as Error).message);
+        }
+        await new Promise((wake) => setTimeout(wake, 1000));
+      }
+    })();
+    return () => {
+      abort.abort();
+      clearInterval(draw);
+    };
+  }, [running, onlyFailed]);
+
+  return (
+    <div class="tap">
+      <div class="controls">
+        <button onClick={() => setRunning(!running)}>{running ? "Pause" : "Go on"}</button>
+        <label>
+          <input
+            type="checkbox"
+            checked={onlyFailed}
+            onChange={(e) => {
+              setRows([]);
+              setOnlyFailed(e.currentTarget.checked);
+            }}
+          />{" "}
+          failed only
+        </label>
+        <span class="dim" role="status">
+          {seen.current.events.toLocaleString("en-US")} seen
+          {seen.current.skipped > 0 && `, ${seen.current.skipped.toLocaleString("en-US")} skipped (this page is too slow for them)`}
+        </span>
+        {problem && <span class="problem">{problem}; trying again</span>}
+      </div>
+      <div class="scroll stream" tabIndex={0} aria-label="Live requests">
+        <table>
+          <thead>
+            <tr>
+              <th>Started</th><th>From</th><th>To</th><th>Request</th><th>Answer</th><th class="num">Latency</th>
+            </tr>
+          </thead>
+          <tbody>
+            {rows.map((e) => (
+              <tr key={e.id} class={failed(e) ? "failed" : undefined}>
+                <td class="mono dim">{clock(e.start)}</td>
+                <td>{endpoint(e.source)}</td>
+                <td>{endpoint(e.destination)}</td>
+                <td class="mono">{e.method ? `${e.method} ${e.path}` : e.protocol}</td>
+                <td class="mono">{outcome(e)}</td>
+                <td class="mono num">{micros(count(e.latency_us))}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+        {rows.length === 0 && <p class="dim">{running ? "Waiting for requests…" : "Paused."}</p>}
+      </div>
+    </div>
+  );
+}

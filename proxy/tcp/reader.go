@@ -1,0 +1,89 @@
+package tcp
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// Reader reads a connection into a [Buffer] and borrows the buffer's memory
+// only when there is something to read. Where the connection is no
+// *net.TCPConn (TLS, a wrapper) the memory is held while it waits. A Reader is
+// for one goroutine at a time.
+type Reader struct {
+	conn net.Conn
+	raw  syscall.RawConn // nil where conn is no *net.TCPConn
+	fn   func(fd uintptr) bool
+	buf  *Buffer
+	n    int
+	err  error
+}
+
+// Init makes r read conn. It must not be copied afterwards.
+func (r *Reader) Init(conn net.Conn) {
+	r.conn = conn
+	t, ok := conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return // Closed already: conn.Read will say so.
+	}
+	r.raw, r.fn = raw, r.attempt
+}
+
+// Fill waits until the connection has bytes and appends to b what one read
+// gives, at least one byte. At the end of the stream it returns io.EOF. It is
+// interrupted by the connection's read deadline, without loss.
+func (r *Reader) Fill(b *Buffer) (int, error) {
+	if r.raw == nil {
+		held := b.mem != nil
+		n, err := r.conn.Read(b.free(1))
+		b.w += n
+		if n > 0 {
+			return n, nil
+		}
+		if !held || b.Len() == 0 {
+			b.Release()
+		}
+		return 0, err
+	}
+	r.buf, r.n, r.err = b, 0, nil
+	err := r.raw.Read(r.fn)
+	r.buf = nil
+	if err == nil {
+		err = r.err
+	}
+	return r.n, err
+}
+
+// attempt is called by the runtime's poller: it reads what there is and tells
+// whether it is done; if not, the goroutine is parked until there is more.
+func (r *Reader) attempt(fd uintptr) bool {
+	b := r.buf
+	free := b.free(1)
+	for {
+		n, err := syscall.Read(int(fd), free)
+		switch {
+		case n > 0:
+			r.n = n
+			b.w += n
+			return true
+		case err == syscall.EINTR:
+			continue
+		case b.Len() == 0:
+			b.Release()
+		}
+		if err == syscall.EAGAIN {
+			return false
+		}
+		if err == nil {
+			r.err = io.EOF
+		} else {
+			r.err = os.NewSyscallError("read", err)
+		}
+		return true
+	}
+}

@@ -1,0 +1,244 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weirmesh/weir/bus"
+)
+
+const (
+	// A reading asks for as much ahead.
+	readMessages = 512
+	// Two missed heartbeats of the server tell that the consumer is gone.
+	readHeartbeat = time.Second
+	readExpiry    = 10 * time.Second
+	// consumerIdle is how long the server keeps a consumer whose reader is
+	// gone without a word.
+	consumerIdle = 30 * time.Second
+	retryLeast   = 50 * time.Millisecond
+	retryMost    = 2 * time.Second
+)
+
+// ConsumeEvents calls fn with every batch of a partition, in the order of the
+// stream, that comes after the stream's sequence after (0: from the oldest that
+// is kept), and waits for more. data is fn's to keep. It returns fn's error if fn fails, ctx's if
+// ctx ends, and an error that wraps bus.ErrPartition or bus.ErrNotConnected (the
+// client was closed) for nothing else: the absence of the bus, or the loss of its consumer, it sits out, and goes on after the last
+// batch that fn was given; none is left out and none comes twice.
+//
+// Where the stream has already discarded what came after, fn begins with the
+// oldest that is kept, and the gap is logged. Where the stream ends before
+// after (its files were lost), fn begins with the oldest too.
+func (c *Client) ConsumeEvents(ctx context.Context, partition int, after uint64, fn func(sequence uint64, subject string, data []byte) error) error {
+	if err := bus.CheckPartition(partition); err != nil {
+		return err
+	}
+	return c.read(ctx, &reading{
+		stream: bus.StreamEvents,
+		filter: bus.PartitionFilter(partition),
+		after:  after,
+		bytes:  4 * bus.MaxBatch,
+		fn: func(m message) error {
+			return fn(m.sequence, m.subject, m.data)
+		},
+	})
+}
+
+type message struct {
+	sequence uint64
+	subject  string
+	data     []byte
+}
+
+// reading is one pass over the messages of a stream that match a filter. It
+// outlives the consumers that it uses on the server.
+type reading struct {
+	stream, filter string
+	// after is the position: the sequence of the last message that fn got, or
+	// where to begin.
+	after uint64
+	// since applies only until fn got the first message, and where it is set.
+	since time.Time
+	// finite ends the reading at last, the stream's end when it began.
+	finite bool
+	last   uint64
+	known  bool
+	// bytes bounds what one request asks for; more than any message.
+	bytes int
+	fn    func(message) error
+}
+
+// errDone ends a finite reading.
+var errDone = errors.New("read to the end")
+
+// fnError is an error of the caller's function, which ends the reading.
+type fnError struct{ error }
+
+func (c *Client) read(ctx context.Context, r *reading) error {
+	delay, quiet := retryLeast, false
+	for {
+		if err := c.WaitConnected(ctx); err != nil {
+			return err
+		}
+		before := r.after
+		err := c.readOnce(ctx, r)
+		var failed fnError
+		switch {
+		case errors.Is(err, errDone):
+			return nil
+		case errors.As(err, &failed):
+			return failed.error
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		if r.after != before {
+			delay, quiet = retryLeast, false
+		}
+		if !quiet && !errors.Is(err, bus.ErrNotConnected) {
+			c.log.Warn("lost the place in a stream; taking it up again", "stream", r.stream, "filter", r.filter, "after", r.after, "error", err)
+			quiet = true
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(delay/2 + rand.N(delay/2)):
+		}
+		delay = min(2*delay, retryMost)
+	}
+}
+
+// readOnce reads with one consumer until something ends it.
+func (c *Client) readOnce(ctx context.Context, r *reading) error {
+	session := c.link.session()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(session, func() { cancel(bus.ErrNotConnected) })()
+	err := c.readFrom(ctx, r)
+	if cause := context.Cause(ctx); cause != nil && errors.Is(cause, bus.ErrNotConnected) {
+		if failed := (fnError{}); !errors.As(err, &failed) && !errors.Is(err, errDone) {
+			return cause
+		}
+	}
+	return err
+}
+
+func (c *Client) readFrom(ctx context.Context, r *reading) error {
+	stream, err := c.open(ctx, r)
+	if err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, requestTimeout)
+	consumer, err := stream.CreateConsumer(bounded, r.consumer())
+	cancel()
+	if err != nil {
+		return fmt.Errorf("cannot create a consumer: %w", err)
+	}
+	info := consumer.CachedInfo()
+	defer c.forget(stream, info.Name)
+	if r.finite && info.NumPending == 0 {
+		return errDone
+	}
+	iterator, err := consumer.Messages(
+		jetstream.PullMaxMessagesWithBytesLimit(readMessages, r.bytes),
+		jetstream.PullHeartbeat(readHeartbeat),
+		jetstream.PullExpiry(readExpiry),
+		jetstream.WithMessagesErrOnMissingHeartbeat(true),
+	)
+	if err != nil {
+		return fmt.Errorf("cannot read from a consumer: %w", err)
+	}
+	defer iterator.Stop()
+	return r.follow(ctx, iterator)
+}
+
+// open looks up the stream and settles where to begin.
+func (c *Client) open(ctx context.Context, r *reading) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	stream, err := c.js.Stream(ctx, r.stream)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the stream: %w", err)
+	}
+	state := stream.CachedInfo().State
+	if r.finite && !r.known {
+		r.last, r.known = state.LastSeq, true
+	}
+	switch {
+	case r.after == 0:
+	case state.LastSeq < r.after:
+		c.log.Warn("stream ends before the place to go on from; beginning with its oldest message",
+			"stream", r.stream, "filter", r.filter, "after", r.after, "last", state.LastSeq)
+		r.after = 0
+	case state.FirstSeq > r.after+1:
+		c.log.Warn("stream has discarded messages that were not read yet, of this filter or others",
+			"stream", r.stream, "filter", r.filter, "after", r.after, "first", state.FirstSeq)
+	}
+	return stream, nil
+}
+
+func (r *reading) consumer() jetstream.ConsumerConfig {
+	config := jetstream.ConsumerConfig{
+		FilterSubject:     r.filter,
+		AckPolicy:         jetstream.AckNonePolicy,
+		DeliverPolicy:     jetstream.DeliverAllPolicy,
+		InactiveThreshold: consumerIdle,
+		MemoryStorage:     true,
+		Replicas:          1,
+	}
+	switch {
+	case r.after > 0:
+		config.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
+		config.OptStartSeq = r.after + 1
+	case !r.since.IsZero():
+		config.DeliverPolicy = jetstream.DeliverByStartTimePolicy
+		config.OptStartTime = &r.since
+	}
+	return config
+}
+
+// follow hands on what the consumer delivers, as long as nothing is missing.
+func (r *reading) follow(ctx context.Context, iterator jetstream.MessagesContext) error {
+	for delivered := uint64(1); ; delivered++ {
+		msg, err := iterator.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("cannot read from a consumer: %w", err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("cannot read a message's position: %w", err)
+		}
+		if meta.Sequence.Consumer != delivered {
+			return fmt.Errorf("expected delivery %d of the consumer, got %d", delivered, meta.Sequence.Consumer)
+		}
+		if r.finite && meta.Sequence.Stream > r.last {
+			return errDone
+		}
+		if err := r.fn(message{meta.Sequence.Stream, msg.Subject(), msg.Data()}); err != nil {
+			return fnError{err}
+		}
+		r.after = meta.Sequence.Stream
+		if r.finite && (meta.NumPending == 0 || r.after >= r.last) {
+			return errDone
+		}
+	}
+}
+
+// forget removes a consumer from the server, which would else do so itself
+// after consumerIdle.
+func (c *Client) forget(stream jetstream.Stream, name string) {
+	if !c.nc.IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := stream.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) && !errors.Is(err, nats.ErrConnectionClosed) {
+		c.log.Debug("cannot remove a consumer; it will expire", "consumer", name, "error", err)
+	}
+}

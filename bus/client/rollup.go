@@ -1,0 +1,89 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weirmesh/weir/bus"
+)
+
+// PublishRollup stores a partition's next rollup, provided that the one before
+// it in the stream is still the one at sequence expectLast (0: there is none),
+// and returns its sequence. Otherwise the error wraps bus.ErrFenced and nothing
+// is stored: another owner wrote, or all rollups have expired; the caller must
+// stop, and begin again from LastRollup. The same rollup with the same
+// expectLast may be sent again after a lost answer.
+//
+// The error may also wrap bus.ErrNotConnected, bus.ErrTooLarge (over
+// bus.MaxPayload bytes), bus.ErrRefused, bus.ErrPartition or ctx's error.
+func (c *Client) PublishRollup(ctx context.Context, partition int, data []byte, expectLast uint64) (sequence uint64, err error) {
+	if err := bus.CheckPartition(partition); err != nil {
+		return 0, err
+	}
+	// The id lets a repetition by this client, and by no other, count as the
+	// same write instead of being fenced by its own first try.
+	h := fnv.New128a()
+	h.Write(data)
+	id := c.nonce + "-" + strconv.Itoa(partition) + "-" + strconv.FormatUint(expectLast, 10) + "-" + fmt.Sprintf("%x", h.Sum(nil))
+	sequence, err = c.store(ctx, bus.RollupSubject(partition), id, data, jetstream.WithExpectLastSequencePerSubject(expectLast))
+	if err != nil {
+		return 0, fmt.Errorf("cannot publish a rollup of partition %d after %d: %w", partition, expectLast, err)
+	}
+	return sequence, nil
+}
+
+// LastRollup returns a partition's newest rollup and its sequence in the
+// stream, or nil and 0 where there is none. The error may wrap
+// bus.ErrNotConnected, bus.ErrRefused, bus.ErrPartition or ctx's error.
+func (c *Client) LastRollup(ctx context.Context, partition int) (data []byte, sequence uint64, err error) {
+	if err := bus.CheckPartition(partition); err != nil {
+		return nil, 0, err
+	}
+	message, err := c.lastMessage(ctx, bus.StreamRollups, bus.RollupSubject(partition))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot read the last rollup of partition %d: %w", partition, err)
+	}
+	return message.Data, message.Sequence, nil
+}
+
+func (c *Client) lastMessage(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
+	ctx, done, err := c.request(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.js.Stream(ctx, stream)
+	if err != nil {
+		return nil, done(err)
+	}
+	message, err := s.GetLastMsgForSubject(ctx, subject)
+	return message, done(err)
+}
+
+// ReadRollups calls fn with each rollup of a partition that was stored at since
+// or later, oldest first, up to what was the newest when it began, and returns
+// nil. data is fn's to keep. It returns fn's error if fn fails, and ctx's if ctx
+// ends before; absences of the bus it sits out.
+func (c *Client) ReadRollups(ctx context.Context, partition int, since time.Time, fn func(sequence uint64, data []byte) error) error {
+	if err := bus.CheckPartition(partition); err != nil {
+		return err
+	}
+	return c.read(ctx, &reading{
+		stream: bus.StreamRollups,
+		filter: bus.RollupSubject(partition),
+		since:  since,
+		finite: true,
+		bytes:  2 * bus.MaxPayload,
+		fn: func(m message) error {
+			return fn(m.sequence, m.data)
+		},
+	})
+}

@@ -1,0 +1,143 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/weirmesh/weir/bus"
+)
+
+const (
+	// serveConcurrency is how many requests of a method are handled at once.
+	serveConcurrency = 4
+	serveQueue       = 1024
+	serveVersion     = "1.0.0"
+	codeTooLarge     = "413"
+)
+
+// Serve answers requests for a method of a service, with what handler returns,
+// until ctx ends; it then waits for the handlers under way and returns ctx's
+// error. Every member that serves the method gets every request. handler is
+// called from up to four goroutines; the request is its to keep. A reply over
+// bus.MaxPayload bytes becomes an error at the asker. The error may also tell that the
+// client is closed.
+func (c *Client) Serve(ctx context.Context, service, method string, handler func(request []byte) []byte) error {
+	svc, err := micro.AddService(c.nc, micro.Config{
+		Name:               "weir-" + bus.Token(service),
+		Version:            serveVersion,
+		Description:        "Weir " + service,
+		QueueGroupDisabled: true,
+	})
+	if err != nil {
+		return fmt.Errorf("cannot serve %s.%s: %w", service, method, translate(err))
+	}
+	var handlers sync.WaitGroup
+	slots := make(chan struct{}, serveConcurrency)
+	err = svc.AddEndpoint(bus.Token(method), micro.HandlerFunc(func(request micro.Request) {
+		slots <- struct{}{}
+		handlers.Go(func() {
+			defer func() { <-slots }()
+			c.respond(request, handler(request.Data()))
+		})
+	}), micro.WithEndpointSubject(bus.RPCSubject(service, method)), micro.WithEndpointPendingLimits(serveQueue, serveQueue<<10))
+	if err == nil {
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-c.closed:
+			err = bus.ErrNotConnected
+		}
+	} else {
+		err = fmt.Errorf("cannot serve %s.%s: %w", service, method, translate(err))
+	}
+	if stopErr := svc.Stop(); stopErr != nil && !errors.Is(stopErr, nats.ErrConnectionClosed) {
+		c.log.Warn("cannot stop a service", "service", service, "method", method, "error", stopErr)
+	}
+	handlers.Wait()
+	return err
+}
+
+func (c *Client) respond(request micro.Request, reply []byte) {
+	err := request.Respond(reply)
+	if errors.Is(err, nats.ErrMaxPayload) {
+		err = request.Error(codeTooLarge, fmt.Sprintf("the reply has %d bytes, the bus carries %d", len(reply), c.nc.MaxPayload()), nil)
+	}
+	if err != nil && c.nc.IsConnected() {
+		c.log.Warn("cannot send a reply", "subject", request.Subject(), "error", err)
+	}
+}
+
+// Ask sends a request to every member that serves the method and gathers their
+// replies, each a JSON object. The first reply's "members" says how many there
+// are. Where ctx ends (after five seconds, if it has no deadline) before all
+// have answered, Ask returns the replies that came, and an error that says how many are missing.
+//
+// The error wraps bus.ErrNoResponders where nobody serves the method,
+// bus.ErrNotConnected without a connection, bus.ErrTooLarge where request or a
+// reply is too large for the bus.
+func (c *Client) Ask(ctx context.Context, service, method string, request []byte) (replies [][]byte, err error) {
+	fail := func(err error) error { return fmt.Errorf("cannot ask %s.%s: %w", service, method, err) }
+	ctx, done, err := c.request(ctx)
+	if err != nil {
+		return nil, fail(err)
+	}
+	inbox := c.nc.NewRespInbox()
+	sub, err := c.nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, fail(done(err))
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := c.nc.PublishRequest(bus.RPCSubject(service, method), inbox, request); err != nil {
+		return nil, fail(done(err))
+	}
+	for members := 1; len(replies) < members; {
+		reply, err := nextReply(ctx, sub)
+		if errors.Is(err, bus.ErrNoResponders) && len(replies) == 0 {
+			_ = done(nil)
+			return nil, fail(err)
+		}
+		if err != nil && len(replies) > 0 {
+			err = fmt.Errorf("%d of %d members answered: %w", len(replies), members, err)
+		}
+		if err != nil {
+			return replies, fail(done(err))
+		}
+		if replies = append(replies, reply); len(replies) == 1 {
+			members = countMembers(reply)
+		}
+	}
+	return replies, done(nil)
+}
+
+func nextReply(ctx context.Context, sub *nats.Subscription) ([]byte, error) {
+	msg, err := sub.NextMsgWithContext(ctx)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, bus.ErrNoResponders
+	}
+	if err != nil {
+		return nil, err
+	}
+	if text := msg.Header.Get(micro.ErrorHeader); text != "" {
+		if msg.Header.Get(micro.ErrorCodeHeader) == codeTooLarge {
+			return nil, fmt.Errorf("%w: %s", bus.ErrTooLarge, text)
+		}
+		return nil, errors.New(text)
+	}
+	return msg.Data, nil
+}
+
+// countMembers reads how many members a reply speaks of, at least one.
+func countMembers(reply []byte) int {
+	var head struct {
+		Members int `json:"members"`
+	}
+	// What is no JSON speaks of no members; its reader will say so.
+	_ = json.Unmarshal(reply, &head)
+	return max(head.Members, 1)
+}

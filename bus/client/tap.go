@@ -1,0 +1,219 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weirmesh/weir/bus"
+	"github.com/weirmesh/weir/event"
+)
+
+const (
+	// maxInterest bounds the subjects whose listeners are remembered.
+	maxInterest = 16384
+	// unanswered is how long a subject stays known to have no listener.
+	unanswered = time.Second
+	// Limits of what waits for a tap's reader.
+	tapMessages = 8192
+	tapBytes    = 16 << 20
+)
+
+// interest remembers which subjects have listeners.
+type interest struct {
+	mu sync.Mutex
+	// subjects is guarded by mu.
+	subjects map[string]interestState
+	// inbox is where the server says that nobody listens: a probe's reply
+	// subject is the inbox followed by the subject itself.
+	inbox string
+	sub   *nats.Subscription
+}
+
+type interestState struct {
+	probed  time.Time
+	nobody  bool
+	changed time.Time
+}
+
+// Interested tells whether it is worth while to encode a message for the
+// subject: false means that there is no connection, or that nobody listened
+// within the last second.
+func (c *Client) Interested(subject string) bool {
+	if !c.nc.IsConnected() {
+		return false
+	}
+	c.interest.mu.Lock()
+	defer c.interest.mu.Unlock()
+	return !c.interest.subjects[subject].silent(time.Now())
+}
+
+func (s interestState) silent(now time.Time) bool {
+	return s.nobody && now.Sub(s.changed) < unanswered
+}
+
+// PublishInterest publishes a message to whoever listens on the subject, and
+// tells whether it was sent. While nobody is known to listen it does nothing;
+// once a second a message then serves as a probe, to which the server replies
+// if nobody listens. Whoever listens for longer than a second gets every
+// message. data may be used again when PublishInterest has returned.
+func (c *Client) PublishInterest(subject string, data []byte) bool {
+	if !c.nc.IsConnected() {
+		return false
+	}
+	reply, send := c.interest.probe(c, subject, time.Now())
+	if !send {
+		return false
+	}
+	return c.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Data: data}) == nil
+}
+
+// probe decides whether to send a message, and whether as a probe (reply is set
+// then).
+func (i *interest) probe(c *Client, subject string, now time.Time) (reply string, send bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	state := i.subjects[subject]
+	if state.silent(now) {
+		return "", false
+	}
+	if !state.nobody && now.Sub(state.probed) < unanswered {
+		return "", true
+	}
+	if i.sub == nil && !i.listen(c) {
+		return "", true
+	}
+	i.shrink(now)
+	i.subjects[subject] = interestState{probed: now}
+	return i.inbox + subject, true
+}
+
+// listen subscribes to the replies to probes. i.mu is held.
+func (i *interest) listen(c *Client) bool {
+	i.subjects = map[string]interestState{}
+	i.inbox = c.nc.NewInbox() + "."
+	prefix := len(i.inbox)
+	sub, err := c.nc.Subscribe(i.inbox+">", func(msg *nats.Msg) {
+		if len(msg.Data) > 0 || msg.Header.Get("Status") != "503" {
+			return // a listener that answers, though nobody asked it to
+		}
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		subject := strings.Clone(msg.Subject[prefix:])
+		if state, ok := i.subjects[subject]; ok {
+			state.nobody, state.changed = true, time.Now()
+			i.subjects[subject] = state
+		}
+	})
+	if err != nil {
+		c.log.Warn("cannot ask who listens", "error", err)
+		return false
+	}
+	i.sub = sub
+	return true
+}
+
+// shrink makes room for one more subject. i.mu is held.
+func (i *interest) shrink(now time.Time) {
+	if len(i.subjects) < maxInterest {
+		return
+	}
+	for subject, state := range i.subjects {
+		if now.Sub(state.probed) > 2*unanswered {
+			delete(i.subjects, subject)
+		}
+	}
+	for subject := range i.subjects {
+		if len(i.subjects) < maxInterest {
+			return
+		}
+		delete(i.subjects, subject) // any one: it is asked about again
+	}
+}
+
+// AnnounceTapped tells the proxies of a workload that it is tapped. The error
+// may wrap bus.ErrNotConnected.
+func (c *Client) AnnounceTapped(w event.Workload) error {
+	if err := c.nc.Publish(bus.TappedSubject(w), nil); err != nil {
+		return fmt.Errorf("cannot announce that %s is tapped: %w", w, translate(err))
+	}
+	return nil
+}
+
+// WatchTap calls tapped, one call at a time, whenever an aggregator announces
+// that the workload is tapped, until ctx ends; it returns ctx's error then. It
+// may be called before there is a connection.
+func (c *Client) WatchTap(ctx context.Context, w event.Workload, tapped func()) error {
+	sub, err := c.nc.SubscribeSync(bus.TappedSubject(w))
+	if err != nil {
+		return fmt.Errorf("cannot watch for taps of %s: %w", w, translate(err))
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	for {
+		switch _, err := sub.NextMsgWithContext(ctx); {
+		case err == nil, errors.Is(err, nats.ErrSlowConsumer):
+			tapped()
+		case ctx.Err() != nil:
+			return ctx.Err()
+		default:
+			return fmt.Errorf("cannot watch for taps of %s: %w", w, translate(err))
+		}
+	}
+}
+
+// Tap calls fn with each event, as JSON, of the workloads that match w (its
+// empty fields match any), from now until ctx ends. Calls come one at a time,
+// in the order of each publisher; data is fn's to keep.
+//
+// The publishers never wait: where fn is too slow, messages are dropped once
+// 8,192 messages or 16 MiB wait for it. Tap returns a *bus.DroppedError with
+// their number when ctx ends, and ctx's error if none were. What is published
+// while the connection is lost is missed; its loss is logged.
+func (c *Client) Tap(ctx context.Context, w event.Workload, fn func(data []byte)) error {
+	return c.TapDropped(ctx, w, fn, nil)
+}
+
+// TapDropped is Tap with a function that is called, between calls of fn,
+// whenever more messages have been dropped, with the total so far.
+func (c *Client) TapDropped(ctx context.Context, w event.Workload, fn func(data []byte), dropped func(total uint64)) error {
+	filter := bus.TapFilter(w)
+	sub, err := c.nc.SubscribeSync(filter)
+	if err != nil {
+		return fmt.Errorf("cannot tap %s: %w", filter, translate(err))
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := sub.SetPendingLimits(tapMessages, tapBytes); err != nil {
+		return fmt.Errorf("cannot tap %s: %w", filter, translate(err))
+	}
+	var total uint64
+	count := func() {
+		// An error means that the subscription is closed: there is no news.
+		if n, err := sub.Dropped(); err == nil && n > 0 && uint64(n) > total {
+			total = uint64(n)
+			if dropped != nil {
+				dropped(total)
+			}
+		}
+	}
+	for {
+		msg, err := sub.NextMsgWithContext(ctx)
+		switch {
+		case err == nil:
+			fn(msg.Data)
+		case errors.Is(err, nats.ErrSlowConsumer):
+			count()
+		case ctx.Err() != nil:
+			if count(); total > 0 {
+				return &bus.DroppedError{Count: total}
+			}
+			return ctx.Err()
+		default:
+			return fmt.Errorf("cannot tap %s: %w", filter, translate(err))
+		}
+	}
+}

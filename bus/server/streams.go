@@ -1,0 +1,92 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weirmesh/weir/bus"
+)
+
+// adminName is the user under which the server sets up its own streams.
+const adminName = "weir-bus"
+
+// admin is that user, with a password that never leaves the process.
+type admin struct{ name, password string }
+
+func newAdmin() admin { return admin{name: adminName, password: rand.Text()} }
+
+const setUpTimeout = 30 * time.Second
+
+// setUp creates the streams, or gives existing ones their present limits.
+func (s *Server) setUp(ctx context.Context, admin admin) error {
+	options := []nats.Option{nats.InProcessServer(s.ns), nats.Name("weir-bus-setup")}
+	if len(s.options.Users) > 0 {
+		options = append(options, nats.UserInfo(admin.name, admin.password))
+	}
+	closed := make(chan struct{})
+	options = append(options, nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+	nc, err := nats.Connect("", options...)
+	if err != nil {
+		return fmt.Errorf("cannot set up the bus's streams: %w", err)
+	}
+	defer func() {
+		nc.Close()
+		<-closed
+	}()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("cannot set up the bus's streams: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, setUpTimeout)
+	defer cancel()
+	for _, stream := range bus.Streams(s.options.Retention) {
+		if err := setUpStream(ctx, js, config(stream)); err != nil {
+			return fmt.Errorf("cannot set up the bus's stream %s in %s: %w", stream.Name, s.options.DataDir, err)
+		}
+	}
+	return nil
+}
+
+// setUpStream creates or updates a stream. A stream in memory whose setting
+// cannot be changed in place is made anew: what it holds is short-lived.
+func setUpStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+	_, err := js.CreateOrUpdateStream(ctx, want)
+	if err == nil || want.Storage != jetstream.MemoryStorage {
+		return err
+	}
+	if err := js.DeleteStream(ctx, want.Name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return err
+	}
+	_, err = js.CreateStream(ctx, want)
+	return err
+}
+
+// config says in NATS's terms what a stream is to be.
+func config(s bus.Stream) jetstream.StreamConfig {
+	c := jetstream.StreamConfig{
+		Name: s.Name, Description: s.Description, Subjects: s.Subjects,
+		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
+		MaxAge: s.MaxAge, MaxBytes: s.MaxBytes, MaxMsgSize: s.MaxMessage,
+		MaxMsgs: -1, MaxMsgsPerSubject: -1, MaxConsumers: -1,
+		Duplicates: s.Dedup, Replicas: s.Replicas, Storage: jetstream.FileStorage,
+	}
+	if s.Memory {
+		c.Storage = jetstream.MemoryStorage
+	}
+	if s.TransformTo != "" {
+		c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: s.TransformFrom, Destination: s.TransformTo}
+	}
+	if s.Latest {
+		// As NATS's own key-value buckets are, so that its clients can read it.
+		c.MaxMsgsPerSubject = 1
+		c.AllowRollup, c.DenyDelete, c.AllowDirect = true, true, true
+		c.Discard = jetstream.DiscardNew
+	}
+	return c
+}

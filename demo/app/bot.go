@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -12,8 +13,11 @@ import (
 
 // Bot is the application's traffic: it votes at a steady rate.
 type Bot struct {
-	// URL is where it finds the front end, e.g. "http://127.0.0.1:8080".
+	// URL is where it finds the front end, e.g. "http://web.emojivoto".
 	URL string
+	// Dial is the address that it connects to for that, as a name service
+	// would say it; empty: the one in URL.
+	Dial string
 	// Rate is votes a second. Beside them it asks for the list and the
 	// leaderboard, a tenth as often each. 0: it does nothing until it ends.
 	Rate float64
@@ -36,6 +40,11 @@ func (b *Bot) Run(ctx context.Context) {
 		concurrency = 64
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: concurrency, DisableCompression: true}
+	if b.Dial != "" {
+		transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, b.Dial)
+		}
+	}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
 	free := make(chan struct{}, concurrency)

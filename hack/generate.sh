@@ -1,20 +1,32 @@
 #!/usr/bin/env bash
-# generate.sh: write the Go code, the HTTP gateway and the OpenAPI document of
-# api/weirpb/weir.proto. With --verify, fail if that changes anything.
+# generate.sh: write what is generated from .proto files: the API's Go code, HTTP
+# gateway and OpenAPI document, and the sample application's gRPC code.
+# With --verify, fail if that changes anything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-out=api/weirpb
+outs=(api/weirpb demo/app/emojipb)
 tools=$(hack/tools.sh generate)
 export PATH=$tools:$PATH
 
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
-cp "$out"/* "$before"
+for out in "${outs[@]}"; do
+  mkdir -p "$before/$out"
+  cp "$out"/* "$before/$out"
+done
 
 (cd api && buf lint && buf generate)
 
-if [[ ${1:-} == --verify ]] && ! diff -r "$before" "$out" >&2; then
-  echo "$out is not what weir.proto generates: it was regenerated now; commit it" >&2
-  exit 1
+plugin='"out": "demo/app", "opt": "paths=source_relative"'
+buf generate demo/app --template "{\"version\": \"v2\", \"plugins\": [
+  {\"local\": \"protoc-gen-go\", $plugin}, {\"local\": \"protoc-gen-go-grpc\", $plugin}]}"
+
+if [[ ${1:-} == --verify ]]; then
+  for out in "${outs[@]}"; do
+    if ! diff -r "$before/$out" "$out" >&2; then
+      echo "$out is not what its .proto generates: it was regenerated now; commit it" >&2
+      exit 1
+    fi
+  done
 fi

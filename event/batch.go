@@ -1,5 +1,23 @@
 package event
 
+// Bounds of a batch. An [Encoder] cuts strings to MaxStringBytes and leaves it
+// to its caller to seal in time (see [Encoder.Full]); a [Decoder] accepts
+// nothing beyond any of them.
+const (
+	// MaxBatchBytes is how long an encoded batch may be: what a NATS server
+	// accepts in one message unless configured otherwise.
+	MaxBatchBytes = 1 << 20
+	// MaxEvents is how many events a batch may carry.
+	MaxEvents = 1 << 16
+	// MaxStringBytes is how long any string of an event may be.
+	MaxStringBytes = 2048
+	// MaxEventBytes is what one event adds to a batch at the very most, with
+	// eleven strings never seen before: see [Encoder.Size].
+	MaxEventBytes = 24 << 10
+	// MaxHeaderBytes is what a header takes at the very most.
+	MaxHeaderBytes = 16 << 10
+)
+
 // Header is what a batch says of itself.
 type Header struct {
 	Source Source
@@ -20,3 +38,52 @@ type Header struct {
 	// Version is the proxy's build.
 	Version string
 }
+
+// Numbers of the fields of event.proto.
+const (
+	fieldInstance        = 1
+	fieldSequence        = 2
+	fieldSent            = 3
+	fieldProduced        = 4
+	fieldShed            = 5
+	fieldOpenConnections = 6
+	fieldFinal           = 7
+	fieldVersion         = 8
+	fieldSource          = 9
+	fieldStrings         = 10
+	fieldRoutes          = 11
+	fieldPeers           = 12
+	fieldConnections     = 13
+	fieldOutcomes        = 14
+	fieldEvents          = 15
+
+	fieldCluster   = 1
+	fieldNamespace = 2
+	fieldKind      = 3
+	fieldName      = 4
+	fieldPod       = 5
+	fieldNode      = 6
+
+	// A dictionary's columns are in an array in order of their fields; the
+	// first, field 1, gives its length.
+	routeKind, routeMethod, routeAuthority, routePath, routeColumns = 0, 1, 2, 3, 4
+
+	peerIPLength, peerCluster, peerNamespace, peerKind, peerName   = 0, 2, 3, 4, 5
+	peerPod, peerIdentity, peerFlags, peerColumns                  = 6, 7, 8, 9
+	fieldPeerIP                                                    = 2
+	connID, connPeer, connPort, connSecurity, connReason           = 0, 1, 2, 3, 4
+	connDetection, connDetectionTime, connStream, connColumns      = 5, 6, 7, 8
+	outcomeKind, outcomeStatus, outcomeGRPC, outcomeError          = 0, 1, 2, 3
+	outcomeFate, outcomeAttempt, outcomeColumns                    = 4, 5, 6
+	eventEnd, eventRoute, eventConnection, eventOutcome            = 0, 1, 2, 3
+	eventLatency, eventTail, eventRequestBytes, eventResponseBytes = 4, 5, 6, 7
+	eventStream, eventColumns                                      = 8, 9
+
+	// Of Events, field 1 is the count, and the columns begin with field 2.
+	fieldCount    = 1
+	fieldEnd      = 2
+	fieldTraceRow = 11
+	fieldTraceID  = 12
+
+	flagMeshed = 1
+)

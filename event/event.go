@@ -1,6 +1,7 @@
 // Package event is what Weir's telemetry is made of: [Event], what a proxy
-// observed of one exchange; [Batch], a proxy's numbered run of events in a
-// compact columnar encoding (see event.proto); [Histogram], a mergeable
+// observed of one exchange; batches, a proxy's numbered runs of events in a
+// compact columnar encoding ([Encoder], [Decoder], event.proto); [Histogram], a
+// mergeable
 // distribution with a stated error; and the keys under which events are summed.
 //
 // It imports nothing of Weir's and is the only thing that proxies and

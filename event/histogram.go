@@ -1,0 +1,214 @@
+package event
+
+import (
+	"math"
+	"math/bits"
+)
+
+// HistogramError is the greatest relative error of [Histogram.Quantile], for
+// values below 2^40.
+const HistogramError = 1.0 / 128
+
+const (
+	subBits    = 6
+	subBuckets = 1 << subBits
+	// rangeBits: values from 2^40 µs on (12.7 days) share the last bucket.
+	rangeBits = 40
+	pages     = rangeBits - subBits + 1
+	buckets   = pages * subBuckets
+)
+
+type page [subBuckets]uint64
+
+// Histogram is a mergeable distribution of whole numbers, usually µs: count,
+// sum, least and greatest are exact, quantiles are within [HistogramError].
+//
+// It is log-linear: 64 buckets an octave; values up to 127 have a bucket each.
+// Merging is addition, so any order gives the same contents. Counts and sum
+// stay at their greatest value instead of overflowing. An octave takes 512
+// bytes from its first value on; [Histogram.Reset] keeps them.
+//
+// The zero value is empty and ready. A copy shares the buckets of its
+// original: use [Histogram.Merge] into an empty one to copy. It is not safe for
+// concurrent use.
+type Histogram struct {
+	count, sum, min, max uint64
+	// octaves is as long as the highest octave seen; unseen ones are nil.
+	octaves []*page
+}
+
+// bucket is where a value is counted.
+func bucket(v uint64) int {
+	if v < subBuckets {
+		return int(v)
+	}
+	if v >= 1<<rangeBits {
+		return buckets - 1
+	}
+	shift := bits.Len64(v) - 1 - subBits
+	return shift<<subBits + int(v>>shift)
+}
+
+// bounds are the least and greatest value of a bucket.
+func bounds(i int) (lo, hi uint64) {
+	if i < 2*subBuckets {
+		return uint64(i), uint64(i)
+	}
+	shift := i>>subBits - 1
+	lo = uint64(i-shift<<subBits) << shift
+	return lo, lo + 1<<shift - 1
+}
+
+// Record adds one value.
+func (h *Histogram) Record(us uint64) { h.RecordN(us, 1) }
+
+// RecordN adds a value n times.
+func (h *Histogram) RecordN(us, n uint64) {
+	if n == 0 {
+		return
+	}
+	if h.count == 0 || us < h.min {
+		h.min = us
+	}
+	if us > h.max {
+		h.max = us
+	}
+	h.count = saturatingAdd(h.count, n)
+	h.sum = saturatingAdd(h.sum, saturatingMul(us, n))
+	i := bucket(us)
+	o := i >> subBits
+	if o >= len(h.octaves) || h.octaves[o] == nil {
+		h.grow(o)
+	}
+	c := &h.octaves[o][i&(subBuckets-1)]
+	*c = saturatingAdd(*c, n)
+}
+
+func (h *Histogram) grow(octave int) {
+	for len(h.octaves) <= octave {
+		h.octaves = append(h.octaves, nil)
+	}
+	h.octaves[octave] = new(page)
+}
+
+// Merge adds all values of o, which stays as it is. o may be h itself.
+func (h *Histogram) Merge(o *Histogram) {
+	if o.count == 0 {
+		return
+	}
+	if h.count == 0 || o.min < h.min {
+		h.min = o.min
+	}
+	h.max = max(h.max, o.max)
+	h.count = saturatingAdd(h.count, o.count)
+	h.sum = saturatingAdd(h.sum, o.sum)
+	for i, from := range o.octaves {
+		if from == nil || *from == (page{}) {
+			continue
+		}
+		if i >= len(h.octaves) || h.octaves[i] == nil {
+			h.grow(i)
+		}
+		to := h.octaves[i]
+		for j, n := range from {
+			to[j] = saturatingAdd(to[j], n)
+		}
+	}
+}
+
+// Count is how many values there are.
+func (h *Histogram) Count() uint64 { return h.count }
+
+// Sum of all values, exact.
+func (h *Histogram) Sum() uint64 { return h.sum }
+
+// Max is the greatest value, exact; 0 where there is none.
+func (h *Histogram) Max() uint64 { return h.max }
+
+// Min is the least value, exact; 0 where there is none.
+func (h *Histogram) Min() uint64 { return h.min }
+
+// Mean is Sum/Count; 0 where there are no values.
+func (h *Histogram) Mean() float64 {
+	if h.count == 0 {
+		return 0
+	}
+	return float64(h.sum) / float64(h.count)
+}
+
+// Quantile is the value at rank ⌈q·Count⌉ of all values in order, in their
+// unit, within [HistogramError] of it. 0 and less give Min, 1 and more Max,
+// exactly; a rank among the values from 2^40 on gives Max. It is 0 where there
+// are no values, or q is no number.
+func (h *Histogram) Quantile(q float64) float64 {
+	switch {
+	case h.count == 0 || math.IsNaN(q):
+		return 0
+	case q <= 0:
+		return float64(h.min)
+	case q >= 1:
+		return float64(h.max)
+	}
+	rank := rank(q, h.count)
+	var seen uint64
+	for i, p := range h.octaves {
+		if p == nil {
+			continue
+		}
+		for j, n := range p {
+			seen = saturatingAdd(seen, n)
+			if n > 0 && seen >= rank {
+				return h.value(i<<subBits + j)
+			}
+		}
+	}
+	return float64(h.max)
+}
+
+// rank is ⌈q·n⌉, at least 1. What the product may lie above the exact one is
+// taken off first, so that the 0.99 quantile of 100 values is the 99th.
+func rank(q float64, n uint64) uint64 {
+	x := q * float64(n)
+	r := math.Ceil(x - x*0x1p-50)
+	if r < 1 {
+		return 1
+	}
+	if r >= float64(n) {
+		return n
+	}
+	return uint64(r)
+}
+
+// value is what stands for a bucket: its middle, but never outside what was
+// seen.
+func (h *Histogram) value(i int) float64 {
+	if i == buckets-1 && h.max >= 1<<rangeBits {
+		return float64(h.max)
+	}
+	lo, hi := bounds(i)
+	lo, hi = max(lo, h.min), min(hi, h.max)
+	return float64(lo) + float64(hi-lo)/2
+}
+
+// Reset empties h and keeps its memory.
+func (h *Histogram) Reset() {
+	for _, p := range h.octaves {
+		if p != nil {
+			*p = page{}
+		}
+	}
+	h.count, h.sum, h.min, h.max = 0, 0, 0, 0
+}
+
+func saturatingAdd(a, b uint64) uint64 {
+	s, carry := bits.Add64(a, b, 0)
+	return s | -carry
+}
+
+func saturatingMul(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a, b)
+	if hi != 0 {
+		return math.MaxUint64
+	}
+	return lo
+}

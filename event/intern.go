@@ -1,0 +1,106 @@
+package event
+
+import (
+	"unicode/utf8"
+	"unsafe"
+)
+
+const (
+	// chunkBytes is the unit in which copies of strings are kept.
+	chunkBytes = 16 << 10
+	// keepChunks, keepColumn and keepEntries are what a Reset keeps of a burst:
+	// memory beyond them is given back.
+	keepChunks  = 4
+	keepColumn  = 64 << 10
+	keepEntries = 4096
+)
+
+// interner numbers strings and keeps copies of them until its reset. Its maps
+// and chunks are used again, so that it stops allocating once it has seen a
+// batch of the usual size.
+type interner struct {
+	numbers map[string]uint32
+	strings []string
+	bytes   int // of the strings, as encoded
+	chunks  [][]byte
+	chunk   int // the one being filled
+	scratch []byte
+}
+
+// intern gives the number of a string, and a copy that lives until reset.
+func (t *interner) intern(s string) (uint32, string) {
+	if s == "" {
+		return 0, ""
+	}
+	if n, ok := t.numbers[s]; ok {
+		return n, t.strings[n-1]
+	}
+	clean := t.clean(s)
+	if len(clean) != len(s) || clean != s {
+		if n, ok := t.numbers[clean]; ok {
+			return n, t.strings[n-1]
+		}
+	}
+	if t.numbers == nil {
+		t.numbers = make(map[string]uint32)
+	}
+	kept := t.keep(clean)
+	t.strings = append(t.strings, kept)
+	n := uint32(len(t.strings))
+	t.numbers[kept] = n
+	t.bytes += fieldSize(len(kept))
+	return n, kept
+}
+
+// clean makes a string fit for protobuf: valid UTF-8, with U+FFFD for each byte
+// that is not, and at most MaxStringBytes, cut between characters. Where it
+// changes anything, the result is valid until the next call.
+func (t *interner) clean(s string) string {
+	if len(s) <= MaxStringBytes && utf8.ValidString(s) {
+		return s
+	}
+	t.scratch = t.scratch[:0]
+	for _, r := range s {
+		if len(t.scratch)+utf8.RuneLen(r) > MaxStringBytes {
+			break
+		}
+		t.scratch = utf8.AppendRune(t.scratch, r)
+	}
+	return unsafe.String(unsafe.SliceData(t.scratch), len(t.scratch))
+}
+
+// keep copies a string of at most MaxStringBytes into a chunk.
+func (t *interner) keep(s string) string {
+	if len(t.chunks) == 0 {
+		t.chunks = append(t.chunks, make([]byte, 0, chunkBytes))
+	}
+	c := &t.chunks[t.chunk]
+	if len(*c)+len(s) > cap(*c) {
+		t.chunk++
+		if t.chunk == len(t.chunks) {
+			t.chunks = append(t.chunks, make([]byte, 0, chunkBytes))
+		}
+		c = &t.chunks[t.chunk]
+	}
+	at := len(*c)
+	*c = append(*c, s...)
+	return unsafe.String(unsafe.SliceData((*c)[at:]), len(s))
+}
+
+// reset forgets all strings; what intern returned is no longer valid.
+func (t *interner) reset() {
+	if len(t.strings) > keepEntries {
+		t.numbers, t.strings = nil, nil
+	}
+	clear(t.numbers)
+	clear(t.strings)
+	t.strings, t.bytes = t.strings[:0], 0
+	if len(t.chunks) > keepChunks {
+		clear(t.chunks[keepChunks:])
+		t.chunks = t.chunks[:keepChunks]
+	}
+	for i := range t.chunks {
+		t.chunks[i] = t.chunks[i][:0]
+	}
+	t.chunk = 0
+}

@@ -91,6 +91,10 @@ type Server struct {
 	addr    string
 	close   sync.Once
 	unlock  func()
+	// started is closed when nats-server's own start has returned; fatal gets
+	// why it cannot go on.
+	started chan struct{}
+	fatal   <-chan string
 }
 
 // Start starts a server and returns when it accepts clients and its streams are
@@ -116,13 +120,19 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		unlock()
 		return nil, err
 	}
+	warnOfSmallDisk(o)
 	admin := newAdmin()
 	if s.ns, err = natsserver.NewServer(s.natsOptions(host, port, admin)); err != nil {
 		unlock()
 		return nil, fmt.Errorf("cannot set up the bus on %s: %w", o.Listen, err)
 	}
-	s.ns.SetLoggerV2(newLogger(o.Logger), false, false, false)
-	go s.ns.Start()
+	log := newLogger(o.Logger)
+	s.ns.SetLoggerV2(log, false, false, false)
+	s.started, s.fatal = make(chan struct{}), log.fatal
+	go func() {
+		defer close(s.started)
+		s.ns.Start()
+	}()
 	if err := s.await(ctx); err != nil {
 		s.Close()
 		return nil, err
@@ -226,9 +236,9 @@ func (s *Server) natsOptions(host string, port int, admin admin) *natsserver.Opt
 		WriteDeadline: writeDeadline, PingInterval: 20 * time.Second, MaxPingsOut: 2,
 		JetStream: true, StoreDir: o.DataDir, SyncInterval: o.SyncInterval,
 		JetStreamMaxMemory: 256 << 20,
-		// The streams bound themselves; this is room for all of them and for
-		// what is written before the oldest is removed.
-		JetStreamMaxStore:      2*(o.Retention.EventBytes+o.Retention.RollupBytes) + 1<<30,
+		// The streams bound themselves. A bound here would have to hold those
+		// of an earlier start too, or they could not be made smaller.
+		JetStreamMaxStore:      1 << 50,
 		DisableJetStreamBanner: true,
 	}
 	if len(o.Users) > 0 {
@@ -256,14 +266,18 @@ func (u User) permissions() *natsserver.Permissions {
 
 // await waits until the server accepts clients.
 func (s *Server) await(ctx context.Context) error {
-	deadline := time.Now().Add(readyTimeout)
-	for !s.ns.ReadyForConnections(50 * time.Millisecond) {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("cannot start the bus on %s: %w", s.options.Listen, err)
-		}
-		if !s.ns.Running() && s.ns.Addr() == nil && time.Now().After(deadline) || time.Now().After(deadline) {
+	timeout := time.NewTimer(readyTimeout)
+	defer timeout.Stop()
+	for !s.ns.ReadyForConnections(20 * time.Millisecond) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("cannot start the bus on %s: %w", s.options.Listen, ctx.Err())
+		case reason := <-s.fatal:
+			return fmt.Errorf("cannot start the bus on %s with the data in %s: %s", s.options.Listen, s.options.DataDir, reason)
+		case <-timeout.C:
 			return fmt.Errorf("cannot start the bus on %s with the data in %s: it was not ready after %v; its log says why",
 				s.options.Listen, s.options.DataDir, readyTimeout)
+		default:
 		}
 	}
 	if !s.ns.JetStreamEnabled() {
@@ -309,9 +323,25 @@ func (s *Server) Ready() error {
 func (s *Server) Close() {
 	s.close.Do(func() {
 		s.ns.Shutdown()
+		<-s.started
 		s.ns.WaitForShutdown()
 		s.unlock()
 	})
+}
+
+// warnOfSmallDisk tells in the log when the disk cannot hold what the streams may
+// grow to: nats-server stops storing when it is full.
+func warnOfSmallDisk(o Options) {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(o.DataDir, &disk); err != nil {
+		o.Logger.Warn("cannot tell how much room the bus has for its data", "data", o.DataDir, "error", err)
+		return
+	}
+	free, want := int64(disk.Bavail)*disk.Bsize, o.Retention.EventBytes+o.Retention.RollupBytes
+	if free < want {
+		o.Logger.Warn("the disk has less room than the bus's streams may take; keep fewer bytes of events",
+			"data", o.DataDir, "free_bytes", free, "wanted_bytes", want)
+	}
 }
 
 // lockDir creates the folder and keeps other servers out of it: two on the same

@@ -17,8 +17,8 @@ type Encoder struct {
 	routeStates  []routeState
 	routeColumns [routeColumns]column
 
-	peers       map[Peer]uint32 // without port
-	peerList    []Peer
+	peers       map[peerKey]uint32
+	peerList    []Peer // without port
 	peerIPs     []byte
 	peerColumns [peerColumns]column
 
@@ -52,6 +52,14 @@ type routeKey struct {
 
 // routeState is what the next event's bytes are told relative to.
 type routeState struct{ request, response uint64 }
+
+// peerKey is a peer with numbers for its strings: a map keeps keys longer than
+// 128 bytes, as a Peer is, each in an allocation of its own.
+type peerKey struct {
+	strings [peerFlags - peerCluster]uint32
+	addr    netip.Addr
+	meshed  bool
+}
 
 type connectionKey struct {
 	id            uint64
@@ -223,28 +231,25 @@ func (e *Encoder) findConnection(ev *Event) uint32 {
 }
 
 func (e *Encoder) peer(p *Peer) uint32 {
-	key := *p
+	kept := *p
 	addr := p.Addr.Addr().Unmap().WithZone("")
-	key.Addr = netip.AddrPortFrom(addr, 0)
-	if n, ok := e.peers[key]; ok {
-		return n
-	}
-	var number [6]uint32
-	for i, s := range [6]*string{
-		&key.Workload.Cluster, &key.Workload.Namespace, &key.Workload.Kind, &key.Workload.Name,
-		&key.Pod, &key.Identity,
+	kept.Addr = netip.AddrPortFrom(addr, 0)
+	key := peerKey{addr: addr, meshed: p.Meshed}
+	for i, s := range [len(key.strings)]*string{
+		&kept.Workload.Cluster, &kept.Workload.Namespace, &kept.Workload.Kind, &kept.Workload.Name,
+		&kept.Pod, &kept.Identity,
 	} {
-		number[i], *s = e.strings.intern(*s)
+		key.strings[i], *s = e.strings.intern(*s)
 	}
 	if n, ok := e.peers[key]; ok {
 		return n
 	}
 	if e.peers == nil {
-		e.peers = make(map[Peer]uint32)
+		e.peers = make(map[peerKey]uint32)
 	}
 	n := uint32(len(e.peerList))
 	e.peers[key] = n
-	e.peerList = append(e.peerList, key)
+	e.peerList = append(e.peerList, kept)
 	c := &e.peerColumns
 	switch {
 	case addr.Is4():
@@ -255,7 +260,7 @@ func (e *Encoder) peer(p *Peer) uint32 {
 		e.peerIPs = append(e.peerIPs, ip[:]...)
 	}
 	c[peerIPLength].put(uint64(addr.BitLen() / 8))
-	for i, s := range number {
+	for i, s := range key.strings {
 		c[peerCluster+i].put(uint64(s))
 	}
 	var flags uint64

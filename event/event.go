@@ -1,8 +1,8 @@
 // Package event is what Weir's telemetry is made of: [Event], what a proxy
 // observed of one exchange; batches, a proxy's numbered runs of events in a
 // compact columnar encoding ([Encoder], [Decoder], event.proto); [Histogram], a
-// mergeable
-// distribution with a stated error; and the keys under which events are summed.
+// mergeable distribution with a stated error; and an event as JSON
+// ([AppendJSON], [ParseJSON]).
 //
 // It imports nothing of Weir's and is the only thing that proxies and
 // aggregators have in common.

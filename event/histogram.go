@@ -60,7 +60,16 @@ func bounds(i int) (lo, hi uint64) {
 }
 
 // Record adds one value.
-func (h *Histogram) Record(us uint64) { h.RecordN(us, 1) }
+func (h *Histogram) Record(us uint64) {
+	if us < h.min || h.count == 0 {
+		h.min = us
+	}
+	h.max = max(h.max, us)
+	h.count = saturatingAdd(h.count, 1)
+	h.sum = saturatingAdd(h.sum, us)
+	c := h.cell(us)
+	*c = saturatingAdd(*c, 1)
+}
 
 // RecordN adds a value n times.
 func (h *Histogram) RecordN(us, n uint64) {
@@ -75,13 +84,18 @@ func (h *Histogram) RecordN(us, n uint64) {
 	}
 	h.count = saturatingAdd(h.count, n)
 	h.sum = saturatingAdd(h.sum, saturatingMul(us, n))
+	c := h.cell(us)
+	*c = saturatingAdd(*c, n)
+}
+
+// cell is the count of the bucket of a value.
+func (h *Histogram) cell(us uint64) *uint64 {
 	i := bucket(us)
 	o := i >> subBits
 	if o >= len(h.octaves) || h.octaves[o] == nil {
 		h.grow(o)
 	}
-	c := &h.octaves[o][i&(subBuckets-1)]
-	*c = saturatingAdd(*c, n)
+	return &h.octaves[o][i&(subBuckets-1)]
 }
 
 func (h *Histogram) grow(octave int) {

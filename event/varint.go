@@ -22,25 +22,24 @@ func countVarints(b []byte) int {
 
 // decodeVarints fills dst from a column that holds len(dst) of them, and tells
 // whether each is valid and b ends with the last. It takes eight bytes at a
-// time: columns of small numbers go eight values a step, and others without a
-// branch on their length, which a processor could not predict.
+// time, and each value in them without a branch on its length, which a
+// processor could not predict.
 func decodeVarints(dst []uint64, b []byte) bool {
 	n := 0
-	for len(b) >= 8 && n < len(dst) {
+	for len(b) >= 8 {
 		x := binary.LittleEndian.Uint64(b)
 		ends := ^x & continuations
 		if ends == continuations && len(dst)-n >= 8 {
 			eight := (*[8]uint64)(dst[n:])
-			for i := range eight {
-				eight[i] = x >> (8 * i) & 0xff
-			}
+			eight[0], eight[1], eight[2], eight[3] = x&0xff, x>>8&0xff, x>>16&0xff, x>>24&0xff
+			eight[4], eight[5], eight[6], eight[7] = x>>32&0xff, x>>40&0xff, x>>48&0xff, x>>56
 			n += 8
 			b = b[8:]
 			continue
 		}
 		if ends == 0 {
 			v, size := binary.Uvarint(b)
-			if size <= 0 {
+			if size <= 0 || n == len(dst) {
 				return false
 			}
 			dst[n] = v
@@ -48,18 +47,25 @@ func decodeVarints(dst []uint64, b []byte) bool {
 			b = b[size:]
 			continue
 		}
-		last := bits.TrailingZeros64(ends)
-		dst[n] = compact(x & (2<<last - 1))
-		n++
-		b = b[(last+1)>>3:]
+		used := 0
+		for ; ends != 0 && n < len(dst); n++ {
+			width := bits.TrailingZeros64(ends) + 1
+			dst[n] = compact(x & (1<<width - 1))
+			x >>= width
+			ends >>= width
+			used += width
+		}
+		b = b[used>>3:]
+		if used == 0 {
+			return false
+		}
 	}
-	for n < len(dst) {
+	for ; n < len(dst); n++ {
 		v, size := binary.Uvarint(b)
 		if size <= 0 {
 			return false
 		}
 		dst[n] = v
-		n++
 		b = b[size:]
 	}
 	return len(b) == 0

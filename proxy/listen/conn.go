@@ -1,0 +1,428 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/detect"
+	"github.com/weirmesh/weir/proxy/hello"
+	"github.com/weirmesh/weir/proxy/relay"
+)
+
+// verdict is what was found out about a connection.
+type verdict struct {
+	protocol   event.Protocol
+	detection  event.Detection
+	serverName string
+	// refused is an event.Err constant where the connection is to be closed
+	// unserved; abandoned where the proxy itself lets go of it.
+	refused   string
+	abandoned bool
+}
+
+// conn is a client's connection until a relay takes it over. Two goroutines
+// work on it: serve waits on the client, connect dials and waits on the
+// server. They wake each other by read deadlines.
+type conn struct {
+	g        *Group
+	l        *listener
+	client   *net.TCPConn
+	accepted time.Time
+	id       uint64
+	peer     event.Peer
+	peek     peeker        // of the client; used by serve
+	done     chan struct{} // closed when connect has ended
+	// firstByte is when either side was first heard; serve's.
+	firstByte time.Time
+
+	mu sync.Mutex // guards all below
+	// verdict is valid once decided; connect then ends as soon as it can. Once
+	// settled, nothing here changes any more.
+	verdict  verdict
+	decided  bool
+	settled  bool
+	deadline time.Time // the client's read deadline
+	// helloing: serve reads a hello, and deadline must not be moved.
+	helloing bool
+	greeted  bool // a hello was received from the client
+	server   *net.TCPConn
+	// dialError is an event.Err constant where there is no server.
+	dialError string
+	watching  bool // connect waits on the server
+	// spoke is what the server was heard to say; NeedMore: nothing.
+	spoke    detect.Verdict
+	spokeAt  time.Time
+	gone     bool // the server ended the connection, silent
+	drained  bool
+	aborted  bool
+	answered *hello.Hello // the server's proxy's, outbound
+}
+
+func newConn(g *Group, l *listener, client *net.TCPConn) *conn {
+	c := &conn{
+		g: g, l: l, client: client,
+		accepted: time.Now(),
+		id:       newID(),
+		peer:     event.Peer{Workload: l.Peer},
+		done:     make(chan struct{}),
+	}
+	g.mu.Lock()
+	g.detecting[c] = struct{}{}
+	if g.draining {
+		c.drained = true
+		c.wake(c.accepted.Add(drainGrace))
+	}
+	g.mu.Unlock()
+	return c
+}
+
+// drainGrace is how long a connection that was accepted just before the proxy
+// drains may keep silent before it is let go.
+const drainGrace = time.Second
+
+// serve takes the connection from accept to the end of its relay.
+func (c *conn) serve() {
+	g := c.g
+	go c.connect()
+	v := c.decide()
+	c.settle(v)
+	g.mu.Lock()
+	delete(g.detecting, c)
+	g.mu.Unlock()
+	c.peek.release()
+	switch {
+	case v.refused != "":
+		c.finish(v.refused, event.Refused)
+	case v.abandoned:
+		c.finish("", event.Drained)
+	default:
+		g.verdicts[v.detection][v.protocol].Add(1)
+		c.relay(v)
+	}
+}
+
+// settle publishes the verdict, and returns when connect has ended.
+func (c *conn) settle(v verdict) {
+	c.mu.Lock()
+	c.verdict, c.decided = v, true
+	if c.watching {
+		_ = c.server.SetReadDeadline(past())
+	}
+	c.mu.Unlock()
+	<-c.done
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settled = true
+	if !c.deadline.IsZero() {
+		_ = c.client.SetReadDeadline(time.Time{})
+	}
+	if c.watching {
+		_ = c.server.SetReadDeadline(time.Time{})
+	}
+}
+
+// relay hands the connection over. From here on no other goroutine has it.
+func (c *conn) relay(v verdict) {
+	g := c.g
+	rc := &relay.Conn{
+		Client:        c.client,
+		DialError:     c.dialError,
+		Direction:     c.l.Direction,
+		ID:            c.id,
+		Accepted:      c.accepted,
+		Peer:          c.peer,
+		Detection:     v.detection,
+		DetectionTime: c.detectionTime(),
+		ServerName:    v.serverName,
+		Recorder:      g.o.Recorder,
+		Drain:         g.drain,
+		Progress:      g.o.Progress,
+		MaxHeadBytes:  g.o.MaxHeadBytes,
+	}
+	if c.server != nil {
+		rc.Server = c.server
+	}
+	c.describe(rc, v)
+	serve := g.o.Relays.TCP
+	switch v.protocol {
+	case event.HTTP1:
+		serve = g.o.Relays.HTTP1
+	case event.HTTP2:
+		serve = g.o.Relays.HTTP2
+	}
+	rc.Early = c.late()
+	serve(g.hard, rc)
+}
+
+// describe fills in the peer and the security.
+func (c *conn) describe(rc *relay.Conn, v verdict) {
+	if c.l.Direction == event.Inbound {
+		rc.Peer.Addr = addrOf(c.client.RemoteAddr())
+	} else if c.server != nil {
+		rc.Peer.Addr = addrOf(c.server.RemoteAddr())
+	} else if addr, err := netip.ParseAddrPort(c.l.Target); err == nil {
+		rc.Peer.Addr = addr
+	}
+	if h := c.answered; h != nil {
+		rc.Peer.Workload, rc.Peer.Pod, rc.Peer.Meshed = h.Workload, h.Pod, true
+	}
+	switch {
+	case v.protocol == event.TLS:
+		rc.Security = event.Passthrough
+	case rc.Peer.Meshed, c.l.Mesh && c.l.Direction == event.Outbound:
+		rc.SecurityReason = ReasonNoIdentity
+	default:
+		rc.SecurityReason = ReasonUnmeshed
+	}
+}
+
+// late reads what the client has sent, where the proxy drains: a relay that
+// finds Drain closed takes nothing new, and this was there before it.
+func (c *conn) late() []byte {
+	select {
+	case <-c.g.drain:
+	default:
+		return nil
+	}
+	if c.peek.init(c.client) != nil {
+		return nil
+	}
+	b, err := c.peek.now()
+	if err != nil || len(b) == 0 {
+		return nil
+	}
+	early := make([]byte, len(b))
+	n, err := c.client.Read(early)
+	if err != nil {
+		return nil
+	}
+	return early[:n]
+}
+
+// detectionTime is from the first byte heard to the relay, µs.
+func (c *conn) detectionTime() uint32 {
+	first := c.firstByte
+	if !c.spokeAt.IsZero() && (first.IsZero() || c.spokeAt.Before(first)) {
+		first = c.spokeAt
+	}
+	if first.IsZero() {
+		return 0
+	}
+	return uint32(min(time.Since(first).Microseconds(), math.MaxUint32))
+}
+
+// finish closes a connection that no relay gets, and reports it.
+func (c *conn) finish(reason string, fate event.Fate) {
+	rc := relay.Conn{Direction: c.l.Direction, ID: c.id, Peer: c.peer}
+	c.describe(&rc, verdict{})
+	_ = c.client.Close()
+	if c.server != nil {
+		_ = c.server.Close()
+	}
+	var e event.Event
+	rc.Fill(&e)
+	e.Protocol = event.TCP
+	e.Error = reason
+	e.Fate = fate
+	e.Stream = 1
+	e.Start = c.accepted.UnixMicro()
+	e.Duration = uint64(time.Since(c.accepted).Microseconds())
+	e.Latency = e.Duration
+	c.g.o.Recorder.Record(&e)
+}
+
+// wake lets serve look again at t, or earlier where it will anyhow.
+func (c *conn) wake(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.decided || !c.deadline.IsZero() && !t.Before(c.deadline) {
+		return
+	}
+	c.deadline = t
+	if !c.helloing {
+		_ = c.client.SetReadDeadline(t)
+	}
+}
+
+// drain lets go of the connection if nobody speaks on it for some time.
+func (c *conn) drain() {
+	c.mu.Lock()
+	c.drained = true
+	c.mu.Unlock()
+	t := c.accepted.Add(drainGrace)
+	if t.Before(time.Now()) {
+		t = past()
+	}
+	c.wake(t)
+}
+
+// abort ends the connection at once.
+func (c *conn) abort() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.aborted = true
+	if c.settled {
+		return
+	}
+	_ = c.client.SetReadDeadline(past())
+	if c.deadline.IsZero() {
+		c.deadline = past()
+	}
+	if c.server != nil {
+		_ = c.server.SetReadDeadline(past())
+	}
+}
+
+// connect dials the server, exchanges hellos where there is a proxy, and then
+// waits for the server to speak, unless the client did.
+func (c *conn) connect() {
+	defer close(c.done)
+	g, l := c.g, c.l
+	server, reason := g.dial(g.hard, l)
+	var answered *hello.Hello
+	if server != nil && l.Mesh && l.Direction == event.Outbound {
+		h, err := c.greet(server)
+		if err != "" {
+			_ = server.Close()
+			server, reason = nil, err
+		}
+		answered = h
+	}
+	c.mu.Lock()
+	c.server, c.dialError, c.answered = server, reason, answered
+	watch := server != nil && !c.decided && !c.aborted
+	c.watching = watch
+	c.mu.Unlock()
+	switch {
+	case watch:
+		c.watch(server)
+	case server == nil:
+		// A client that speaks soon gets its protocol's answer.
+		c.wake(time.Now().Add(g.o.DetectTimeout))
+	}
+}
+
+// watch waits until the server speaks or ends, or serve has decided.
+func (c *conn) watch(server *net.TCPConn) {
+	var p peeker
+	if p.init(server) != nil {
+		return
+	}
+	have := 0
+	for {
+		b, err := p.wait(have)
+		c.mu.Lock()
+		if c.decided || c.aborted {
+			c.mu.Unlock()
+			return
+		}
+		if c.spokeAt.IsZero() {
+			c.spokeAt = time.Now()
+		}
+		c.mu.Unlock()
+		v := detect.Server(b)
+		switch {
+		case err != nil && len(b) == 0 && have == 0:
+			c.hear(detect.NeedMore, c.g.o.DetectTimeout)
+			return
+		case err != nil && v == detect.NeedMore:
+			v = detect.TCP // cut short, or its rest did not come in time
+		}
+		switch v {
+		case detect.NeedMore:
+			have = len(b)
+			c.patience(server)
+		case detect.HTTP2:
+			// Its client's preface is on the way, and decides.
+			return
+		default:
+			c.hear(v, c.grace())
+			return
+		}
+	}
+}
+
+// patience bounds how long connect waits for the rest of the server's first
+// message.
+func (c *conn) patience(server *net.TCPConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.decided && !c.aborted {
+		_ = server.SetReadDeadline(time.Now().Add(c.g.o.DetectTimeout))
+	}
+}
+
+// hear notes what the server said (NeedMore: that it is gone) and gives the
+// client a last time to speak.
+func (c *conn) hear(v detect.Verdict, last time.Duration) {
+	c.mu.Lock()
+	c.spoke = v
+	c.gone = v == detect.NeedMore
+	c.mu.Unlock()
+	c.wake(time.Now().Add(last))
+}
+
+// grace is how long a server that spoke is held back for the client's hello.
+func (c *conn) grace() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.l.Direction == event.Outbound || c.greeted:
+		return 0
+	case c.l.Mesh:
+		return c.g.o.HelloTimeout
+	}
+	return c.g.o.HelloGrace
+}
+
+// greet sends the proxy's hello to the server's proxy and reads its answer.
+// Where that fails, reason is an event.Err constant.
+func (c *conn) greet(server *net.TCPConn) (answer *hello.Hello, reason string) {
+	g := c.g
+	c.mu.Lock()
+	protocol := c.verdict.protocol // unknown until decided
+	c.mu.Unlock()
+	own := hello.Hello{
+		Workload:    g.o.Self.Workload,
+		Pod:         g.o.Self.Pod,
+		Connection:  c.id,
+		Protocol:    protocol,
+		Destination: c.l.Target,
+	}
+	stop := context.AfterFunc(g.hard, func() { _ = server.SetDeadline(past()) })
+	defer stop()
+	_ = server.SetDeadline(time.Now().Add(g.o.HelloTimeout))
+	b, err := own.Append(make([]byte, 0, 256))
+	if err == nil {
+		_, err = server.Write(b)
+	}
+	var h hello.Hello
+	if err == nil {
+		h, err = hello.Read(server)
+	}
+	_ = server.SetDeadline(time.Time{})
+	if err == nil {
+		return &h, ""
+	}
+	g.helloErrors.Add(1)
+	g.log.Debug("cannot exchange hellos", "target", c.l.Target, "error", err)
+	return nil, helloReason(err)
+}
+
+// helloReason maps an error of the exchange to an event.Err constant.
+func helloReason(err error) string {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, hello.ErrNotHello), errors.Is(err, hello.ErrVersion), errors.Is(err, hello.ErrMalformed):
+		return event.ErrProtocol
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return event.ErrConnectTimeout
+	}
+	return event.ErrServerClosed
+}

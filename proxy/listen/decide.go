@@ -1,0 +1,219 @@
+package listen
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/detect"
+	"github.com/weirmesh/weir/proxy/hello"
+)
+
+// decide finds out what the connection speaks. It waits on the client, for as
+// long as nothing else decides.
+func (c *conn) decide() verdict {
+	fixed, known := c.foregone()
+	if known && c.l.Direction == event.Outbound {
+		return fixed
+	}
+	if c.peek.init(c.client) != nil {
+		return verdict{protocol: event.TCP, detection: event.DetectBytes}
+	}
+	have := 0
+	for {
+		b, err := c.peek.wait(have)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if v, ok := c.timeUp(fixed, known, have); ok {
+				return v
+			}
+			continue
+		}
+		if err != nil && len(b) <= have {
+			// The client ended before it said enough.
+			return c.unspoken(fixed, known)
+		}
+		if c.firstByte.IsZero() {
+			c.firstByte = time.Now()
+		}
+		v, name := detect.Client(b)
+		switch {
+		case v == detect.Hello && c.l.Direction == event.Inbound && !c.greeted:
+			w, ok := c.meet()
+			if ok {
+				return w
+			}
+			have = 0
+			c.firstByte = time.Time{}
+			if fixed, known = c.foregone(); known {
+				return fixed
+			}
+		case known && !mayBeHello(v, b, c.greeted):
+			return fixed
+		case v == detect.NeedMore:
+			if b[0] == tlsHandshake {
+				c.peek.grow()
+			}
+			if have == 0 {
+				c.wake(time.Now().Add(c.g.o.DetectTimeout))
+			}
+			have = len(b)
+		default:
+			return c.spoken(v, name)
+		}
+	}
+}
+
+// tlsHandshake is the first byte of a ClientHello.
+const tlsHandshake = 0x16
+
+// mayBeHello tells whether the bytes may become a hello yet.
+func mayBeHello(v detect.Verdict, b []byte, greeted bool) bool {
+	return v == detect.NeedMore && !greeted && hello.Begins(b)
+}
+
+// foregone is the verdict that needs no bytes: configured, or remembered.
+func (c *conn) foregone() (verdict, bool) {
+	l := c.l
+	switch {
+	case l.Opaque:
+		return verdict{protocol: event.TCP, detection: event.DetectOpaque}, true
+	case l.Protocol != event.ProtocolUnknown:
+		return verdict{protocol: l.Protocol, detection: event.DetectConfig}, true
+	case c.g.memory.Knows(l.Target, c.accepted):
+		return verdict{protocol: event.TCP, detection: event.DetectRemembered}, true
+	}
+	return verdict{}, false
+}
+
+// spoken is the verdict on a client's first bytes.
+func (c *conn) spoken(v detect.Verdict, name string) verdict {
+	w := verdict{protocol: event.TCP, detection: event.DetectBytes}
+	switch v {
+	case detect.HTTP1:
+		w.protocol = event.HTTP1
+	case detect.HTTP2:
+		w.protocol = event.HTTP2
+	case detect.TLS:
+		w.protocol, w.serverName = event.TLS, name
+	}
+	return w
+}
+
+// unspoken is the verdict where bytes decide nothing.
+func (c *conn) unspoken(fixed verdict, known bool) verdict {
+	if known {
+		return fixed
+	}
+	w := verdict{protocol: event.TCP, detection: event.DetectBytes}
+	if c.peek.large != nil {
+		// The beginning of a ClientHello that never became whole.
+		w.protocol = event.TLS
+	}
+	return w
+}
+
+// timeUp decides when a deadline has passed, whoever set it. Not ok: it was
+// none that still holds.
+func (c *conn) timeUp(fixed verdict, known bool, have int) (verdict, bool) {
+	c.mu.Lock()
+	_ = c.client.SetReadDeadline(time.Time{})
+	c.deadline = time.Time{}
+	aborted, drained, spoke, silent := c.aborted, c.drained, c.spoke, c.gone || c.dialError != ""
+	c.mu.Unlock()
+	if aborted {
+		return verdict{abandoned: true}, true
+	}
+	if have > 0 {
+		return c.unspoken(fixed, known), true
+	}
+	if b, _ := c.peek.now(); len(b) > 0 {
+		// It spoke in the meantime: its bytes decide.
+		return verdict{}, false
+	}
+	switch {
+	case spoke != detect.NeedMore:
+		if known {
+			return fixed, true
+		}
+		if spoke == detect.TCP {
+			c.g.memory.Remember(c.l.Target, time.Now())
+		}
+		return verdict{protocol: event.TCP, detection: event.DetectServerFirst}, true
+	case silent:
+		return c.unspoken(fixed, known), true
+	case drained:
+		return verdict{abandoned: true}, true
+	}
+	return verdict{}, false
+}
+
+// meet reads the client's hello, which is known to begin the stream, and
+// answers it. ok: the connection is decided.
+func (c *conn) meet() (v verdict, ok bool) {
+	g := c.g
+	c.mu.Lock()
+	c.helloing = true
+	_ = c.client.SetDeadline(time.Now().Add(g.o.HelloTimeout))
+	c.mu.Unlock()
+	h, err := hello.Read(c.client)
+	if err == nil {
+		err = c.answer(h)
+	}
+	c.mu.Lock()
+	c.helloing = false
+	c.greeted = true
+	_ = c.client.SetDeadline(time.Time{})
+	aborted := c.aborted
+	if aborted || c.spoke != detect.NeedMore {
+		c.deadline = past() // the server need not be held back any more
+	}
+	if !c.deadline.IsZero() {
+		_ = c.client.SetReadDeadline(c.deadline)
+	}
+	c.mu.Unlock()
+	if aborted {
+		return verdict{abandoned: true}, true
+	}
+	if err != nil {
+		g.helloErrors.Add(1)
+		g.log.Debug("cannot exchange hellos", "client", c.client.RemoteAddr(), "error", err)
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+			return verdict{refused: event.ErrClientClosed}, true
+		}
+		return verdict{refused: event.ErrMalformed}, true
+	}
+	c.id = h.Connection
+	c.peer.Workload, c.peer.Pod, c.peer.Meshed = h.Workload, h.Pod, true
+	if h.Protocol == event.ProtocolUnknown || c.l.Opaque || c.l.Protocol != event.ProtocolUnknown {
+		return verdict{}, false
+	}
+	return verdict{protocol: carrier(h.Protocol), detection: event.DetectHello}, true
+}
+
+// carrier is the protocol whose relay carries p.
+func carrier(p event.Protocol) event.Protocol {
+	switch p {
+	case event.GRPC:
+		return event.HTTP2
+	case event.WebSocket:
+		return event.HTTP1
+	}
+	return p
+}
+
+// answer sends the proxy's own hello.
+func (c *conn) answer(h hello.Hello) error {
+	own := hello.Hello{
+		Workload:   c.g.o.Self.Workload,
+		Pod:        c.g.o.Self.Pod,
+		Connection: h.Connection,
+	}
+	b, err := own.Append(make([]byte, 0, 256))
+	if err != nil {
+		return err
+	}
+	_, err = c.client.Write(b)
+	return err
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/weirmesh/weir/proxy/relay"
@@ -81,6 +82,7 @@ func (t *Tunnel) Run(ctx context.Context) Outcome {
 	x.up.init(x, t.Client, t.Server, t.ClientEarly, ClientError, ServerError)
 	x.down.init(x, t.Server, t.Client, t.ServerEarly, ServerError, ClientError)
 	x.down.first = &x.firstByte
+	x.up.back, x.down.back = &x.down, &x.up
 	stop := context.AfterFunc(ctx, x.stop)
 
 	var wg sync.WaitGroup
@@ -158,6 +160,8 @@ type flow struct {
 	early          []byte
 	first          *atomic.Int64 // set at the first byte; nil: not asked for
 	bytes          atomic.Uint64
+	back           *flow       // the other direction
+	eof            atomic.Bool // src has ended its stream
 	reader         Reader
 	buf            Buffer
 	srcTCP, dstTCP *net.TCPConn // both set where splice(2) can be used
@@ -190,7 +194,7 @@ func (f *flow) run() {
 			f.tunnel.tick()
 			continue
 		case err == io.EOF:
-			CloseWrite(f.dst)
+			f.finish()
 			return
 		case err != nil:
 			f.tunnel.fail(f.srcError(err), IsReset(err))
@@ -215,9 +219,33 @@ func (f *flow) write(p []byte) bool {
 	n, err := f.dst.Write(p)
 	f.bytes.Add(uint64(n))
 	if err != nil {
-		f.tunnel.fail(f.dstError(err), IsReset(err))
+		f.unwritten(err)
 	}
 	return err == nil
+}
+
+// finish passes the end of the stream on. The kernel tells of a reset once: if
+// the other direction was told, this one sees an end of stream, but on a
+// socket that is dead although nobody ended the stream towards it.
+func (f *flow) finish() {
+	if src, ok := f.src.(*net.TCPConn); ok && !f.back.eof.Load() && dead(src) {
+		f.tunnel.fail(f.srcError(syscall.ECONNRESET), true)
+		return
+	}
+	f.eof.Store(true)
+	CloseWrite(f.dst)
+}
+
+// unwritten ends the tunnel after an error of writing. A broken pipe is a
+// reset too, of which the kernel told the other direction first or which came
+// after the end of the stream; only the latter is what an orderly close looks
+// like. Either way the source is to see what it would see without us.
+func (f *flow) unwritten(err error) {
+	broken := errors.Is(err, syscall.EPIPE)
+	if broken && !f.back.eof.Load() {
+		err = syscall.ECONNRESET
+	}
+	f.tunnel.fail(f.dstError(err), broken || IsReset(err))
 }
 
 // mark remembers when the first byte came.
@@ -247,7 +275,7 @@ func (f *flow) bulk() bool {
 			f.broken(err)
 			return false
 		case n < bulkChunk:
-			CloseWrite(f.dst)
+			f.finish()
 			return false
 		}
 	}
@@ -259,5 +287,5 @@ func (f *flow) broken(err error) {
 		f.tunnel.fail(f.srcError(err), IsReset(err))
 		return
 	}
-	f.tunnel.fail(f.dstError(err), IsReset(err))
+	f.unwritten(err)
 }

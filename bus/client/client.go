@@ -95,7 +95,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		return nil, fmt.Errorf("cannot set up the connection to the bus at %s: %w", redact(o.URL), err)
 	}
 	if nc.IsConnected() {
-		c.link.up()
+		c.onConnect(nc)
 	} else {
 		c.log.Warn("bus does not answer yet; trying on")
 	}

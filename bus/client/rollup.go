@@ -26,12 +26,23 @@ func (c *Client) PublishRollup(ctx context.Context, partition int, data []byte, 
 	if err := bus.CheckPartition(partition); err != nil {
 		return 0, err
 	}
-	// The id lets a repetition by this client, and by no other, count as the
-	// same write instead of being fenced by its own first try.
+	// The id marks the write as this client's, and no other's.
 	h := fnv.New128a()
 	h.Write(data)
 	id := c.nonce + "-" + strconv.Itoa(partition) + "-" + strconv.FormatUint(expectLast, 10) + "-" + fmt.Sprintf("%x", h.Sum(nil))
 	sequence, err = c.store(ctx, bus.RollupSubject(partition), id, data, jetstream.WithExpectLastSequencePerSubject(expectLast))
+	if errors.Is(err, bus.ErrFenced) {
+		// The server checks the fence before it looks for a repetition, so a
+		// repeated write, whose first answer was lost, is fenced by itself.
+		last, lastErr := c.lastMessage(ctx, bus.StreamRollups, bus.RollupSubject(partition))
+		switch {
+		case errors.Is(lastErr, jetstream.ErrMsgNotFound):
+		case lastErr != nil:
+			err = lastErr // whose write it was is not known
+		case last.Header.Get(jetstream.MsgIDHeader) == id:
+			return last.Sequence, nil
+		}
+	}
 	if err != nil {
 		return 0, fmt.Errorf("cannot publish a rollup of partition %d after %d: %w", partition, expectLast, err)
 	}

@@ -40,10 +40,12 @@ func (c *Client) Serve(ctx context.Context, service, method string, handler func
 	var handlers sync.WaitGroup
 	slots := make(chan struct{}, serveConcurrency)
 	err = svc.AddEndpoint(bus.Token(method), micro.HandlerFunc(func(request micro.Request) {
+		// What micro hands in is its own again once this function returns.
+		subject, reply, data := request.Subject(), request.Reply(), request.Data()
 		slots <- struct{}{}
 		handlers.Go(func() {
 			defer func() { <-slots }()
-			c.respond(request, handler(request.Data()))
+			c.respond(subject, reply, handler(data))
 		})
 	}), micro.WithEndpointSubject(bus.RPCSubject(service, method)), micro.WithEndpointPendingLimits(serveQueue, serveQueue<<10))
 	if err == nil {
@@ -63,13 +65,18 @@ func (c *Client) Serve(ctx context.Context, service, method string, handler func
 	return err
 }
 
-func (c *Client) respond(request micro.Request, reply []byte) {
-	err := request.Respond(reply)
-	if errors.Is(err, nats.ErrMaxPayload) {
-		err = request.Error(codeTooLarge, fmt.Sprintf("the reply has %d bytes, the bus carries %d", len(reply), c.nc.MaxPayload()), nil)
+// respond sends a reply, or in its place the error that it is too large.
+func (c *Client) respond(subject, reply string, data []byte) {
+	msg := &nats.Msg{Subject: reply, Data: data}
+	if most := c.nc.MaxPayload(); int64(len(data)) > most {
+		text := fmt.Sprintf("the reply has %d bytes, the bus carries %d", len(data), most)
+		msg.Data, msg.Header = nil, nats.Header{micro.ErrorHeader: {text}, micro.ErrorCodeHeader: {codeTooLarge}}
 	}
-	if err != nil && c.nc.IsConnected() {
-		c.log.Warn("cannot send a reply", "subject", request.Subject(), "error", err)
+	if reply == "" {
+		return // nobody waits for it
+	}
+	if err := c.nc.PublishMsg(msg); err != nil && c.nc.IsConnected() {
+		c.log.Warn("cannot send a reply", "subject", subject, "error", err)
 	}
 }
 

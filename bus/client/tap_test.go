@@ -1,0 +1,270 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weirmesh/weir/bus"
+	"github.com/weirmesh/weir/bus/bustest"
+	"github.com/weirmesh/weir/bus/client"
+	"github.com/weirmesh/weir/event"
+)
+
+// listening waits until the tap behind c gets what is published for w, and
+// takes the probes out of got.
+func listening(t *testing.T, c *client.Client, w event.Workload, got <-chan string) {
+	t.Helper()
+	eventually(t, "the tap listens", func() bool {
+		c.PublishInterest(bus.TapSubject(w), []byte("probe"))
+		select {
+		case <-got:
+			return true
+		case <-time.After(20 * time.Millisecond):
+			return false
+		}
+	})
+	for {
+		select {
+		case <-got:
+		case <-time.After(100 * time.Millisecond):
+			return
+		}
+	}
+}
+
+func TestInterest(t *testing.T) {
+	s := bustest.Run(t)
+	publisher, subscriber := bustest.Connect(t, s), bustest.Connect(t, s)
+	subject := bus.TapSubject(web)
+	if !publisher.Interested(subject) {
+		t.Error("nobody is known to be absent, and yet there is no interest")
+	}
+	if !publisher.PublishInterest(subject, []byte("probe")) {
+		t.Error("the first message is no probe")
+	}
+	eventually(t, "the absence is known", func() bool { return !publisher.Interested(subject) })
+	if publisher.PublishInterest(subject, []byte("x")) {
+		t.Error("published though nobody listens")
+	}
+	if other := bus.TapSubject(event.Workload{Name: "other"}); !publisher.Interested(other) {
+		t.Error("one subject's absence counts for another")
+	}
+	// How often a message is encoded while nobody listens: once a second.
+	encoded, until := 0, time.Now().Add(2500*time.Millisecond)
+	for time.Now().Before(until) {
+		if publisher.Interested(subject) {
+			encoded++
+			publisher.PublishInterest(subject, nil)
+			time.Sleep(50 * time.Millisecond) // the answer to the probe
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if encoded > 6 {
+		t.Errorf("%d messages were encoded for nobody in 2.5 s", encoded)
+	}
+	// Someone listens now: every message arrives, in order.
+	got := make(chan string, 20000)
+	stop := background(t, func(ctx context.Context) error {
+		return subscriber.Tap(ctx, event.Workload{Namespace: web.Namespace}, func(data []byte) { got <- string(data) })
+	})
+	listening(t, publisher, web, got)
+	const n = 5000
+	for i := range n {
+		if !publisher.Interested(subject) || !publisher.PublishInterest(subject, fmt.Append(nil, i)) {
+			t.Fatalf("message %d was not published to a listener", i)
+		}
+		if i%1000 == 999 {
+			time.Sleep(300 * time.Millisecond) // so that further probes come in between
+		}
+	}
+	for i := range n {
+		if data := receive(t, got); data != fmt.Sprint(i) {
+			t.Fatalf("got %q, want %d", data, i)
+		}
+	}
+	if err := stop(); !errors.Is(err, context.Canceled) {
+		t.Errorf("Tap gives %v at the end", err)
+	}
+	eventually(t, "the absence is known again", func() bool {
+		publisher.PublishInterest(subject, nil)
+		return !publisher.Interested(subject)
+	})
+}
+
+func TestInterestIsBounded(t *testing.T) {
+	c := newBus(t)
+	for i := range 40000 {
+		c.PublishInterest(fmt.Sprint("weir.v1.tap.a.b.c.", i), nil)
+	}
+	subject := bus.TapSubject(web)
+	eventually(t, "the absence is known", func() bool {
+		c.PublishInterest(subject, nil)
+		return !c.Interested(subject)
+	})
+}
+
+func TestTapMatches(t *testing.T) {
+	s := bustest.Run(t)
+	publisher, subscriber := bustest.Connect(t, s), bustest.Connect(t, s)
+	voting := web
+	voting.Name = "voting.v2"
+	elsewhere := web
+	elsewhere.Namespace = "books"
+	f := func(tap event.Workload, want ...string) {
+		t.Helper()
+		got := make(chan string, 100)
+		stop := background(t, func(ctx context.Context) error {
+			return subscriber.Tap(ctx, tap, func(data []byte) { got <- string(data) })
+		})
+		match := map[string]event.Workload{"web": web, "voting": voting, "elsewhere": elsewhere}
+		listening(t, publisher, match[want[0]], got)
+		for _, name := range []string{"web", "voting", "elsewhere"} {
+			publisher.PublishInterest(bus.TapSubject(match[name]), []byte(name))
+			time.Sleep(20 * time.Millisecond) // let a wrong one show
+		}
+		seen := map[string]bool{}
+		for range want {
+			seen[receive(t, got)] = true
+		}
+		for _, name := range want {
+			if !seen[name] {
+				t.Errorf("tap of %v got %v, want %v", tap, seen, want)
+			}
+		}
+		if err := stop(); !errors.Is(err, context.Canceled) {
+			t.Errorf("Tap gives %v at the end", err)
+		}
+		if len(got) > 0 {
+			t.Errorf("tap of %v got %q beside %q", tap, <-got, want)
+		}
+		// Let what is known of listeners expire for the next case.
+		for _, w := range match {
+			eventually(t, "interest is open again", func() bool { return publisher.Interested(bus.TapSubject(w)) })
+		}
+	}
+	f(web, "web")
+	f(voting, "voting")
+	f(event.Workload{Namespace: "emojivoto"}, "web", "voting")
+	f(event.Workload{Name: "web"}, "web", "elsewhere")
+	f(event.Workload{}, "web", "voting", "elsewhere")
+}
+
+// TestSlowTap: a reader that does not keep up loses messages, and knows how
+// many; the bus and the others notice nothing.
+func TestSlowTap(t *testing.T) {
+	s := bustest.Run(t)
+	publisher, slow, fast := bustest.Connect(t, s), bustest.Connect(t, s), bustest.Connect(t, s)
+	const n = 30000
+	release := make(chan struct{})
+	handled, totals := 0, []uint64{}
+	stopSlow := background(t, func(ctx context.Context) error {
+		return slow.TapDropped(ctx, event.Workload{}, func([]byte) {
+			<-release
+			handled++
+		}, func(total uint64) { totals = append(totals, total) })
+	})
+	quick := make(chan string, 2*n)
+	background(t, func(ctx context.Context) error {
+		return fast.Tap(ctx, event.Workload{}, func(data []byte) { quick <- string(data) })
+	})
+	listening(t, publisher, web, quick)
+	for i := range n {
+		if !publisher.PublishInterest(bus.TapSubject(web), fmt.Append(nil, i)) {
+			t.Fatalf("message %d was not published", i)
+		}
+		if i%500 == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for i := range n {
+		if data := receive(t, quick); data != fmt.Sprint(i) {
+			t.Fatalf("the fast tap got %q, want %d", data, i)
+		}
+	}
+	close(release)
+	// The slow one works off what is kept for it.
+	time.Sleep(500 * time.Millisecond)
+	err := stopSlow()
+	var dropped *bus.DroppedError
+	if !errors.As(err, &dropped) || dropped.Count == 0 {
+		t.Fatalf("the slow tap ends with %v", err)
+	}
+	if len(totals) == 0 || totals[len(totals)-1] != dropped.Count {
+		t.Errorf("drops were reported as %v, then %d", totals, dropped.Count)
+	}
+	// Beside the n there are the probes that found the tap.
+	if total := uint64(handled) + dropped.Count; total < n || total > n+100 {
+		t.Errorf("%d handled and %d dropped of %d", handled, dropped.Count, n)
+	}
+	if !slow.Connected() {
+		t.Error("the slow tap was disconnected")
+	}
+	if err := s.Ready(); err != nil {
+		t.Error(err)
+	}
+	if err := publisher.Publish(bounded(t), web, 1, 1, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTapAcrossRestart(t *testing.T) {
+	s := bustest.Run(t)
+	publisher, subscriber := bustest.Connect(t, s), bustest.Connect(t, s)
+	got := make(chan string, 1000)
+	background(t, func(ctx context.Context) error {
+		return subscriber.Tap(ctx, web, func(data []byte) { got <- string(data) })
+	})
+	listening(t, publisher, web, got)
+	bustest.Restart(t, s)
+	listening(t, publisher, web, got)
+}
+
+func TestWatchTap(t *testing.T) {
+	s := bustest.Run(t)
+	proxy, aggregator := bustest.Connect(t, s), bustest.Connect(t, s)
+	tapped := make(chan struct{}, 1000)
+	stop := background(t, func(ctx context.Context) error {
+		return proxy.WatchTap(ctx, web, func() { tapped <- struct{}{} })
+	})
+	eventually(t, "the notice arrives", func() bool {
+		if err := aggregator.AnnounceTapped(web); err != nil {
+			t.Fatal(err)
+		}
+		return len(tapped) > 0
+	})
+	if err := stop(); !errors.Is(err, context.Canceled) {
+		t.Errorf("WatchTap gives %v at the end", err)
+	}
+	proxy.Close()
+	if err := proxy.WatchTap(bounded(t), web, nil); !errors.Is(err, bus.ErrNotConnected) {
+		t.Errorf("WatchTap gives %v on a closed client", err)
+	}
+	if err := proxy.Tap(bounded(t), web, nil); !errors.Is(err, bus.ErrNotConnected) {
+		t.Errorf("Tap gives %v on a closed client", err)
+	}
+}
+
+// TestPlainSubscriber: any NATS client sees the taps.
+func TestPlainSubscriber(t *testing.T) {
+	s := bustest.Run(t)
+	c := bustest.Connect(t, s)
+	nc, _ := raw(t, s)
+	got := make(chan *nats.Msg, 10)
+	if _, err := nc.ChanSubscribe("weir.v1.tap.*.emojivoto.>", got); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if !c.PublishInterest(bus.TapSubject(web), []byte(`{"x":1}`)) {
+		t.Fatal("not published")
+	}
+	if m := receive(t, got); m.Subject != "weir.v1.tap.local.emojivoto.deploy.web" || string(m.Data) != `{"x":1}` {
+		t.Errorf("got %q on %q", m.Data, m.Subject)
+	}
+}

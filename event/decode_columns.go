@@ -55,6 +55,10 @@ type spec struct {
 	limit uint64
 }
 
+func (s spec) exceeded(entry int, v uint64) error {
+	return fmt.Errorf("%s of entry %d is %d, and must be below %d", s.name, entry, v, s.limit)
+}
+
 // readColumn decodes a column of n values into dst, whose memory it may use.
 // It is empty where the column is absent.
 func readColumn(dst []uint64, data []byte, n int, want spec) ([]uint64, error) {
@@ -74,7 +78,7 @@ func readColumn(dst []uint64, data []byte, n int, want spec) ([]uint64, error) {
 	if want.limit > 0 {
 		for i, v := range dst {
 			if v >= want.limit {
-				return dst[:0], fmt.Errorf("%s of entry %d is %d, and must be below %d", want.name, i, v, want.limit)
+				return dst[:0], want.exceeded(i, v)
 			}
 		}
 	}
@@ -242,18 +246,34 @@ func (d *Decoder) parseEvents(data []byte) error {
 		{"outcome", uint64(len(d.outcomes))}, {"latency", 0}, {"tail", 0}, {"request_bytes", 0},
 		{"response_bytes", 0}, {"stream", 0},
 	} {
-		var err error
-		d.buffers[i], err = readColumn(d.buffers[i], f.data[fieldEnd-1+i], n, s)
-		if err != nil {
+		if err := d.columns[i].read(f.data[fieldEnd-1+i], n, s); err != nil {
 			return err
 		}
-		d.columns[i] = d.buffers[i]
 	}
 	if err := d.parseTraces(f.data[fieldTraceRow-1], f.data[fieldTraceID-1], n); err != nil {
 		return err
 	}
 	d.count = n
 	return nil
+}
+
+// read takes a column of n events.
+func (v *values) read(data []byte, n int, want spec) error {
+	if len(data) == n && isNarrow(data) {
+		if want.limit > 0 && want.limit < 0x80 {
+			for i, one := range data {
+				if uint64(one) >= want.limit {
+					return want.exceeded(i, uint64(one))
+				}
+			}
+		}
+		v.narrow = data
+		return nil
+	}
+	var err error
+	v.buffer, err = readColumn(v.buffer, data, n, want)
+	v.wide = v.buffer
+	return err
 }
 
 func (d *Decoder) parseTraces(rows, ids []byte, n int) error {

@@ -34,9 +34,8 @@ type Decoder struct {
 	dictionary [peerColumns][]uint64
 
 	count    int
-	columns  [eventColumns][]uint64 // nil or empty: all zeros
-	buffers  [eventColumns][]uint64 // what columns use
-	traced   []uint64               // rows
+	columns  [eventColumns]values
+	traced   []uint64 // rows
 	traceIDs []byte
 
 	row                        int // the next one
@@ -121,31 +120,32 @@ func (d *Decoder) Next(e *Event) bool {
 	}
 	d.row++
 	c := &d.columns
-	d.atRoute, d.atConn, d.atOutcome = int(at(c[eventRoute], i)), int(at(c[eventConnection], i)), int(at(c[eventOutcome], i))
+	d.atRoute, d.atConn, d.atOutcome = int(c[eventRoute].at(i)), int(c[eventConnection].at(i)), int(c[eventOutcome].at(i))
 
 	r := &d.routes[d.atRoute]
-	r.request += uint64(unzigzag(at(c[eventRequestBytes], i)))
-	r.response += uint64(unzigzag(at(c[eventResponseBytes], i)))
+	r.request += uint64(unzigzag(c[eventRequestBytes].at(i)))
+	r.response += uint64(unzigzag(c[eventResponseBytes].at(i)))
 	e.RequestBytes, e.ResponseBytes = r.request, r.response
 	e.Direction, e.Protocol = r.direction, r.protocol
 	e.Method, e.Authority, e.Path = r.method, r.authority, r.path
 
 	s := &d.connections[d.atConn]
-	s.stream += uint64(unzigzag(at(c[eventStream], i)))
+	s.stream += uint64(unzigzag(c[eventStream].at(i)))
 	e.Stream = uint32(s.stream)
 	s.stream++
 	e.Connection, e.Security, e.SecurityReason = s.id, s.security, s.reason
 	e.Detection, e.DetectionTime = s.detection, s.detectionTime
-	e.Peer = d.peers[s.peer]
-	e.Peer.Addr = netip.AddrPortFrom(e.Peer.Addr.Addr(), s.port)
+	p := &d.peers[s.peer]
+	e.Peer.Workload, e.Peer.Pod, e.Peer.Identity, e.Peer.Meshed = p.Workload, p.Pod, p.Identity, p.Meshed
+	e.Peer.Addr = netip.AddrPortFrom(p.Addr.Addr(), s.port)
 
 	o := &d.outcomes[d.atOutcome]
 	e.Kind, e.Status, e.GRPCStatus = o.kind, o.status, o.grpcStatus
 	e.Error, e.Fate, e.Attempt = o.error, o.fate, o.attempt
 
-	e.Latency = at(c[eventLatency], i)
-	e.Duration = e.Latency + at(c[eventTail], i)
-	d.end += unzigzag(at(c[eventEnd], i))
+	e.Latency = c[eventLatency].at(i)
+	e.Duration = e.Latency + c[eventTail].at(i)
+	d.end += unzigzag(c[eventEnd].at(i))
 	e.Start = d.end - int64(e.Duration)
 
 	e.TraceID = [16]byte{}
@@ -167,11 +167,31 @@ func at(column []uint64, i int) uint64 {
 	return 0
 }
 
+// values are a column of events. Most columns hold nothing above 127 and are
+// read where they are; the others are decoded. Neither is set where all are 0.
+type values struct {
+	narrow []byte
+	wide   []uint64
+	buffer []uint64 // of wide
+}
+
+func (v *values) at(i int) uint64 {
+	if uint(i) < uint(len(v.narrow)) {
+		return uint64(v.narrow[i])
+	}
+	if uint(i) < uint(len(v.wide)) {
+		return v.wide[i]
+	}
+	return 0
+}
+
 func (d *Decoder) clear() {
 	d.header = Header{}
 	d.strings, d.routes, d.peers = d.strings[:0], d.routes[:0], d.peers[:0]
 	d.connections, d.outcomes = d.connections[:0], d.outcomes[:0]
-	d.columns = [eventColumns][]uint64{}
+	for i := range d.columns {
+		d.columns[i].narrow, d.columns[i].wide = nil, nil
+	}
 	d.traced, d.traceIDs = d.traced[:0], nil
 	d.count, d.row, d.end, d.trace, d.traceRow = 0, 0, 0, 0, 0
 	d.atRoute, d.atConn, d.atOutcome = 0, 0, 0

@@ -20,6 +20,21 @@ func countVarints(b []byte) int {
 	return n
 }
 
+// isNarrow tells that every varint of a column takes one byte.
+func isNarrow(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		if binary.LittleEndian.Uint64(b)&continuations != 0 {
+			return false
+		}
+	}
+	for _, c := range b {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
 // decodeVarints fills dst from a column that holds len(dst) of them, and tells
 // whether each is valid and b ends with the last. It takes eight bytes at a
 // time, and each value in them without a branch on its length, which a
@@ -49,11 +64,11 @@ func decodeVarints(dst []uint64, b []byte) bool {
 		}
 		used := 0
 		for ; ends != 0 && n < len(dst); n++ {
-			width := bits.TrailingZeros64(ends) + 1
-			dst[n] = compact(x & (1<<width - 1))
-			x >>= width
-			ends >>= width
-			used += width
+			last := bits.TrailingZeros64(ends) & 63
+			dst[n] = compact(x & (2<<last - 1))
+			x = x >> last >> 1
+			ends = ends >> last >> 1
+			used += last + 1
 		}
 		b = b[used>>3:]
 		if used == 0 {

@@ -1,0 +1,83 @@
+# Targets are listed by `make help`. Anything longer than a few lines is in hack/.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The same build everywhere, whatever the shell that calls make has set.
+export GOFLAGS := -mod=readonly -buildvcs=false
+export GOWORK := off
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+FUZZTIME ?= 30s
+BENCH    ?= .
+ARGS     ?=
+
+WEB     := dashboard/web
+WEB_SRC := $(shell find $(WEB) -type f -not -path '*/node_modules/*' -not -path '*/dist/*')
+
+.PHONY: help
+help: ## list the targets
+	@echo "Weir, a service mesh whose telemetry is an event stream. Targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: dashboard ## build bin/weir and bin/weir-proxy, static and stripped
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/weir ./cmd/weir-proxy
+
+.PHONY: demo
+demo: build ## run a whole mesh with a sample application on this machine (ARGS='--rate 10')
+	@exec bin/weir demo $(ARGS)
+
+.PHONY: dashboard
+dashboard: $(WEB)/dist/index.html ## build the dashboard's pages, where there is Node 20 or newer
+
+# Without Node the binaries are whole but for these pages; the dashboard then
+# serves one that says how to build them.
+$(WEB)/dist/index.html: $(WEB_SRC)
+	@hack/dashboard.sh build
+
+.PHONY: test
+test: test-deps ## run every test, twice: plain and with the race detector; install what that needs
+	@hack/test.sh
+
+.PHONY: test-deps
+test-deps: ## see to what the tests need: a C compiler (race detector) and Chromium
+	@hack/test-deps.sh
+
+.PHONY: lint
+lint: ## run golangci-lint, built from tools/lint (ARGS='--fix')
+	@bin=$$(hack/tools.sh lint) && "$$bin/golangci-lint" run $(ARGS) ./...
+
+.PHONY: generate
+generate: ## write what is generated from .proto files
+	@hack/generate.sh
+
+.PHONY: verify-generate
+verify-generate: ## fail if `make generate` would change anything
+	@hack/generate.sh --verify
+
+.PHONY: deps
+deps: ## write cmd/weir-proxy/deps.txt, the reviewed list of what the proxy links
+	go test . -run '^TestProxyLinks$$' -count=1 -update-deps
+	@git --no-pager diff --stat -- cmd/weir-proxy/deps.txt
+
+.PHONY: bench
+bench: ## run the benchmarks (BENCH=regexp)
+	go test ./... -run '^$$' -bench '$(BENCH)' -benchmem
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@hack/fuzz.sh '$(FUZZTIME)'
+
+.PHONY: size
+size: build ## print the binaries' sizes; fail if the proxy has grown past its budget
+	@hack/size.sh
+
+.PHONY: clean
+clean: ## remove what was built (tools, binaries, pages, artifacts)
+	rm -rf bin artifacts $(WEB)/node_modules
+	find $(WEB)/dist -mindepth 1 -not -name .gitkeep -delete

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# test-deps.sh: see to what `make test` needs beyond Go: a C compiler, which the
+# race detector links with, and Chromium, which the end-to-end tests drive.
+# Installs what is missing on Debian when root; else says what to install.
+set -euo pipefail
+
+missing=()
+command -v "${CC:-gcc}" >/dev/null || missing+=(gcc libc6-dev)
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
+  missing+=(chromium)
+[[ ${#missing[@]} -eq 0 ]] && exit 0
+
+if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
+  echo "installing ${missing[*]}" >&2
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${missing[@]}"
+else
+  echo "make test needs: ${missing[*]}. Install them (Debian: sudo apt-get install ${missing[*]}) and run it again." >&2
+  exit 1
+fi

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# test.sh: every test of the tree. Goes on after a step that failed, says at the
+# end what it ran and how each step ended, and fails if one did.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+summary=()
+failed=0
+
+# step NAME COMMAND...: run, show and time a command.
+step() {
+  local name=$1 began=$SECONDS result=ok count
+  shift
+  printf '\n== %s: %s\n' "$name" "$*"
+  "$@" 2>&1 | tee "$log" || { result=FAILED && failed=1; }
+  count=$(grep -cE '^ok ' "$log" || true)
+  summary+=("$(printf '%-28s %-7s %5d s%s' "$name" "$result" "$((SECONDS - began))" \
+    "$([[ $count -gt 0 ]] && echo "  $count packages passed")")")
+}
+
+units=$(go list ./... | grep -v '/e2e$') || exit 1
+
+# -count=1: the go command cannot know what the binaries under test were built of.
+step "build" make build
+step "go vet" go vet ./...
+step "unit tests" go test -timeout 10m $units
+step "unit tests, race detector" go test -race -timeout 20m $units
+step "end to end" go test -count=1 -timeout 15m ./e2e/...
+step "end to end, race detector" go test -race -count=1 -timeout 15m ./e2e/...
+if command -v npm >/dev/null; then
+  step "dashboard unit tests" hack/dashboard.sh test
+else
+  summary+=("$(printf '%-28s %s' "dashboard unit tests" "not run: npm is missing")")
+fi
+
+printf '\nWhat ran:\n'
+printf '  %s\n' "${summary[@]}"
+if [[ $failed -ne 0 ]]; then
+  printf 'FAILED\n'
+  exit 1
+fi
+printf 'all passed\n'

@@ -17,6 +17,20 @@ const (
 	MethodWorkloads = "workloads"
 )
 
+// Kinds that Selector knows beside those of workloads.
+const (
+	KindPod       = "pod"
+	KindNamespace = "ns"
+	// KindExternal is the kind of a peer that is no known workload.
+	KindExternal = "ext"
+)
+
+// Directions of a Row, a Series or a Route.
+const (
+	Inbound  = "inbound"
+	Outbound = "outbound"
+)
+
 // Selector names resources; empty fields match all. Kind may also be "pod"
 // (group by pod) or "ns" (group by namespace).
 type Selector struct {
@@ -45,8 +59,16 @@ type Reply struct {
 	Members int    `json:"members"`
 	// Error is set where the request was not acceptable; nothing else is then.
 	Error string `json:"error,omitempty"`
-	// Oldest is how far back this member's statistics reach, Unix seconds.
+	// Oldest is how far back this member's statistics reach, Unix seconds; 0
+	// where it has none.
 	Oldest int64 `json:"oldest"`
+	// Exact is since when windows are cut to the second, Unix seconds. What is
+	// older is summed up in steps of 10 s and more, which belong to the window
+	// that they begin in.
+	Exact int64 `json:"exact"`
+	// Partitions that this member answers for, of Total. See Missing.
+	Partitions []int `json:"partitions"`
+	Total      int   `json:"total"`
 
 	Rows      []Row      `json:"rows,omitempty"`
 	Series    []Series   `json:"series,omitempty"`
@@ -57,21 +79,23 @@ type Reply struct {
 
 // Stats are exact sums over finished exchanges, mergeable by addition.
 type Stats struct {
-	Requests  uint64 `json:"requests"`
-	Successes uint64 `json:"successes"`
-	// Status counts requests by HTTP status, GRPC by gRPC status, Errors by
-	// Event.Error ("" is left out).
+	Requests  uint64 `json:"requests,omitempty"`
+	Successes uint64 `json:"successes,omitempty"`
+	// Status counts requests by HTTP status, GRPC calls by gRPC status, Errors
+	// requests and connections by Event.Error ("" is left out). Beyond bounds
+	// on their number they are summed up as status 65535, gRPC status 32767
+	// and the error "(other)".
 	Status map[uint16]uint64 `json:"status,omitempty"`
 	GRPC   map[int16]uint64  `json:"grpc,omitempty"`
 	Errors map[string]uint64 `json:"errors,omitempty"`
 	// Latency and Duration of requests, µs.
-	Latency  event.Histogram `json:"latency"`
-	Duration event.Histogram `json:"duration"`
+	Latency  event.Histogram `json:"latency,omitzero"`
+	Duration event.Histogram `json:"duration,omitzero"`
 	// Bytes of requests, connections and progress alike.
-	RequestBytes  uint64 `json:"request_bytes"`
-	ResponseBytes uint64 `json:"response_bytes"`
+	RequestBytes  uint64 `json:"request_bytes,omitempty"`
+	ResponseBytes uint64 `json:"response_bytes,omitempty"`
 	// Connections that ended (TCP and TLS passthrough).
-	Connections uint64 `json:"connections"`
+	Connections uint64 `json:"connections,omitempty"`
 }
 
 // Row is the sum for one resource.
@@ -79,7 +103,11 @@ type Row struct {
 	Resource Selector `json:"resource"`
 	// Owner is a pod's workload.
 	Owner *Selector `json:"owner,omitempty"`
-	Stats Stats     `json:"stats"`
+	// Direction says whose requests Stats counts: Inbound, those that the
+	// resource got; or Outbound, those that it sent, where the request had a
+	// To, or where it got none within the window.
+	Direction string `json:"direction"`
+	Stats     Stats  `json:"stats"`
 	// PodsSeen reported within the window; PodsLive report now.
 	PodsSeen        int    `json:"pods_seen"`
 	PodsLive        int    `json:"pods_live"`
@@ -94,7 +122,9 @@ type Row struct {
 // [Since+i*Step, Since+(i+1)*Step).
 type Series struct {
 	Resource Selector `json:"resource"`
-	Points   []Stats  `json:"points"`
+	// Direction is as Row's.
+	Direction string  `json:"direction"`
+	Points    []Stats `json:"points"`
 }
 
 // Edge is what one workload sent to another.
@@ -113,11 +143,13 @@ type Edge struct {
 
 // Route is the sum for one route of a resource.
 type Route struct {
-	Resource  Selector `json:"resource"`
-	Route     string   `json:"route"`
-	Authority string   `json:"authority"`
-	Protocol  string   `json:"protocol"`
-	Stats     Stats    `json:"stats"`
+	Resource Selector `json:"resource"`
+	// Direction is as Row's.
+	Direction string `json:"direction"`
+	Route     string `json:"route"`
+	Authority string `json:"authority"`
+	Protocol  string `json:"protocol"`
+	Stats     Stats  `json:"stats"`
 }
 
 // Workload is what is known of one workload. Times are Unix seconds.

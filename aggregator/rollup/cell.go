@@ -1,0 +1,162 @@
+package rollup
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/weirmesh/weir/event"
+)
+
+// Bounds of what one cell tells apart. Beyond them, counts go to OtherStatus,
+// OtherGRPC and the reason OtherName.
+const (
+	maxStatuses = 128
+	maxErrors   = 64
+
+	OtherStatus uint16 = math.MaxUint16
+	OtherGRPC   int16  = math.MaxInt16
+)
+
+// Count is how often a value was seen.
+type Count[T any] struct {
+	Value T
+	N     uint64
+}
+
+// Cell sums up finished exchanges. Adding is commutative and exact. A cell is
+// not safe for concurrent use.
+type Cell struct {
+	// Requests that ended, and those of them that succeeded.
+	Requests, Successes uint64
+	// Bytes of requests, connections and progress alike.
+	RequestBytes, ResponseBytes uint64
+	// Connections that ended (TCP and TLS passthrough).
+	Connections uint64
+	// Status counts requests by HTTP status, GRPC calls by gRPC status, Errors
+	// requests and connections by reason. In no particular order.
+	Status []Count[uint16]
+	GRPC   []Count[int16]
+	Errors []Count[string]
+	// Latency and Duration of requests, µs.
+	Latency, Duration event.Histogram
+
+	// The rest is set in cells of the dimension Ledger only.
+
+	// Batches and Events that were folded.
+	Batches, Events uint64
+	// Shed are events that proxies reported as shed.
+	Shed uint64
+	// Lost are batches that are missing; those that were found after having
+	// been counted as lost are taken off, where (when) they were found.
+	Lost int64
+}
+
+// observe adds one event. request and success are the event's, asked once for
+// all cells. Strings of e are copied where they are kept.
+func (c *Cell) observe(e *event.Event, request, success bool) {
+	c.RequestBytes += e.RequestBytes
+	c.ResponseBytes += e.ResponseBytes
+	if e.Kind != event.End {
+		return
+	}
+	if e.Error != "" {
+		c.addError(e.Error, 1, true)
+	}
+	if !request {
+		c.Connections++
+		return
+	}
+	c.Requests++
+	if success {
+		c.Successes++
+	}
+	c.Status = addCount(c.Status, e.Status, 1, OtherStatus)
+	if e.Protocol == event.GRPC {
+		c.GRPC = addCount(c.GRPC, e.GRPCStatus, 1, OtherGRPC)
+	}
+	c.Latency.Record(e.Latency)
+	c.Duration.Record(e.Duration)
+}
+
+// addCount adds n to the count of v, or to that of other when there are too
+// many values already.
+func addCount[T comparable](counts []Count[T], v T, n uint64, other T) []Count[T] {
+	for i := range counts {
+		if counts[i].Value == v {
+			counts[i].N += n
+			return counts
+		}
+	}
+	if len(counts) >= maxStatuses && v != other {
+		return addCount(counts, other, n, other)
+	}
+	return append(counts, Count[T]{v, n})
+}
+
+func (c *Cell) addError(reason string, n uint64, clone bool) {
+	for i := range c.Errors {
+		if c.Errors[i].Value == reason {
+			c.Errors[i].N += n
+			return
+		}
+	}
+	if len(c.Errors) >= maxErrors && reason != OtherName {
+		c.addError(OtherName, n, false)
+		return
+	}
+	if clone {
+		reason = strings.Clone(cut(reason, maxName))
+	}
+	c.Errors = append(c.Errors, Count[string]{reason, n})
+}
+
+// Merge adds all that o holds, which stays as it is.
+func (c *Cell) Merge(o *Cell) {
+	c.Requests += o.Requests
+	c.Successes += o.Successes
+	c.RequestBytes += o.RequestBytes
+	c.ResponseBytes += o.ResponseBytes
+	c.Connections += o.Connections
+	for _, n := range o.Status {
+		c.Status = addCount(c.Status, n.Value, n.N, OtherStatus)
+	}
+	for _, n := range o.GRPC {
+		c.GRPC = addCount(c.GRPC, n.Value, n.N, OtherGRPC)
+	}
+	for _, n := range o.Errors {
+		c.addError(n.Value, n.N, false)
+	}
+	c.Latency.Merge(&o.Latency)
+	c.Duration.Merge(&o.Duration)
+	c.Batches += o.Batches
+	c.Events += o.Events
+	c.Shed += o.Shed
+	c.Lost += o.Lost
+}
+
+// Traffic tells whether the cell has seen any: a request, a connection, or
+// bytes.
+func (c *Cell) Traffic() bool {
+	return c.Requests > 0 || c.Connections > 0 || c.RequestBytes > 0 || c.ResponseBytes > 0
+}
+
+// Weight orders cells where only the greatest can keep a row of their own.
+func (c *Cell) Weight() uint64 { return c.Requests + c.Connections + c.Batches }
+
+// Reset empties the cell and keeps its memory.
+func (c *Cell) Reset() {
+	clear(c.Errors)
+	status, grpc, errs, latency, duration := c.Status[:0], c.GRPC[:0], c.Errors[:0], c.Latency, c.Duration
+	latency.Reset()
+	duration.Reset()
+	*c = Cell{Status: status, GRPC: grpc, Errors: errs, Latency: latency, Duration: duration}
+}
+
+// sort puts the counts into the order of the wire format, so that equal cells
+// have equal bytes.
+func (c *Cell) sort() {
+	slices.SortFunc(c.Status, func(a, b Count[uint16]) int { return int(a.Value) - int(b.Value) })
+	slices.SortFunc(c.GRPC, func(a, b Count[int16]) int { return int(a.Value) - int(b.Value) })
+	slices.SortFunc(c.Errors, func(a, b Count[string]) int { return strings.Compare(a.Value, b.Value) })
+}

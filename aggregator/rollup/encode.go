@@ -1,0 +1,185 @@
+package rollup
+
+import (
+	"encoding/binary"
+
+	"github.com/weirmesh/weir/event"
+)
+
+// version of the format.
+const version = 1
+
+// MaxPart is how large a part of a group may be unless told otherwise, bytes:
+// a message of the bus has 1 MiB at most.
+const MaxPart = 900 << 10
+
+// Meta is what a group says of itself.
+type Meta struct {
+	Partition int
+	// Owner is who writes, for people to read.
+	Owner string
+	// Group names the group: the stream sequence of the partition's rollup
+	// before it.
+	Group uint64
+	// Written is when, µs since 1970.
+	Written int64
+}
+
+// writer builds the parts of a group.
+type writer struct {
+	meta  Meta
+	limit int
+	parts [][]byte
+
+	// The part at hand.
+	body    []byte
+	strings map[string]uint32
+	keys    map[Key]uint32
+	scratch []byte
+}
+
+// Encode writes a delta as the messages of one group, each of about maxPart
+// bytes at most (0: MaxPart). There is at least one.
+func Encode(d *Delta, m Meta, maxPart int) [][]byte {
+	if maxPart <= 0 {
+		maxPart = MaxPart
+	}
+	w := &writer{meta: m, limit: maxPart, strings: map[string]uint32{}, keys: map[Key]uint32{}}
+	w.start()
+	for i := range d.Items {
+		w.item(&d.Items[i])
+	}
+	for i := range d.Sources {
+		w.source(&d.Sources[i])
+	}
+	w.body = appendBool(w.body, 6, true)
+	w.body = appendUint(w.body, 8, d.Position)
+	w.body = appendBool(w.body, 9, d.Full)
+	w.end()
+	return w.parts
+}
+
+func (w *writer) start() {
+	clear(w.strings)
+	clear(w.keys)
+	w.strings[""] = 0
+	w.body = appendUint(nil, 1, version)
+	w.body = appendUint(w.body, 2, uint64(w.meta.Partition))
+	w.body = appendString(w.body, 3, w.meta.Owner)
+	w.body = appendUint(w.body, 4, w.meta.Group)
+	w.body = appendUint(w.body, 5, uint64(len(w.parts)))
+	w.body = appendUint(w.body, 7, uint64(w.meta.Written))
+	w.body = appendString(w.body, 10, "")
+}
+
+func (w *writer) end() { w.parts = append(w.parts, w.body) }
+
+// room begins the next part where the one at hand is full. A field of protobuf
+// may come in any place, so each is written as soon as it is known.
+func (w *writer) room(n int) {
+	if len(w.body)+n > w.limit && len(w.keys)+len(w.strings) > 1 {
+		w.end()
+		w.start()
+	}
+}
+
+// ref is the index of a string in the part.
+func (w *writer) ref(s string) uint32 {
+	i, ok := w.strings[s]
+	if !ok {
+		i = uint32(len(w.strings))
+		w.strings[s] = i
+		w.body = appendString(w.body, 10, s)
+	}
+	return i
+}
+
+// refs puts references to strings into w.scratch, packed.
+func (w *writer) refs(all []*string) {
+	for len(all) > 0 && *all[len(all)-1] == "" {
+		all = all[:len(all)-1]
+	}
+	w.scratch = w.scratch[:0]
+	for _, s := range all {
+		w.scratch = binary.AppendUvarint(w.scratch, uint64(w.ref(*s)))
+	}
+}
+
+// sizeOf bounds what some strings can add to a part.
+func sizeOf(all []*string) int {
+	n := 64
+	for _, s := range all {
+		n += len(*s) + 8
+	}
+	return n
+}
+
+func (w *writer) item(it *Item) {
+	names := it.Key.strings()
+	w.room(sizeOf(names[:]) + len(it.Sums) + 32)
+	index, ok := w.keys[it.Key]
+	if !ok {
+		index = uint32(len(w.keys))
+		w.keys[it.Key] = index
+		w.refs(names[:])
+		w.body = appendLen(w.body, 11, func(dst []byte) []byte {
+			dst = appendUint(dst, 1, uint64(it.Key.Dimension))
+			dst = appendUint(dst, 2, uint64(it.Key.Direction))
+			dst = appendLen(dst, 3, func(dst []byte) []byte { return append(dst, w.scratch...) })
+			dst = appendUint(dst, 4, uint64(it.Key.Peer.Security))
+			dst = appendBool(dst, 5, it.Key.Peer.Meshed)
+			return appendUint(dst, 6, uint64(it.Key.Route.Protocol))
+		})
+	}
+	w.body = appendLen(w.body, 12, func(dst []byte) []byte {
+		dst = appendUint(dst, 1, uint64(index))
+		dst = appendUint(dst, 2, uint64(it.Second))
+		return appendLen(dst, 3, func(dst []byte) []byte { return append(dst, it.Sums...) })
+	})
+}
+
+func (s *Source) strings() [7]*string {
+	w := &s.ID.Workload
+	return [7]*string{&w.Cluster, &w.Namespace, &w.Kind, &w.Name, &s.Pod, &s.Node, &s.Version}
+}
+
+func (w *writer) source(s *Source) {
+	names := s.strings()
+	w.room(sizeOf(names[:]) + 32*len(s.Missing) + 96)
+	w.refs(names[:])
+	w.body = appendLen(w.body, 13, func(dst []byte) []byte {
+		dst = appendFixed64(dst, 1, s.ID.Instance)
+		dst = appendLen(dst, 2, func(dst []byte) []byte { return append(dst, w.scratch...) })
+		dst = appendUint(dst, 3, s.High)
+		for _, g := range s.Missing {
+			dst = appendLen(dst, 4, g.appendBinary)
+		}
+		dst = appendUint(dst, 5, s.Produced)
+		dst = appendUint(dst, 6, s.Shed)
+		dst = appendUint(dst, 7, s.OpenConnections)
+		dst = appendBool(dst, 8, s.Final)
+		dst = appendUint(dst, 9, s.Events)
+		dst = appendUint(dst, 10, uint64(s.FirstSeen))
+		dst = appendUint(dst, 11, uint64(s.LastSeen))
+		return appendBool(dst, 12, s.ClockRight)
+	})
+}
+
+func (g Gap) appendBinary(dst []byte) []byte {
+	dst = appendUint(dst, 1, g.From)
+	dst = appendUint(dst, 2, g.To)
+	dst = appendUint(dst, 3, uint64(g.Since))
+	return appendBool(dst, 4, g.Lost)
+}
+
+// directions of a key that are possible.
+func possible(k *Key) bool {
+	switch k.Dimension {
+	case Total, ByPod, ByPeer, ByRoute, ByPeerRoute:
+		return k.Direction == event.Inbound || k.Direction == event.Outbound
+	case Ledger:
+		return k.Direction == 0
+	default:
+		return false
+	}
+}

@@ -1,0 +1,352 @@
+package rollup
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/weirmesh/weir/event"
+)
+
+// Limits bound what one partition keeps. The zero value of a field means its
+// default.
+type Limits struct {
+	// Workloads that have rows of their own; default 2,000. The rest is summed
+	// up as the workload OtherName of kind External.
+	Workloads int
+	// Pods, Peers and Routes of a workload and direction that have rows of
+	// their own; default 500 each.
+	Pods, Peers, Routes int
+	// Sources that are remembered; default 20,000. Those not heard of for
+	// longest go first; should one of them repeat a batch it would count twice.
+	Sources int
+	// Pending is how many cells may wait for the next rollup before it is due;
+	// default 4,096. A cell takes some KiB.
+	Pending int
+}
+
+// withDefaults sets the fields that are zero.
+func (l Limits) withDefaults() Limits {
+	l.Workloads = cmp.Or(l.Workloads, 2000)
+	l.Pods = cmp.Or(l.Pods, 500)
+	l.Peers = cmp.Or(l.Peers, 500)
+	l.Routes = cmp.Or(l.Routes, 500)
+	l.Sources = cmp.Or(l.Sources, 20_000)
+	l.Pending = cmp.Or(l.Pending, 4096)
+	return l
+}
+
+// keyMemory is for how long an unused key counts against a cap, seconds.
+const keyMemory = 900
+
+// maxSpare cells are kept for use again.
+const maxSpare = 256
+
+// Folder adds the batches of one partition up. It holds what was counted since
+// the last Take, the position up to which it was, and what is known of each
+// source. It is not safe for concurrent use.
+type Folder struct {
+	limits   Limits
+	position uint64
+	sources  map[SourceID]*Source
+	// changed since the last Take; gaps are those with gaps.
+	changed, gaps map[SourceID]*Source
+	slots         map[Key]*slot
+	// groups counts the slots by what Other says of their keys.
+	groups map[Key]int
+	// workloads that have rows of their own, and when they last were used.
+	workloads map[event.Workload]int64
+	pending   int
+	dirty     []*slot
+	spare     []*Cell
+	decoder   event.Decoder
+	batch     batch
+}
+
+// slot is a key and its cells that wait for the next rollup.
+type slot struct {
+	key   Key
+	used  int64
+	cells []pendingCell
+}
+
+type pendingCell struct {
+	second int64
+	cell   *Cell
+}
+
+// NewFolder returns a folder that knows nothing.
+func NewFolder(l Limits) *Folder {
+	return &Folder{
+		limits:    l.withDefaults(),
+		sources:   map[SourceID]*Source{},
+		changed:   map[SourceID]*Source{},
+		gaps:      map[SourceID]*Source{},
+		slots:     map[Key]*slot{},
+		groups:    map[Key]int{},
+		workloads: map[event.Workload]int64{},
+	}
+}
+
+// Position is the sequence in the stream of the last message folded.
+func (f *Folder) Position() uint64 { return f.position }
+
+// Pending is how many cells wait for the next rollup.
+func (f *Folder) Pending() int { return f.pending }
+
+// Full tells that the next rollup is due at once.
+func (f *Folder) Full() bool { return f.pending >= f.limits.Pending }
+
+// Keys is how many keys have a row of their own.
+func (f *Folder) Keys() int { return len(f.slots) }
+
+// Sources calls fn with each known source, in no particular order, until it
+// returns false. fn must not keep or change it.
+func (f *Folder) Sources(fn func(*Source) bool) {
+	for _, s := range f.sources {
+		if !fn(s) {
+			return
+		}
+	}
+}
+
+// Restore sets the position and sources to those of an earlier rollup.
+func (f *Folder) Restore(position uint64, sources map[SourceID]Source) {
+	f.position = position
+	for id, s := range sources {
+		own := s.clone()
+		f.sources[id] = &own
+		if len(own.Missing) > 0 {
+			f.gaps[id] = &own
+		}
+		f.workloads[id.Workload] = max(f.workloads[id.Workload], own.LastSeen)
+	}
+}
+
+// Touch makes a key known that an earlier rollup used at a second.
+func (f *Folder) Touch(k Key, second int64) { f.slot(k, second) }
+
+// Scan calls what pick returns for a key with each of the key's pending cells
+// in [since, until), Unix seconds. pick may return nil.
+func (f *Folder) Scan(since, until int64, pick func(Key) func(second int64, c *Cell)) {
+	for _, s := range f.dirty {
+		var visit func(int64, *Cell)
+		for i := range s.cells {
+			if at := s.cells[i].second; at < since || at >= until {
+				continue
+			}
+			if visit == nil {
+				if visit = pick(s.key); visit == nil {
+					break
+				}
+			}
+			visit(s.cells[i].second, s.cells[i].cell)
+		}
+	}
+}
+
+// Tick declares gaps lost that have not closed in time and forgets what has not
+// been used for long. now is in Unix seconds. It returns how many batches are
+// lost.
+func (f *Folder) Tick(now int64) (lost int64) {
+	for id, s := range f.gaps {
+		n, changed := s.expire(now)
+		if changed {
+			f.changed[id] = s
+		}
+		if len(s.Missing) == 0 {
+			delete(f.gaps, id)
+		}
+		if n > 0 {
+			lost += n
+			f.ledger(s, now).Lost += n
+		}
+	}
+	return lost
+}
+
+// Sweep forgets keys and sources that have not been used for long, and as many
+// more sources as the bound demands. now is in Unix seconds. It returns how
+// many sources had to go before their time.
+func (f *Folder) Sweep(now int64) (evicted int) {
+	for k, s := range f.slots {
+		if len(s.cells) == 0 && now-s.used > keyMemory {
+			delete(f.slots, k)
+			f.ungroup(k)
+		}
+	}
+	for w, used := range f.workloads {
+		if now-used > keyMemory {
+			delete(f.workloads, w)
+		}
+	}
+	for id, s := range f.sources {
+		silent := now - s.LastSeen
+		if silent > sourceMemory || s.Final && silent > gapMemory {
+			f.forget(id)
+		}
+	}
+	return f.evict()
+}
+
+// sourceMemory is how long a silent source is remembered, seconds.
+const sourceMemory = 24 * 3600
+
+// evict keeps the bound on sources, with some room below it.
+func (f *Folder) evict() (evicted int) {
+	if len(f.sources) <= f.limits.Sources {
+		return 0
+	}
+	all := make([]*Source, 0, len(f.sources))
+	for _, s := range f.sources {
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b *Source) int { return cmp.Compare(a.LastSeen, b.LastSeen) })
+	evicted = len(all) - f.limits.Sources*9/10
+	for _, s := range all[:evicted] {
+		f.forget(s.ID)
+	}
+	return evicted
+}
+
+func (f *Folder) forget(id SourceID) {
+	delete(f.sources, id)
+	delete(f.changed, id)
+	delete(f.gaps, id)
+}
+
+// admitWorkload gives a workload a row of its own, or the others' row.
+func (f *Folder) admitWorkload(w event.Workload, second int64) event.Workload {
+	if used, ok := f.workloads[w]; ok || len(f.workloads) < f.limits.Workloads {
+		f.workloads[w] = max(used, second)
+		return w
+	}
+	return event.Workload{Kind: External, Name: OtherName}
+}
+
+// slot finds or makes the slot of a key, or of the others' key where a cap is
+// reached.
+func (f *Folder) slot(k Key, second int64) *slot {
+	if s, ok := f.slots[k]; ok {
+		s.used = max(s.used, second)
+		return s
+	}
+	other := k.Other()
+	if k != other {
+		if f.groups[other] >= f.limit(k.Dimension) {
+			return f.slot(other, second)
+		}
+		k.clone()
+		other.Workload = k.Workload
+		f.groups[other]++
+	} else {
+		k.clone()
+	}
+	s := &slot{key: k, used: second}
+	f.slots[k] = s
+	return s
+}
+
+func (f *Folder) ungroup(k Key) {
+	other := k.Other()
+	if k == other {
+		return
+	}
+	if f.groups[other]--; f.groups[other] <= 0 {
+		delete(f.groups, other)
+	}
+}
+
+func (f *Folder) limit(d Dimension) int {
+	switch d {
+	case ByPod, Ledger:
+		return f.limits.Pods
+	case ByPeer:
+		return f.limits.Peers
+	default:
+		return f.limits.Routes
+	}
+}
+
+// cell is a slot's cell of a second.
+func (f *Folder) cell(s *slot, second int64) *Cell {
+	for i := len(s.cells) - 1; i >= 0; i-- {
+		if s.cells[i].second == second {
+			return s.cells[i].cell
+		}
+	}
+	if len(s.cells) == 0 {
+		f.dirty = append(f.dirty, s)
+	}
+	var c *Cell
+	if n := len(f.spare); n > 0 {
+		c, f.spare = f.spare[n-1], f.spare[:n-1]
+	} else {
+		c = new(Cell)
+	}
+	s.cells = append(s.cells, pendingCell{second, c})
+	s.used = max(s.used, second)
+	f.pending++
+	return c
+}
+
+// ledger is the cell of a source's pod in the ledger.
+func (f *Folder) ledger(s *Source, second int64) *Cell {
+	w := f.admitWorkload(s.ID.Workload, second)
+	return f.cell(f.slot(Key{Dimension: Ledger, Workload: w, Pod: cut(s.Pod, maxName)}, second), second)
+}
+
+// Item is one encoded cell.
+type Item struct {
+	Key    Key
+	Second int64
+	// Sums is the message Sums of rollup.proto.
+	Sums []byte
+}
+
+// Delta is what was counted between two positions.
+type Delta struct {
+	Position uint64
+	// Full: Sources are all there are, else those that have changed.
+	Full    bool
+	Items   []Item
+	Sources []Source
+}
+
+// Empty tells that the delta holds nothing but a position.
+func (d *Delta) Empty() bool { return len(d.Items) == 0 && len(d.Sources) == 0 }
+
+// Take returns what was counted since the last Take, and begins anew. With full
+// it holds all sources, else those that have changed.
+func (f *Folder) Take(full bool) *Delta {
+	d := &Delta{Position: f.position, Full: full, Items: make([]Item, 0, f.pending)}
+	var arena []byte
+	for _, s := range f.dirty {
+		for i := range s.cells {
+			start := len(arena)
+			arena = s.cells[i].cell.AppendBinary(arena)
+			d.Items = append(d.Items, Item{s.key, s.cells[i].second, arena[start:len(arena):len(arena)]})
+			if len(f.spare) < maxSpare {
+				s.cells[i].cell.Reset()
+				f.spare = append(f.spare, s.cells[i].cell)
+			}
+			s.cells[i].cell = nil
+		}
+		s.cells = s.cells[:0]
+	}
+	clear(f.dirty)
+	f.dirty, f.pending = f.dirty[:0], 0
+	from := f.changed
+	if full {
+		from = f.sources
+	}
+	d.Sources = make([]Source, 0, len(from))
+	for _, s := range from {
+		d.Sources = append(d.Sources, s.clone())
+	}
+	clear(f.changed)
+	slices.SortFunc(d.Sources, func(a, b Source) int {
+		return cmp.Or(cmp.Compare(a.ID.Instance, b.ID.Instance), strings.Compare(a.ID.Workload.String(), b.ID.Workload.String()))
+	})
+	return d
+}

@@ -1,0 +1,103 @@
+package store
+
+import (
+	"cmp"
+	"slices"
+)
+
+// block holds the values of one step of a tier, encoded, one after the other.
+type block struct {
+	// entries in the order of arrival, until settled: then by id.
+	entries []entry
+	data    []byte
+	// waste is how many bytes of data belong to no entry any more.
+	waste  int
+	sorted bool
+	// index finds entries while the block is young.
+	index map[uint32]int32
+}
+
+type entry struct{ id, offset, size uint32 }
+
+const entryBytes = 12
+
+// settled is for how long after its end a block is expected to change, seconds.
+const settled = 10
+
+func (b *block) bytes() int {
+	return cap(b.data) + entryBytes*cap(b.entries) + 24*len(b.index) + 128
+}
+
+func (b *block) value(at int) []byte {
+	e := b.entries[at]
+	return b.data[e.offset : e.offset+e.size : e.offset+e.size]
+}
+
+// find is where the entry of an id is, or -1.
+func (b *block) find(id uint32) int {
+	if b.sorted {
+		at, ok := slices.BinarySearchFunc(b.entries, id, func(e entry, id uint32) int { return cmp.Compare(e.id, id) })
+		if !ok {
+			return -1
+		}
+		return at
+	}
+	if at, ok := b.index[id]; ok {
+		return int(at)
+	}
+	return -1
+}
+
+// append adds an entry whose id is not there yet.
+func (b *block) append(id uint32, data []byte) {
+	if b.index == nil {
+		b.index = make(map[uint32]int32, len(b.entries)+1)
+		for at, e := range b.entries {
+			b.index[e.id] = int32(at)
+		}
+	}
+	b.sorted = false
+	b.index[id] = int32(len(b.entries))
+	b.entries = append(b.entries, entry{id, uint32(len(b.data)), uint32(len(data))})
+	b.data = append(b.data, data...)
+}
+
+// replace gives an entry another value.
+func (b *block) replace(at int, data []byte) {
+	e := &b.entries[at]
+	b.waste += int(e.size)
+	if len(data) <= int(e.size) {
+		b.waste -= len(data)
+		copy(b.data[e.offset:], data)
+		e.size = uint32(len(data))
+		return
+	}
+	*e = entry{e.id, uint32(len(b.data)), uint32(len(data))}
+	b.data = append(b.data, data...)
+	if b.waste > 4096 && b.waste > len(b.data)/2 {
+		b.pack()
+	}
+}
+
+// settle makes a block small that ended age seconds ago.
+func (b *block) settle(age int64) {
+	if b.sorted || age < settled {
+		return
+	}
+	slices.SortFunc(b.entries, func(x, y entry) int { return cmp.Compare(x.id, y.id) })
+	b.pack()
+	b.entries = slices.Clip(b.entries)
+	b.sorted, b.index = true, nil
+}
+
+// pack moves the values together.
+func (b *block) pack() {
+	data := make([]byte, 0, len(b.data)-b.waste)
+	for i := range b.entries {
+		e := &b.entries[i]
+		offset := uint32(len(data))
+		data = append(data, b.data[e.offset:e.offset+e.size]...)
+		e.offset = offset
+	}
+	b.data, b.waste = data, 0
+}

@@ -30,16 +30,37 @@ type interest struct {
 	// subjects is guarded by mu.
 	subjects map[string]interestState
 	// inbox is where the server says that nobody listens: a probe's reply
-	// subject is the inbox followed by the subject itself.
+	// subject is the inbox, probed, and the subject itself. After each probe the
+	// client writes to itself at echoed: the server keeps the order, so an echo
+	// without a word before it tells that somebody got the probe.
 	inbox string
 	sub   *nats.Subscription
 }
 
+// Tokens after the inbox.
+const (
+	probed = "p."
+	echoed = "e."
+)
+
+// interestState is what is known of one subject.
 type interestState struct {
-	probed  time.Time
-	nobody  bool
-	changed time.Time
+	// probed is when the last probe was sent.
+	probed time.Time
+	// answer is what came of it, at answered.
+	answer   answer
+	answered time.Time
+	// heard is when somebody was last known to listen.
+	heard time.Time
 }
+
+type answer uint8
+
+const (
+	pending answer = iota
+	nobody
+	somebody
+)
 
 // Interested tells whether it is worth while to encode a message for the
 // subject: false means that there is no connection, or that nobody listened
@@ -54,7 +75,17 @@ func (c *Client) Interested(subject string) bool {
 }
 
 func (s interestState) silent(now time.Time) bool {
-	return s.nobody && now.Sub(s.changed) < unanswered
+	return s.answer == nobody && now.Sub(s.answered) < unanswered
+}
+
+// Listened tells whether somebody got a message of the subject within the last
+// two seconds. Unlike Interested it is false while that is not known, for
+// instance before the first message.
+func (c *Client) Listened(subject string) bool {
+	c.interest.mu.Lock()
+	defer c.interest.mu.Unlock()
+	state, ok := c.interest.subjects[subject]
+	return ok && state.answer != nobody && time.Since(state.heard) < 2*unanswered
 }
 
 // PublishInterest publishes a message to whoever listens on the subject, and
@@ -66,48 +97,56 @@ func (c *Client) PublishInterest(subject string, data []byte) bool {
 	if !c.nc.IsConnected() {
 		return false
 	}
-	reply, send := c.interest.probe(c, subject, time.Now())
+	inbox, send := c.interest.probe(c, subject, time.Now())
 	if !send {
 		return false
 	}
-	return c.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Data: data}) == nil
+	msg := &nats.Msg{Subject: subject, Data: data}
+	if probe := inbox != ""; probe {
+		msg.Reply = inbox + probed + subject
+		defer func() {
+			// Without the echo the subject only stays unconfirmed.
+			_ = c.nc.Publish(inbox+echoed+subject, nil)
+		}()
+	}
+	return c.nc.PublishMsg(msg) == nil
 }
 
-// probe decides whether to send a message, and whether as a probe (reply is set
+// probe decides whether to send a message, and whether as a probe (inbox is set
 // then).
-func (i *interest) probe(c *Client, subject string, now time.Time) (reply string, send bool) {
+func (i *interest) probe(c *Client, subject string, now time.Time) (inbox string, send bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	state := i.subjects[subject]
+	state, known := i.subjects[subject]
 	if state.silent(now) {
 		return "", false
 	}
-	if !state.nobody && now.Sub(state.probed) < unanswered {
+	if state.answer != nobody && now.Sub(state.probed) < unanswered {
 		return "", true
 	}
 	if i.sub == nil && !i.listen(c) {
 		return "", true
 	}
-	i.shrink(now)
-	i.subjects[subject] = interestState{probed: now}
-	return i.inbox + subject, true
+	if !known {
+		i.shrink(now)
+		subject = strings.Clone(subject)
+	}
+	state.probed, state.answer = now, pending
+	i.subjects[subject] = state
+	return i.inbox, true
 }
 
-// listen subscribes to the replies to probes. i.mu is held.
+// listen subscribes to the answers to probes. i.mu is held.
 func (i *interest) listen(c *Client) bool {
 	i.subjects = map[string]interestState{}
 	i.inbox = c.nc.NewInbox() + "."
-	prefix := len(i.inbox)
+	inbox := len(i.inbox)
 	sub, err := c.nc.Subscribe(i.inbox+">", func(msg *nats.Msg) {
-		if len(msg.Data) > 0 || msg.Header.Get("Status") != "503" {
-			return // a listener that answers, though nobody asked it to
-		}
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		subject := strings.Clone(msg.Subject[prefix:])
-		if state, ok := i.subjects[subject]; ok {
-			state.nobody, state.changed = true, time.Now()
-			i.subjects[subject] = state
+		rest := msg.Subject[inbox:]
+		if subject, ok := strings.CutPrefix(rest, echoed); ok {
+			i.settle(subject, somebody)
+		} else if subject, ok := strings.CutPrefix(rest, probed); ok && len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
+			i.settle(subject, nobody)
 		}
 	})
 	if err != nil {
@@ -116,6 +155,21 @@ func (i *interest) listen(c *Client) bool {
 	}
 	i.sub = sub
 	return true
+}
+
+// settle notes what came of a probe; the first that comes counts.
+func (i *interest) settle(subject string, a answer) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	state, ok := i.subjects[subject]
+	if !ok || state.answer != pending {
+		return
+	}
+	state.answer, state.answered = a, time.Now()
+	if a == somebody {
+		state.heard = state.answered
+	}
+	i.subjects[strings.Clone(subject)] = state
 }
 
 // shrink makes room for one more subject. i.mu is held.

@@ -44,12 +44,18 @@ func TestInterest(t *testing.T) {
 	if !publisher.Interested(subject) {
 		t.Error("nobody is known to be absent, and yet there is no interest")
 	}
+	if publisher.Listened(subject) {
+		t.Error("somebody is known to listen before anything was published")
+	}
 	if !publisher.PublishInterest(subject, []byte("probe")) {
 		t.Error("the first message is no probe")
 	}
 	eventually(t, "the absence is known", func() bool { return !publisher.Interested(subject) })
 	if publisher.PublishInterest(subject, []byte("x")) {
 		t.Error("published though nobody listens")
+	}
+	if publisher.Listened(subject) {
+		t.Error("somebody is known to listen where nobody does")
 	}
 	if other := bus.TapSubject(event.Workload{Name: "other"}); !publisher.Interested(other) {
 		t.Error("one subject's absence counts for another")
@@ -87,12 +93,15 @@ func TestInterest(t *testing.T) {
 			t.Fatalf("got %q, want %d", data, i)
 		}
 	}
+	if !publisher.Listened(subject) {
+		t.Error("the listener is not known")
+	}
 	if err := stop(); !errors.Is(err, context.Canceled) {
 		t.Errorf("Tap gives %v at the end", err)
 	}
 	eventually(t, "the absence is known again", func() bool {
 		publisher.PublishInterest(subject, nil)
-		return !publisher.Interested(subject)
+		return !publisher.Interested(subject) && !publisher.Listened(subject)
 	})
 }
 

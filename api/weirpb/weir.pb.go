@@ -176,8 +176,15 @@ type Coverage struct {
 	// Aggregators that answered, of those that are members.
 	AggregatorsAnswered uint32 `protobuf:"varint,5,opt,name=aggregators_answered,json=aggregatorsAnswered,proto3" json:"aggregators_answered,omitempty"`
 	AggregatorsTotal    uint32 `protobuf:"varint,6,opt,name=aggregators_total,json=aggregatorsTotal,proto3" json:"aggregators_total,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Parts of the mesh's events that no aggregator answered for, of all parts:
+	// where it is not 0, counts are too low.
+	PartitionsMissing uint32 `protobuf:"varint,7,opt,name=partitions_missing,json=partitionsMissing,proto3" json:"partitions_missing,omitempty"`
+	PartitionsTotal   uint32 `protobuf:"varint,8,opt,name=partitions_total,json=partitionsTotal,proto3" json:"partitions_total,omitempty"`
+	// Since when windows are cut to the second. What is older is kept in steps
+	// of 10 s and more, which belong to the window that they begin in.
+	Exact         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=exact,proto3" json:"exact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Coverage) Reset() {
@@ -250,6 +257,27 @@ func (x *Coverage) GetAggregatorsTotal() uint32 {
 		return x.AggregatorsTotal
 	}
 	return 0
+}
+
+func (x *Coverage) GetPartitionsMissing() uint32 {
+	if x != nil {
+		return x.PartitionsMissing
+	}
+	return 0
+}
+
+func (x *Coverage) GetPartitionsTotal() uint32 {
+	if x != nil {
+		return x.PartitionsTotal
+	}
+	return 0
+}
+
+func (x *Coverage) GetExact() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Exact
+	}
+	return nil
 }
 
 // Quantiles of one distribution, in milliseconds; error bound in Coverage.
@@ -374,7 +402,8 @@ type Stats struct {
 	Success float64 `protobuf:"fixed64,4,opt,name=success,proto3" json:"success,omitempty"`
 	// Requests a second over the window.
 	Rps float64 `protobuf:"fixed64,5,opt,name=rps,proto3" json:"rps,omitempty"`
-	// Requests by HTTP status code ("200"); "0" where no response came.
+	// Requests by HTTP status code ("200"); "0" where no response came. Codes
+	// beyond a bound on their number are summed up as "(other)", here and below.
 	Status map[string]uint64 `protobuf:"bytes,6,rep,name=status,proto3" json:"status,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// gRPC calls by gRPC status code ("0" is OK; "-1" where none came).
 	GrpcStatus map[string]uint64 `protobuf:"bytes,7,rep,name=grpc_status,json=grpcStatus,proto3" json:"grpc_status,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
@@ -911,7 +940,9 @@ type SeriesRow struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Resource *Resource              `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
 	// One point a step, oldest first, none left out.
-	Points        []*Point `protobuf:"bytes,2,rep,name=points,proto3" json:"points,omitempty"`
+	Points []*Point `protobuf:"bytes,2,rep,name=points,proto3" json:"points,omitempty"`
+	// As StatRow's.
+	Direction     string `protobuf:"bytes,3,opt,name=direction,proto3" json:"direction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -958,6 +989,13 @@ func (x *SeriesRow) GetPoints() []*Point {
 		return x.Points
 	}
 	return nil
+}
+
+func (x *SeriesRow) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
 }
 
 type Point struct {
@@ -1408,10 +1446,12 @@ type RouteRow struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Resource *Resource              `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
 	// Method and path ("GET /api/list"), a gRPC method, or "(other)".
-	Route         string `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
-	Authority     string `protobuf:"bytes,3,opt,name=authority,proto3" json:"authority,omitempty"`
-	Protocol      string `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Stats         *Stats `protobuf:"bytes,5,opt,name=stats,proto3" json:"stats,omitempty"`
+	Route     string `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
+	Authority string `protobuf:"bytes,3,opt,name=authority,proto3" json:"authority,omitempty"`
+	Protocol  string `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Stats     *Stats `protobuf:"bytes,5,opt,name=stats,proto3" json:"stats,omitempty"`
+	// As StatRow's.
+	Direction     string `protobuf:"bytes,6,opt,name=direction,proto3" json:"direction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1479,6 +1519,13 @@ func (x *RouteRow) GetStats() *Stats {
 		return x.Stats
 	}
 	return nil
+}
+
+func (x *RouteRow) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
 }
 
 type WorkloadsRequest struct {
@@ -2408,14 +2455,17 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x06Window\x121\n" +
 	"\x06length\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06length\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xa9\x02\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xb5\x03\n" +
 	"\bCoverage\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x122\n" +
 	"\x06oldest\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12%\n" +
 	"\x0equantile_error\x18\x04 \x01(\x01R\rquantileError\x121\n" +
 	"\x14aggregators_answered\x18\x05 \x01(\rR\x13aggregatorsAnswered\x12+\n" +
-	"\x11aggregators_total\x18\x06 \x01(\rR\x10aggregatorsTotal\"\xb5\x01\n" +
+	"\x11aggregators_total\x18\x06 \x01(\rR\x10aggregatorsTotal\x12-\n" +
+	"\x12partitions_missing\x18\a \x01(\rR\x11partitionsMissing\x12)\n" +
+	"\x10partitions_total\x18\b \x01(\rR\x0fpartitionsTotal\x120\n" +
+	"\x05exact\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05exact\"\xb5\x01\n" +
 	"\tQuantiles\x12\x10\n" +
 	"\x03p50\x18\x01 \x01(\x01R\x03p50\x12\x10\n" +
 	"\x03p75\x18\x02 \x01(\x01R\x03p75\x12\x10\n" +
@@ -2482,10 +2532,11 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x0eSeriesResponse\x12&\n" +
 	"\x04rows\x18\x01 \x03(\v2\x12.weir.v1.SeriesRowR\x04rows\x12-\n" +
 	"\bcoverage\x18\x02 \x01(\v2\x11.weir.v1.CoverageR\bcoverage\x12-\n" +
-	"\x04step\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04step\"b\n" +
+	"\x04step\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04step\"\x80\x01\n" +
 	"\tSeriesRow\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12&\n" +
-	"\x06points\x18\x02 \x03(\v2\x0e.weir.v1.PointR\x06points\"\x81\x03\n" +
+	"\x06points\x18\x02 \x03(\v2\x0e.weir.v1.PointR\x06points\x12\x1c\n" +
+	"\tdirection\x18\x03 \x01(\tR\tdirection\"\x81\x03\n" +
 	"\x05Point\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12\x1a\n" +
 	"\brequests\x18\x02 \x01(\x04R\brequests\x12\x1a\n" +
@@ -2521,13 +2572,14 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x06window\x18\x03 \x01(\v2\x0f.weir.v1.WindowR\x06window\"f\n" +
 	"\x0eRoutesResponse\x12%\n" +
 	"\x04rows\x18\x01 \x03(\v2\x11.weir.v1.RouteRowR\x04rows\x12-\n" +
-	"\bcoverage\x18\x02 \x01(\v2\x11.weir.v1.CoverageR\bcoverage\"\xaf\x01\n" +
+	"\bcoverage\x18\x02 \x01(\v2\x11.weir.v1.CoverageR\bcoverage\"\xcd\x01\n" +
 	"\bRouteRow\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12\x1c\n" +
 	"\tauthority\x18\x03 \x01(\tR\tauthority\x12\x1a\n" +
 	"\bprotocol\x18\x04 \x01(\tR\bprotocol\x12$\n" +
-	"\x05stats\x18\x05 \x01(\v2\x0e.weir.v1.StatsR\x05stats\"A\n" +
+	"\x05stats\x18\x05 \x01(\v2\x0e.weir.v1.StatsR\x05stats\x12\x1c\n" +
+	"\tdirection\x18\x06 \x01(\tR\tdirection\"A\n" +
 	"\x10WorkloadsRequest\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\"=\n" +
 	"\x11WorkloadsResponse\x12(\n" +
@@ -2676,80 +2728,81 @@ var file_weirpb_weir_proto_depIdxs = []int32{
 	33, // 3: weir.v1.Coverage.since:type_name -> google.protobuf.Timestamp
 	33, // 4: weir.v1.Coverage.until:type_name -> google.protobuf.Timestamp
 	33, // 5: weir.v1.Coverage.oldest:type_name -> google.protobuf.Timestamp
-	29, // 6: weir.v1.Stats.status:type_name -> weir.v1.Stats.StatusEntry
-	30, // 7: weir.v1.Stats.grpc_status:type_name -> weir.v1.Stats.GrpcStatusEntry
-	3,  // 8: weir.v1.Stats.latency_ms:type_name -> weir.v1.Quantiles
-	3,  // 9: weir.v1.Stats.duration_ms:type_name -> weir.v1.Quantiles
-	31, // 10: weir.v1.Stats.errors:type_name -> weir.v1.Stats.ErrorsEntry
-	0,  // 11: weir.v1.StatRequest.resource:type_name -> weir.v1.Resource
-	0,  // 12: weir.v1.StatRequest.to:type_name -> weir.v1.Resource
-	0,  // 13: weir.v1.StatRequest.from:type_name -> weir.v1.Resource
-	1,  // 14: weir.v1.StatRequest.window:type_name -> weir.v1.Window
-	7,  // 15: weir.v1.StatResponse.rows:type_name -> weir.v1.StatRow
-	2,  // 16: weir.v1.StatResponse.coverage:type_name -> weir.v1.Coverage
-	0,  // 17: weir.v1.StatRow.resource:type_name -> weir.v1.Resource
-	4,  // 18: weir.v1.StatRow.stats:type_name -> weir.v1.Stats
-	0,  // 19: weir.v1.StatRow.owner:type_name -> weir.v1.Resource
-	0,  // 20: weir.v1.SeriesRequest.resource:type_name -> weir.v1.Resource
-	0,  // 21: weir.v1.SeriesRequest.to:type_name -> weir.v1.Resource
-	0,  // 22: weir.v1.SeriesRequest.from:type_name -> weir.v1.Resource
-	1,  // 23: weir.v1.SeriesRequest.window:type_name -> weir.v1.Window
-	32, // 24: weir.v1.SeriesRequest.step:type_name -> google.protobuf.Duration
-	10, // 25: weir.v1.SeriesResponse.rows:type_name -> weir.v1.SeriesRow
-	2,  // 26: weir.v1.SeriesResponse.coverage:type_name -> weir.v1.Coverage
-	32, // 27: weir.v1.SeriesResponse.step:type_name -> google.protobuf.Duration
-	0,  // 28: weir.v1.SeriesRow.resource:type_name -> weir.v1.Resource
-	11, // 29: weir.v1.SeriesRow.points:type_name -> weir.v1.Point
-	33, // 30: weir.v1.Point.start:type_name -> google.protobuf.Timestamp
-	0,  // 31: weir.v1.EdgesRequest.resource:type_name -> weir.v1.Resource
-	1,  // 32: weir.v1.EdgesRequest.window:type_name -> weir.v1.Window
-	14, // 33: weir.v1.EdgesResponse.rows:type_name -> weir.v1.EdgeRow
-	2,  // 34: weir.v1.EdgesResponse.coverage:type_name -> weir.v1.Coverage
-	0,  // 35: weir.v1.EdgeRow.source:type_name -> weir.v1.Resource
-	0,  // 36: weir.v1.EdgeRow.destination:type_name -> weir.v1.Resource
-	4,  // 37: weir.v1.EdgeRow.stats:type_name -> weir.v1.Stats
-	0,  // 38: weir.v1.RoutesRequest.resource:type_name -> weir.v1.Resource
-	0,  // 39: weir.v1.RoutesRequest.to:type_name -> weir.v1.Resource
-	1,  // 40: weir.v1.RoutesRequest.window:type_name -> weir.v1.Window
-	17, // 41: weir.v1.RoutesResponse.rows:type_name -> weir.v1.RouteRow
-	2,  // 42: weir.v1.RoutesResponse.coverage:type_name -> weir.v1.Coverage
-	0,  // 43: weir.v1.RouteRow.resource:type_name -> weir.v1.Resource
-	4,  // 44: weir.v1.RouteRow.stats:type_name -> weir.v1.Stats
-	0,  // 45: weir.v1.WorkloadsRequest.resource:type_name -> weir.v1.Resource
-	20, // 46: weir.v1.WorkloadsResponse.rows:type_name -> weir.v1.WorkloadRow
-	0,  // 47: weir.v1.WorkloadRow.resource:type_name -> weir.v1.Resource
-	33, // 48: weir.v1.WorkloadRow.first_seen:type_name -> google.protobuf.Timestamp
-	33, // 49: weir.v1.WorkloadRow.last_seen:type_name -> google.protobuf.Timestamp
-	21, // 50: weir.v1.WorkloadRow.pods:type_name -> weir.v1.PodRow
-	33, // 51: weir.v1.PodRow.last_seen:type_name -> google.protobuf.Timestamp
-	0,  // 52: weir.v1.TapRequest.resource:type_name -> weir.v1.Resource
-	0,  // 53: weir.v1.TapRequest.to:type_name -> weir.v1.Resource
-	0,  // 54: weir.v1.TapRequest.from:type_name -> weir.v1.Resource
-	25, // 55: weir.v1.TapResponse.event:type_name -> weir.v1.TapEvent
-	24, // 56: weir.v1.TapResponse.gap:type_name -> weir.v1.TapGap
-	26, // 57: weir.v1.TapEvent.source:type_name -> weir.v1.Endpoint
-	26, // 58: weir.v1.TapEvent.destination:type_name -> weir.v1.Endpoint
-	33, // 59: weir.v1.TapEvent.start:type_name -> google.protobuf.Timestamp
-	0,  // 60: weir.v1.Endpoint.workload:type_name -> weir.v1.Resource
-	5,  // 61: weir.v1.Weir.Stat:input_type -> weir.v1.StatRequest
-	8,  // 62: weir.v1.Weir.Series:input_type -> weir.v1.SeriesRequest
-	12, // 63: weir.v1.Weir.Edges:input_type -> weir.v1.EdgesRequest
-	15, // 64: weir.v1.Weir.Routes:input_type -> weir.v1.RoutesRequest
-	18, // 65: weir.v1.Weir.Workloads:input_type -> weir.v1.WorkloadsRequest
-	22, // 66: weir.v1.Weir.Tap:input_type -> weir.v1.TapRequest
-	27, // 67: weir.v1.Weir.Version:input_type -> weir.v1.VersionRequest
-	6,  // 68: weir.v1.Weir.Stat:output_type -> weir.v1.StatResponse
-	9,  // 69: weir.v1.Weir.Series:output_type -> weir.v1.SeriesResponse
-	13, // 70: weir.v1.Weir.Edges:output_type -> weir.v1.EdgesResponse
-	16, // 71: weir.v1.Weir.Routes:output_type -> weir.v1.RoutesResponse
-	19, // 72: weir.v1.Weir.Workloads:output_type -> weir.v1.WorkloadsResponse
-	23, // 73: weir.v1.Weir.Tap:output_type -> weir.v1.TapResponse
-	28, // 74: weir.v1.Weir.Version:output_type -> weir.v1.VersionResponse
-	68, // [68:75] is the sub-list for method output_type
-	61, // [61:68] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	33, // 6: weir.v1.Coverage.exact:type_name -> google.protobuf.Timestamp
+	29, // 7: weir.v1.Stats.status:type_name -> weir.v1.Stats.StatusEntry
+	30, // 8: weir.v1.Stats.grpc_status:type_name -> weir.v1.Stats.GrpcStatusEntry
+	3,  // 9: weir.v1.Stats.latency_ms:type_name -> weir.v1.Quantiles
+	3,  // 10: weir.v1.Stats.duration_ms:type_name -> weir.v1.Quantiles
+	31, // 11: weir.v1.Stats.errors:type_name -> weir.v1.Stats.ErrorsEntry
+	0,  // 12: weir.v1.StatRequest.resource:type_name -> weir.v1.Resource
+	0,  // 13: weir.v1.StatRequest.to:type_name -> weir.v1.Resource
+	0,  // 14: weir.v1.StatRequest.from:type_name -> weir.v1.Resource
+	1,  // 15: weir.v1.StatRequest.window:type_name -> weir.v1.Window
+	7,  // 16: weir.v1.StatResponse.rows:type_name -> weir.v1.StatRow
+	2,  // 17: weir.v1.StatResponse.coverage:type_name -> weir.v1.Coverage
+	0,  // 18: weir.v1.StatRow.resource:type_name -> weir.v1.Resource
+	4,  // 19: weir.v1.StatRow.stats:type_name -> weir.v1.Stats
+	0,  // 20: weir.v1.StatRow.owner:type_name -> weir.v1.Resource
+	0,  // 21: weir.v1.SeriesRequest.resource:type_name -> weir.v1.Resource
+	0,  // 22: weir.v1.SeriesRequest.to:type_name -> weir.v1.Resource
+	0,  // 23: weir.v1.SeriesRequest.from:type_name -> weir.v1.Resource
+	1,  // 24: weir.v1.SeriesRequest.window:type_name -> weir.v1.Window
+	32, // 25: weir.v1.SeriesRequest.step:type_name -> google.protobuf.Duration
+	10, // 26: weir.v1.SeriesResponse.rows:type_name -> weir.v1.SeriesRow
+	2,  // 27: weir.v1.SeriesResponse.coverage:type_name -> weir.v1.Coverage
+	32, // 28: weir.v1.SeriesResponse.step:type_name -> google.protobuf.Duration
+	0,  // 29: weir.v1.SeriesRow.resource:type_name -> weir.v1.Resource
+	11, // 30: weir.v1.SeriesRow.points:type_name -> weir.v1.Point
+	33, // 31: weir.v1.Point.start:type_name -> google.protobuf.Timestamp
+	0,  // 32: weir.v1.EdgesRequest.resource:type_name -> weir.v1.Resource
+	1,  // 33: weir.v1.EdgesRequest.window:type_name -> weir.v1.Window
+	14, // 34: weir.v1.EdgesResponse.rows:type_name -> weir.v1.EdgeRow
+	2,  // 35: weir.v1.EdgesResponse.coverage:type_name -> weir.v1.Coverage
+	0,  // 36: weir.v1.EdgeRow.source:type_name -> weir.v1.Resource
+	0,  // 37: weir.v1.EdgeRow.destination:type_name -> weir.v1.Resource
+	4,  // 38: weir.v1.EdgeRow.stats:type_name -> weir.v1.Stats
+	0,  // 39: weir.v1.RoutesRequest.resource:type_name -> weir.v1.Resource
+	0,  // 40: weir.v1.RoutesRequest.to:type_name -> weir.v1.Resource
+	1,  // 41: weir.v1.RoutesRequest.window:type_name -> weir.v1.Window
+	17, // 42: weir.v1.RoutesResponse.rows:type_name -> weir.v1.RouteRow
+	2,  // 43: weir.v1.RoutesResponse.coverage:type_name -> weir.v1.Coverage
+	0,  // 44: weir.v1.RouteRow.resource:type_name -> weir.v1.Resource
+	4,  // 45: weir.v1.RouteRow.stats:type_name -> weir.v1.Stats
+	0,  // 46: weir.v1.WorkloadsRequest.resource:type_name -> weir.v1.Resource
+	20, // 47: weir.v1.WorkloadsResponse.rows:type_name -> weir.v1.WorkloadRow
+	0,  // 48: weir.v1.WorkloadRow.resource:type_name -> weir.v1.Resource
+	33, // 49: weir.v1.WorkloadRow.first_seen:type_name -> google.protobuf.Timestamp
+	33, // 50: weir.v1.WorkloadRow.last_seen:type_name -> google.protobuf.Timestamp
+	21, // 51: weir.v1.WorkloadRow.pods:type_name -> weir.v1.PodRow
+	33, // 52: weir.v1.PodRow.last_seen:type_name -> google.protobuf.Timestamp
+	0,  // 53: weir.v1.TapRequest.resource:type_name -> weir.v1.Resource
+	0,  // 54: weir.v1.TapRequest.to:type_name -> weir.v1.Resource
+	0,  // 55: weir.v1.TapRequest.from:type_name -> weir.v1.Resource
+	25, // 56: weir.v1.TapResponse.event:type_name -> weir.v1.TapEvent
+	24, // 57: weir.v1.TapResponse.gap:type_name -> weir.v1.TapGap
+	26, // 58: weir.v1.TapEvent.source:type_name -> weir.v1.Endpoint
+	26, // 59: weir.v1.TapEvent.destination:type_name -> weir.v1.Endpoint
+	33, // 60: weir.v1.TapEvent.start:type_name -> google.protobuf.Timestamp
+	0,  // 61: weir.v1.Endpoint.workload:type_name -> weir.v1.Resource
+	5,  // 62: weir.v1.Weir.Stat:input_type -> weir.v1.StatRequest
+	8,  // 63: weir.v1.Weir.Series:input_type -> weir.v1.SeriesRequest
+	12, // 64: weir.v1.Weir.Edges:input_type -> weir.v1.EdgesRequest
+	15, // 65: weir.v1.Weir.Routes:input_type -> weir.v1.RoutesRequest
+	18, // 66: weir.v1.Weir.Workloads:input_type -> weir.v1.WorkloadsRequest
+	22, // 67: weir.v1.Weir.Tap:input_type -> weir.v1.TapRequest
+	27, // 68: weir.v1.Weir.Version:input_type -> weir.v1.VersionRequest
+	6,  // 69: weir.v1.Weir.Stat:output_type -> weir.v1.StatResponse
+	9,  // 70: weir.v1.Weir.Series:output_type -> weir.v1.SeriesResponse
+	13, // 71: weir.v1.Weir.Edges:output_type -> weir.v1.EdgesResponse
+	16, // 72: weir.v1.Weir.Routes:output_type -> weir.v1.RoutesResponse
+	19, // 73: weir.v1.Weir.Workloads:output_type -> weir.v1.WorkloadsResponse
+	23, // 74: weir.v1.Weir.Tap:output_type -> weir.v1.TapResponse
+	28, // 75: weir.v1.Weir.Version:output_type -> weir.v1.VersionResponse
+	69, // [69:76] is the sub-list for method output_type
+	62, // [62:69] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_weirpb_weir_proto_init() }

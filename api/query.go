@@ -1,0 +1,291 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weirmesh/weir/aggregator/query"
+	"github.com/weirmesh/weir/api/weirpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// Stat implements weirpb.WeirServer.
+func (s *service) Stat(ctx context.Context, req *weirpb.StatRequest) (*weirpb.StatResponse, error) {
+	q, w, err := s.question(req.GetResource(), req.GetTo(), req.GetFrom(), req.GetWindow())
+	if err != nil {
+		return nil, err
+	}
+	reply, answered, err := s.gather(ctx, query.MethodStat, q)
+	if err != nil {
+		return nil, err
+	}
+	out := &weirpb.StatResponse{}
+	out.Coverage, w = coverage(w, reply, answered)
+	slices.SortFunc(reply.Rows, func(a, b query.Row) int { return compareSelectors(a.Resource, b.Resource) })
+	for i := range reply.Rows {
+		r := &reply.Rows[i]
+		row := &weirpb.StatRow{
+			Resource:           resource(r.Resource),
+			Stats:              stats(&r.Stats, w.seconds()),
+			PodsSeen:           uint32(r.PodsSeen),
+			PodsLive:           uint32(r.PodsLive),
+			TcpOpenConnections: r.OpenConnections,
+			Shed:               r.Shed,
+			LostBatches:        r.LostBatches,
+			Direction:          r.Direction,
+		}
+		if r.Owner != nil {
+			row.Owner = resource(*r.Owner)
+		}
+		out.Rows = append(out.Rows, row)
+	}
+	return out, nil
+}
+
+// Series implements weirpb.WeirServer.
+func (s *service) Series(ctx context.Context, req *weirpb.SeriesRequest) (*weirpb.SeriesResponse, error) {
+	q, w, err := s.question(req.GetResource(), req.GetTo(), req.GetFrom(), req.GetWindow())
+	if err != nil {
+		return nil, err
+	}
+	w, step, err := resolveStep(req, w)
+	if err != nil {
+		return nil, err
+	}
+	q.Since, q.Until, q.Step = w.since, w.until, step
+	reply, answered, err := s.gather(ctx, query.MethodSeries, q)
+	if err != nil {
+		return nil, err
+	}
+	out := &weirpb.SeriesResponse{Step: durationpb.New(time.Duration(step) * time.Second)}
+	out.Coverage, _ = coverage(w, reply, answered)
+	slices.SortFunc(reply.Series, func(a, b query.Series) int { return compareSelectors(a.Resource, b.Resource) })
+	for i := range reply.Series {
+		r := &reply.Series[i]
+		out.Rows = append(out.Rows, &weirpb.SeriesRow{Resource: resource(r.Resource), Direction: r.Direction, Points: points(r, w, step)})
+	}
+	return out, nil
+}
+
+// Edges implements weirpb.WeirServer.
+func (s *service) Edges(ctx context.Context, req *weirpb.EdgesRequest) (*weirpb.EdgesResponse, error) {
+	q, w, err := s.question(req.GetResource(), nil, nil, req.GetWindow())
+	if err != nil {
+		return nil, err
+	}
+	reply, answered, err := s.gather(ctx, query.MethodEdges, q)
+	if err != nil {
+		return nil, err
+	}
+	out := &weirpb.EdgesResponse{}
+	out.Coverage, w = coverage(w, reply, answered)
+	slices.SortFunc(reply.Edges, func(a, b query.Edge) int {
+		return cmp.Or(compareSelectors(a.Source, b.Source), compareSelectors(a.Destination, b.Destination),
+			strings.Compare(a.SeenBy, b.SeenBy), strings.Compare(a.Security+a.Reason, b.Security+b.Reason))
+	})
+	for i := range reply.Edges {
+		e := &reply.Edges[i]
+		out.Rows = append(out.Rows, &weirpb.EdgeRow{
+			Source:              resource(e.Source),
+			Destination:         resource(e.Destination),
+			SourceIdentity:      e.SourceID,
+			DestinationIdentity: e.DestID,
+			Tls:                 e.Security,
+			TlsReason:           e.Reason,
+			SeenBy:              e.SeenBy,
+			Stats:               stats(&e.Stats, w.seconds()),
+		})
+	}
+	return out, nil
+}
+
+// Routes implements weirpb.WeirServer.
+func (s *service) Routes(ctx context.Context, req *weirpb.RoutesRequest) (*weirpb.RoutesResponse, error) {
+	q, w, err := s.question(req.GetResource(), req.GetTo(), nil, req.GetWindow())
+	if err != nil {
+		return nil, err
+	}
+	reply, answered, err := s.gather(ctx, query.MethodRoutes, q)
+	if err != nil {
+		return nil, err
+	}
+	out := &weirpb.RoutesResponse{}
+	out.Coverage, w = coverage(w, reply, answered)
+	slices.SortFunc(reply.Routes, func(a, b query.Route) int {
+		return cmp.Or(compareSelectors(a.Resource, b.Resource), strings.Compare(a.Route, b.Route),
+			strings.Compare(a.Authority, b.Authority), strings.Compare(a.Protocol, b.Protocol))
+	})
+	for i := range reply.Routes {
+		r := &reply.Routes[i]
+		out.Rows = append(out.Rows, &weirpb.RouteRow{
+			Resource:  resource(r.Resource),
+			Route:     r.Route,
+			Authority: r.Authority,
+			Protocol:  r.Protocol,
+			Direction: r.Direction,
+			Stats:     stats(&r.Stats, w.seconds()),
+		})
+	}
+	return out, nil
+}
+
+// Workloads implements weirpb.WeirServer.
+func (s *service) Workloads(ctx context.Context, req *weirpb.WorkloadsRequest) (*weirpb.WorkloadsResponse, error) {
+	q, _, err := s.question(req.GetResource(), nil, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	reply, _, err := s.gather(ctx, query.MethodWorkloads, q)
+	if err != nil {
+		return nil, err
+	}
+	out := &weirpb.WorkloadsResponse{}
+	slices.SortFunc(reply.Workloads, func(a, b query.Workload) int { return compareSelectors(a.Resource, b.Resource) })
+	for _, w := range reply.Workloads {
+		row := &weirpb.WorkloadRow{
+			Resource:  resource(w.Resource),
+			FirstSeen: timestamp(w.FirstSeen),
+			LastSeen:  timestamp(w.LastSeen),
+		}
+		slices.SortFunc(w.Pods, func(a, b query.Pod) int { return strings.Compare(a.Name, b.Name) })
+		for _, p := range w.Pods {
+			row.Pods = append(row.Pods, &weirpb.PodRow{
+				Name:            p.Name,
+				Node:            p.Node,
+				Live:            p.Live,
+				LastSeen:        timestamp(p.LastSeen),
+				OpenConnections: p.OpenConnections,
+			})
+		}
+		out.Rows = append(out.Rows, row)
+	}
+	return out, nil
+}
+
+// question checks what all requests have in common.
+func (s *service) question(res, to, from *weirpb.Resource, win *weirpb.Window) (*query.Request, window, error) {
+	sel, err := selector("resource", res)
+	if err != nil {
+		return nil, window{}, err
+	}
+	q := &query.Request{Resource: sel}
+	if q.To, err = peer("to", to); err != nil {
+		return nil, window{}, err
+	}
+	if q.From, err = peer("from", from); err != nil {
+		return nil, window{}, err
+	}
+	if q.To != nil && q.From != nil {
+		return nil, window{}, invalid("from", "cannot be given beside to: traffic is either what the resource sends or what it gets")
+	}
+	w, err := s.resolveWindow(win)
+	if err != nil {
+		return nil, window{}, err
+	}
+	q.Since, q.Until = w.since, w.until
+	return q, w, nil
+}
+
+// gather puts q to all aggregators and adds up what they answer.
+func (s *service) gather(ctx context.Context, method string, q *query.Request) (*query.Reply, int, error) {
+	select {
+	case s.queries <- struct{}{}:
+		defer func() { <-s.queries }()
+	case <-ctx.Done():
+		return nil, 0, status.Errorf(codes.ResourceExhausted, "all %d places for questions were taken until this one timed out; ask less often", maxQueries)
+	}
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot encode the question: %w", err)
+	}
+	actx, cancel := context.WithTimeout(ctx, gatherTimeout)
+	defer cancel()
+	for {
+		reply, answered, err := s.ask(actx, method, body)
+		if err != nil {
+			if ctx.Err() != nil {
+				err = status.FromContextError(ctx.Err()).Err()
+			}
+			return nil, 0, err
+		}
+		missing, duplicate := query.Missing(reply)
+		if len(missing) == 0 && len(duplicate) == 0 {
+			return reply, answered, nil
+		}
+		// Partitions are changing hands.
+		select {
+		case <-time.After(askAgain):
+			continue
+		case <-actx.Done():
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, 0, status.FromContextError(ctx.Err()).Err()
+		case len(duplicate) > 0:
+			return nil, 0, status.Errorf(codes.Unavailable, "%d of %d partitions are answered for by more than one aggregator; ask again in a moment", len(duplicate), reply.Total)
+		}
+		s.log.Warn("partitions without an aggregator", "method", method, "missing", len(missing), "of", reply.Total)
+		return reply, answered, nil
+	}
+}
+
+// ask puts the question once.
+func (s *service) ask(ctx context.Context, method string, body []byte) (*query.Reply, int, error) {
+	raw, err := s.backend.Ask(ctx, query.Service, method, body)
+	if len(raw) == 0 {
+		return nil, 0, noAggregator(err)
+	}
+	if err != nil {
+		s.log.Warn("not all aggregators answered", "method", method, "answered", len(raw), "error", err)
+	}
+	return s.merge(method, raw)
+}
+
+// merge adds up replies. A member that cannot be read is left out, which
+// coverage shows; a member's refusal is the answer, as all would refuse.
+func (s *service) merge(method string, raw [][]byte) (*query.Reply, int, error) {
+	replies := make([]query.Reply, 0, len(raw))
+	var bad error
+	for _, data := range raw {
+		var r query.Reply
+		if err := json.Unmarshal(data, &r); err != nil {
+			bad = fmt.Errorf("cannot read an aggregator's reply: %w", err)
+			s.log.Warn("an aggregator's reply was left out", "method", method, "error", err)
+			continue
+		}
+		if r.Error != "" {
+			return nil, 0, status.Errorf(codes.InvalidArgument, "the aggregator %s refused the question: %s", r.Member, r.Error)
+		}
+		replies = append(replies, r)
+	}
+	if len(replies) == 0 {
+		return nil, 0, status.Error(codes.Internal, bad.Error())
+	}
+	merged, err := query.Merge(replies)
+	if err != nil {
+		return nil, 0, status.Errorf(codes.Internal, "cannot add up the aggregators' replies: %v", err)
+	}
+	return merged, len(replies), nil
+}
+
+// noAggregator is the answer where nobody answers.
+func noAggregator(err error) error {
+	const what = "no aggregator answers, so there are no statistics: is one running (`weir aggregator`), on the same bus as this API?"
+	if err == nil {
+		return status.Error(codes.Unavailable, what)
+	}
+	return status.Errorf(codes.Unavailable, "%s (%v)", what, err)
+}
+
+// compareSelectors orders by namespace, name, then what is left.
+func compareSelectors(a, b query.Selector) int {
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name),
+		strings.Compare(a.Kind, b.Kind), strings.Compare(a.Cluster, b.Cluster))
+}

@@ -1,0 +1,238 @@
+// Package cli is Weir's command line. Its commands ask the query API as any
+// client may, and follow the columns, units and key names of `linkerd viz`.
+//
+// What a command found goes to Streams.Out, everything said about it to
+// Streams.ErrOut, so that output can be piped. Commands return errors; printing
+// them and exiting is the caller's. Each command has a file of its own.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/weirmesh/weir/api/client"
+)
+
+// Streams are what a command reads and writes.
+type Streams struct {
+	In  io.Reader
+	Out io.Writer
+	// ErrOut takes what is not output: notes, warnings, logs.
+	ErrOut io.Writer
+}
+
+// Build names this build of Weir.
+type Build struct {
+	// Version is the release ("v0.1.0"), Commit the revision it was built
+	// from, GoVersion the compiler.
+	Version, Commit, GoVersion string
+}
+
+// Options of the command line.
+type Options struct {
+	Streams Streams
+	Build   Build
+	// Roles are the commands that run a component of Weir. Their GroupID is set
+	// here.
+	Roles []*cobra.Command
+	// ServeDashboard serves the dashboard on the address listen, with the
+	// HTTP API at api behind it, until ctx ends: `weir dashboard --listen`.
+	ServeDashboard func(ctx context.Context, api *url.URL, listen string) error
+}
+
+// UsageError is an error in how a command was called rather than in what it
+// did.
+type UsageError struct {
+	// Command is the path of the command, "weir stat".
+	Command string
+	// Err is what was wrong.
+	Err error
+}
+
+// Error says what was wrong and where to read how it goes.
+func (e *UsageError) Error() string {
+	return fmt.Sprintf("%v (see `%s --help`)", e.Err, e.Command)
+}
+
+// Unwrap gives what was wrong.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// Usagef makes a UsageError of cmd.
+func Usagef(cmd *cobra.Command, format string, args ...any) error {
+	return &UsageError{Command: cmd.CommandPath(), Err: fmt.Errorf(format, args...)}
+}
+
+// app is what the commands share.
+type app struct {
+	Options
+
+	apiAddr string
+	verbose bool
+
+	now func() time.Time
+	// open shows a URL in a browser.
+	open func(ctx context.Context, url string) error
+}
+
+// Groups of commands in the help.
+const (
+	groupLook  = "look"
+	groupRun   = "run"
+	groupOther = "other"
+)
+
+// New makes the root command, `weir`.
+func New(o Options) *cobra.Command {
+	return newRoot(&app{Options: o, now: time.Now, open: openBrowser})
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "weir",
+		Short: "See and steer the traffic between services",
+		Long: `Weir is an ultralight service mesh whose telemetry is an event stream.
+
+Sidecar proxies carry the traffic and publish one event for each request.
+These commands show what the events say; others run Weir's own components.
+
+The query API is looked for at --api-addr, then at $WEIR_API_ADDR, then at
+` + client.DefaultAddr + `.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          rejectUnknown,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRun: func(*cobra.Command, []string) {
+			level := slog.LevelInfo
+			if a.verbose {
+				level = slog.LevelDebug
+			}
+			slog.SetDefault(slog.New(slog.NewTextHandler(a.Streams.ErrOut, &slog.HandlerOptions{Level: level})))
+		},
+	}
+	root.SetIn(a.Streams.In)
+	root.SetOut(a.Streams.Out)
+	root.SetErr(a.Streams.ErrOut)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return Usagef(cmd, "%w", err) })
+	root.CompletionOptions.DisableDefaultCmd = true
+	addr := os.Getenv("WEIR_API_ADDR")
+	if addr == "" {
+		addr = client.DefaultAddr
+	}
+	root.PersistentFlags().StringVar(&a.apiAddr, "api-addr", addr, "address of the query API (gRPC), host:port; default also from $WEIR_API_ADDR")
+	root.PersistentFlags().BoolVar(&a.verbose, "verbose", false, "log more, to stderr")
+	root.AddGroup(
+		&cobra.Group{ID: groupLook, Title: "Look at traffic:"},
+		&cobra.Group{ID: groupRun, Title: "Run Weir's components:"},
+		&cobra.Group{ID: groupOther, Title: "Other:"},
+	)
+	root.SetHelpCommandGroupID(groupOther)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(groupLook, newStat(a), newTap(a), newEdges(a), newRoutes(a), newDashboard(a))
+	add(groupRun, newDemo(a))
+	add(groupRun, a.Roles...)
+	add(groupOther, newVersion(a), newCompletion(a))
+	return root
+}
+
+// rejectUnknown refuses what is no command, with the near ones.
+func rejectUnknown(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return Usagef(cmd, "unknown command %q%s", args[0], didYouMean(near(args[0], names)))
+}
+
+// noArgs refuses arguments.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return Usagef(cmd, "unexpected argument %q", args[0])
+	}
+	return nil
+}
+
+// dial connects to the API.
+func (a *app) dial(ctx context.Context) (*client.Client, error) {
+	c, err := client.Dial(ctx, a.apiAddr)
+	if err != nil {
+		return nil, err
+	}
+	slog.Debug("connected to the API", "addr", c.Addr(), "version", c.Server().GetVersion())
+	return c, nil
+}
+
+// notef says something that is not output.
+func (a *app) notef(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.Streams.ErrOut, format+"\n", args...)
+}
+
+// write puts out the whole of a command's output at once.
+func (a *app) write(data []byte) error {
+	if _, err := a.Streams.Out.Write(data); err != nil {
+		return fmt.Errorf("cannot write the output: %w", err)
+	}
+	return nil
+}
+
+// output is the flag -o.
+type output string
+
+const (
+	outputTable output = "table"
+	outputWide  output = "wide"
+	outputJSON  output = "json"
+)
+
+// outputFlag adds -o to cmd with the formats given, the first as default.
+func outputFlag(cmd *cobra.Command, o *output, formats ...output) {
+	var names []string
+	for _, f := range formats {
+		names = append(names, string(f))
+	}
+	*o = formats[0]
+	cmd.Flags().VarP(&outputValue{o, names}, "output", "o", "output format: "+strings.Join(names, ", "))
+	// The error is about a flag that does not exist.
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
+}
+
+type outputValue struct {
+	to    *output
+	names []string
+}
+
+func (v *outputValue) String() string {
+	if v.to == nil {
+		return ""
+	}
+	return string(*v.to)
+}
+
+func (v *outputValue) Type() string { return "format" }
+
+func (v *outputValue) Set(s string) error {
+	for _, name := range v.names {
+		if s == name {
+			*v.to = output(s)
+			return nil
+		}
+	}
+	return errors.New("must be one of " + strings.Join(v.names, ", "))
+}

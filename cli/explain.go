@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/weirmesh/weir/api/client"
+	"github.com/weirmesh/weir/api/weirpb"
+	"google.golang.org/grpc/status"
+)
+
+// callError turns the API's error into one line.
+func callError(what string, err error) error {
+	if s, ok := status.FromError(err); ok {
+		return fmt.Errorf("cannot %s: %w", what, errors.New(s.Message()))
+	}
+	return fmt.Errorf("cannot %s: %w", what, err)
+}
+
+// explainMissing says that there is no traffic of r, and why as far as can be
+// told.
+func (a *app) explainMissing(ctx context.Context, c *client.Client, r *weirpb.Resource, s *scope, covered *weirpb.Coverage) {
+	known, err := seen(ctx, c)
+	if err != nil {
+		slog.Debug("cannot ask what has been seen", "error", err)
+		a.notef("No traffic found.")
+		return
+	}
+	a.notef("No traffic found%s", known.explain(r, s, a.now(), covered))
+}
+
+// workloads is what has been seen so far.
+type workloads []*weirpb.WorkloadRow
+
+func seen(ctx context.Context, c *client.Client) (workloads, error) {
+	resp, err := c.Workloads(ctx, &weirpb.WorkloadsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return resp.GetRows(), nil
+}
+
+// explain continues the sentence "No traffic found".
+func (known workloads) explain(r *weirpb.Resource, s *scope, now time.Time, covered *weirpb.Coverage) string {
+	if len(known) == 0 {
+		return ": no proxy has reported yet."
+	}
+	if r.GetKind() == kindNamespace {
+		return known.explainNamespace(r)
+	}
+	what := " for " + describe(r)
+	if r.GetNamespace() != "" {
+		what += " in namespace " + r.GetNamespace()
+	}
+	if last, ok := known.lastSeen(r); ok {
+		return fmt.Sprintf("%s between %s and %s; its proxies last reported at %s.", what,
+			clock(covered.GetSince().AsTime(), now), clock(covered.GetUntil().AsTime(), now), clock(last, now))
+	}
+	if hint := known.hint(r, s); hint != "" {
+		return what + ". " + hint
+	}
+	return what + "."
+}
+
+// hint says what may have been meant instead of r, of which nothing was seen.
+func (known workloads) hint(r *weirpb.Resource, s *scope) string {
+	var elsewhere, namespaces, names []string
+	for _, w := range known {
+		have := w.GetResource()
+		namespaces = append(namespaces, have.GetNamespace())
+		if have.GetNamespace() != r.GetNamespace() && r.GetNamespace() != "" {
+			if matches(r, w, have.GetNamespace()) {
+				elsewhere = append(elsewhere, have.GetNamespace())
+			}
+			continue
+		}
+		if r.GetKind() == kindPod {
+			for _, p := range w.GetPods() {
+				names = append(names, kindPod+"/"+p.GetName())
+			}
+		} else if r.GetKind() == have.GetKind() || r.GetKind() == "" {
+			names = append(names, describe(have))
+		}
+	}
+	elsewhere, namespaces = distinct(elsewhere), distinct(namespaces)
+	if r.GetName() != "" {
+		if found := near(describe(r), distinct(names)); len(found) > 0 {
+			return "Did you mean " + orList(found) + "?"
+		}
+	}
+	if r.GetNamespace() != "" && !slices.Contains(namespaces, r.GetNamespace()) && s.given {
+		if found := near(r.GetNamespace(), namespaces); len(found) > 0 {
+			return "Did you mean namespace " + orList(found) + "?"
+		}
+	}
+	if len(elsewhere) > 0 {
+		return fmt.Sprintf("There is in namespace %s: use -n %s, or -A for all.", andList(elsewhere), elsewhere[0])
+	}
+	if !slices.Contains(namespaces, r.GetNamespace()) && r.GetNamespace() != "" {
+		return fmt.Sprintf("Proxies have reported from namespace %s only.", andList(namespaces))
+	}
+	return ""
+}
+
+func (known workloads) explainNamespace(r *weirpb.Resource) string {
+	if r.GetName() == "" {
+		return "."
+	}
+	var namespaces []string
+	for _, w := range known {
+		namespaces = append(namespaces, w.GetResource().GetNamespace())
+	}
+	namespaces = distinct(namespaces)
+	out := " for " + describe(r) + "."
+	if slices.Contains(namespaces, r.GetName()) {
+		return out
+	}
+	if found := near(r.GetName(), namespaces); len(found) > 0 {
+		return out + " Did you mean " + orList(found) + "?"
+	}
+	return out + " Proxies have reported from namespace " + andList(namespaces) + " only."
+}
+
+// lastSeen is when anything that r names last reported.
+func (known workloads) lastSeen(r *weirpb.Resource) (time.Time, bool) {
+	var last time.Time
+	for _, w := range known {
+		if matches(r, w, r.GetNamespace()) && w.GetLastSeen().AsTime().After(last) {
+			last = w.GetLastSeen().AsTime()
+		}
+	}
+	return last, !last.IsZero()
+}
+
+// matches tells whether w is, or has a pod, as r names, in namespace ("": any).
+func matches(r *weirpb.Resource, w *weirpb.WorkloadRow, namespace string) bool {
+	have := w.GetResource()
+	if namespace != "" && have.GetNamespace() != namespace {
+		return false
+	}
+	switch r.GetKind() {
+	case kindNamespace:
+		return r.GetName() == "" || r.GetName() == have.GetNamespace()
+	case kindPod:
+		return r.GetName() == "" || slices.ContainsFunc(w.GetPods(), func(p *weirpb.PodRow) bool { return p.GetName() == r.GetName() })
+	}
+	return (r.GetKind() == "" || r.GetKind() == have.GetKind()) && (r.GetName() == "" || r.GetName() == have.GetName())
+}
+
+func distinct(names []string) []string {
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,214 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+	"github.com/weirmesh/weir/api/client"
+	"github.com/weirmesh/weir/api/weirpb"
+	"google.golang.org/grpc"
+)
+
+type tapCommand struct {
+	*app
+	scope  scope
+	peers  peers
+	output output
+	req    weirpb.TapRequest
+}
+
+func newTap(a *app) *cobra.Command {
+	t := &tapCommand{app: a}
+	cmd := &cobra.Command{
+		Use:   "tap (TYPE [NAME] | TYPE/NAME)",
+		Short: "Show each request as it happens",
+		Long: `Show each exchange of a resource as soon as it is over, one line each, as its
+proxy saw it: proxy=in where the resource answered, proxy=out where it asked.
+A request between two resources that are both tapped shows twice. Long-lived
+exchanges also show now and then what they carried since ("progress").
+
+Nothing is sampled. What this command could not be given, because of --max-rps
+or because it reads too slowly, is counted on stderr.`,
+		Example: `  weir tap deploy/web -n emojivoto
+  weir tap deploy/voting -n emojivoto --status 5xx -o wide
+  weir tap ns/emojivoto --method POST --path /api --limit 10 -o json`,
+		ValidArgsFunction: completeResources,
+		RunE:              t.run,
+	}
+	t.scope.flags(cmd)
+	t.peers.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&t.req.Method, "method", "", "only this HTTP method")
+	f.StringVar(&t.req.Authority, "authority", "", "only this host (:authority)")
+	f.StringVar(&t.req.Path, "path", "", "only paths that begin so")
+	f.StringVar(&t.req.Status, "status", "", "only this HTTP status (404; 0: no response) or class (5xx)")
+	f.StringVar(&t.req.Direction, "direction", "", "only what the proxy saw inbound (in) or outbound (out)")
+	f.Float64Var(&t.req.MaxRps, "max-rps", 0, "show at most so many a second (0: all) and count the rest")
+	f.Uint32Var(&t.req.Limit, "limit", 0, "end after so many (0: never)")
+	outputFlag(cmd, &t.output, outputTable, outputWide, outputJSON)
+	return cmd
+}
+
+func (t *tapCommand) run(cmd *cobra.Command, args []string) error {
+	resources, err := parseResources(args)
+	if err != nil {
+		return Usagef(cmd, "%w", err)
+	}
+	if len(resources) != 1 {
+		return Usagef(cmd, "which resource? Give one TYPE, TYPE NAME or TYPE/NAME, as in `weir tap deploy/web`")
+	}
+	if err := t.scope.check(cmd); err != nil {
+		return err
+	}
+	if t.req.To, t.req.From, err = t.peers.resolve(cmd, &t.scope); err != nil {
+		return err
+	}
+	if t.req.Direction, err = parseDirection(t.req.GetDirection()); err != nil {
+		return Usagef(cmd, "--direction: %w", err)
+	}
+	if t.req.GetMaxRps() < 0 {
+		return Usagef(cmd, "--max-rps %v is no rate", t.req.GetMaxRps())
+	}
+	t.req.Resource = resources[0]
+	t.scope.apply(t.req.GetResource())
+	ctx := cmd.Context()
+	c, err := t.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	t.noteUnseen(ctx, c)
+	return t.follow(ctx, c)
+}
+
+func parseDirection(s string) (string, error) {
+	switch s {
+	case "", "inbound", "outbound":
+		return s, nil
+	case "in":
+		return "inbound", nil
+	case "out":
+		return "outbound", nil
+	}
+	return "", fmt.Errorf("%q is neither in nor out", s)
+}
+
+// noteUnseen says where no proxy of the resource has reported: the tap may
+// wait in vain.
+func (t *tapCommand) noteUnseen(ctx context.Context, c *client.Client) {
+	known, err := seen(ctx, c)
+	if err != nil {
+		slog.Debug("cannot ask what has been seen", "error", err)
+		return
+	}
+	r := t.req.GetResource()
+	if _, ok := known.lastSeen(r); ok {
+		return
+	}
+	what := describe(r)
+	if r.GetNamespace() != "" && r.GetKind() != kindNamespace {
+		what += " in namespace " + r.GetNamespace()
+	}
+	hint := ""
+	if r.GetKind() != kindNamespace {
+		hint = known.hint(r, &t.scope)
+	}
+	if hint != "" {
+		hint += " "
+	}
+	t.notef("No proxy of %s has reported yet. %sWaiting.", what, hint)
+}
+
+// follow shows what comes until it ends or ctx does.
+func (t *tapCommand) follow(ctx context.Context, c *client.Client) error {
+	sctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.Tap(sctx, &t.req)
+	if err != nil {
+		return callError("tap", err)
+	}
+	items := make(chan *weirpb.TapResponse, 256)
+	ended := make(chan error, 1)
+	go receiveTap(sctx, stream, items, ended)
+	printErr := t.printAll(items)
+	cancel()
+	err = <-ended
+	switch {
+	case printErr != nil:
+		return printErr
+	case errors.Is(err, io.EOF) || ctx.Err() != nil:
+		return nil
+	}
+	return callError("go on with the tap", err)
+}
+
+// receiveTap hands on what the stream brings, then closes items and says why it
+// ended.
+func receiveTap(ctx context.Context, stream grpc.ServerStreamingClient[weirpb.TapResponse], items chan<- *weirpb.TapResponse, ended chan<- error) {
+	defer close(items)
+	for {
+		item, err := stream.Recv()
+		if err != nil {
+			ended <- err
+			return
+		}
+		select {
+		case items <- item:
+		case <-ctx.Done():
+			ended <- ctx.Err()
+			return
+		}
+	}
+}
+
+// printAll writes items as they come: in one go as many as there are, and
+// flushed whenever none waits.
+func (t *tapCommand) printAll(items <-chan *weirpb.TapResponse) error {
+	out := bufio.NewWriterSize(t.Streams.Out, 32<<10)
+	for item := range items {
+		if gap := item.GetGap(); gap != nil {
+			t.notef("%s", gapNote(gap))
+		}
+		if e := item.GetEvent(); e != nil {
+			line, err := t.line(e)
+			if err != nil {
+				return err
+			}
+			if _, err := out.Write(append(line, '\n')); err != nil {
+				return fmt.Errorf("cannot write the output: %w", err)
+			}
+		}
+		if len(items) == 0 {
+			if err := out.Flush(); err != nil {
+				return fmt.Errorf("cannot write the output: %w", err)
+			}
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("cannot write the output: %w", err)
+	}
+	return nil
+}
+
+func (t *tapCommand) line(e *weirpb.TapEvent) ([]byte, error) {
+	if t.output == outputJSON {
+		return tapJSON(e)
+	}
+	return tapLine(e, t.output == outputWide), nil
+}
+
+func gapNote(gap *weirpb.TapGap) string {
+	why := gap.GetReason()
+	switch why {
+	case "max_rps":
+		why = "more came than --max-rps lets through"
+	case "slow_consumer":
+		why = "this command reads too slowly"
+	}
+	return fmt.Sprintf("%d skipped: %s.", gap.GetSkipped(), why)
+}

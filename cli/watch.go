@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"time"
+)
+
+// repeat shows what once renders each interval, until ctx ends. On a terminal
+// each takes the place of the one before; elsewhere they follow each other.
+func (a *app) repeat(ctx context.Context, interval time.Duration, once func(context.Context) ([]byte, error)) error {
+	redraw := isTerminal(a.Streams.Out)
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		var frame bytes.Buffer
+		// Notes are part of the picture on a terminal: written between two
+		// frames they would be wiped out, or scroll the table away.
+		notes := a.Streams.ErrOut
+		if redraw {
+			frame.WriteString("\x1b[H\x1b[2J")
+			a.Streams.ErrOut = &frame
+		} else if !first {
+			frame.WriteByte('\n')
+		}
+		out, err := once(ctx)
+		a.Streams.ErrOut = notes
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		frame.Write(out)
+		if err := a.write(frame.Bytes()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// isTerminal tells whether w is a terminal.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull
+}

@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/weirmesh/weir/api/weirpb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// windowFlags are -t, --since and --until.
+type windowFlags struct {
+	length       time.Duration
+	since, until string
+}
+
+func (w *windowFlags) flags(cmd *cobra.Command) {
+	cmd.Flags().DurationVarP(&w.length, "time-window", "t", time.Minute, "length of the window, as 30s, 2h")
+	cmd.Flags().StringVar(&w.since, "since", "", "begin of the window: a time (RFC 3339, or 15:04[:05] today) or how long ago, as 10m")
+	cmd.Flags().StringVar(&w.until, "until", "", "end of the window, as --since (default: now)")
+}
+
+// resolve turns the flags into a window of the API.
+func (w *windowFlags) resolve(cmd *cobra.Command, now time.Time) (*weirpb.Window, error) {
+	lengthGiven := cmd.Flags().Changed("time-window")
+	if w.length < time.Second {
+		return nil, Usagef(cmd, "-t %s: a window lasts at least 1s", w.length)
+	}
+	if lengthGiven && w.since != "" && w.until != "" {
+		return nil, Usagef(cmd, "-t cannot be given beside both --since and --until")
+	}
+	out := &weirpb.Window{}
+	var since, until time.Time
+	var err error
+	if w.since != "" {
+		if since, err = parseTime(w.since, now); err != nil {
+			return nil, Usagef(cmd, "--since: %w", err)
+		}
+		out.Since = timestamppb.New(since)
+	}
+	if w.until != "" {
+		if until, err = parseTime(w.until, now); err != nil {
+			return nil, Usagef(cmd, "--until: %w", err)
+		}
+		out.Until = timestamppb.New(until)
+	}
+	if w.since != "" && w.until != "" && !since.Before(until) {
+		return nil, Usagef(cmd, "--since %s is not before --until %s", w.since, w.until)
+	}
+	if w.since == "" || lengthGiven {
+		out.Length = durationpb.New(w.length)
+	}
+	return out, nil
+}
+
+// parseTime reads RFC 3339, a time of day (the last one that was), or how long
+// ago.
+func parseTime(s string, now time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return t, nil
+	}
+	for _, layout := range []string{"15:04", "15:04:05"} {
+		t, err := time.ParseInLocation(layout, s, now.Location())
+		if err != nil {
+			continue
+		}
+		y, m, d := now.Date()
+		t = time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), 0, now.Location())
+		if t.After(now) {
+			t = t.AddDate(0, 0, -1)
+		}
+		return t, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return time.Time{}, fmt.Errorf("%q is neither a time (2006-01-02T15:04:05Z, 15:04) nor how long ago (10m)", s)
+	}
+	return now.Add(-d), nil
+}
+
+// exactly is the window that an answer covered, to ask for the same again.
+func exactly(c *weirpb.Coverage) *weirpb.Window {
+	return &weirpb.Window{Since: c.GetSince(), Until: c.GetUntil()}
+}
+
+// noteCoverage says where an answer is less than what was asked for.
+func (a *app) noteCoverage(asked *weirpb.Window, c *weirpb.Coverage) {
+	if c.GetPartitionsMissing() > 0 {
+		a.notef("No aggregator answered for %d of %d parts of the mesh: the numbers are too low.", c.GetPartitionsMissing(), c.GetPartitionsTotal())
+	} else if c.GetAggregatorsAnswered() < c.GetAggregatorsTotal() {
+		a.notef("Only %d of %d aggregators answered: the numbers may be too low.", c.GetAggregatorsAnswered(), c.GetAggregatorsTotal())
+	}
+	got := c.GetUntil().AsTime().Sub(c.GetSince().AsTime())
+	want := asked.GetLength().AsDuration()
+	if s := asked.GetSince(); s != nil {
+		want = c.GetUntil().AsTime().Sub(s.AsTime().Truncate(time.Second))
+	}
+	if got < want-time.Second && c.GetOldest() != nil && !c.GetOldest().AsTime().Before(c.GetSince().AsTime()) {
+		a.notef("Statistics reach back to %s: this is about the last %s, not %s.",
+			clock(c.GetOldest().AsTime(), a.now()), got, want.Round(time.Second))
+	}
+}
+
+// clock is a time as short as can be, in the zone of now.
+func clock(t, now time.Time) string {
+	t = t.In(now.Location())
+	ty, tm, td := t.Date()
+	if y, m, d := now.Date(); ty == y && tm == m && td == d {
+		return t.Format("15:04:05")
+	}
+	return t.Format("2006-01-02 15:04:05")
+}

@@ -141,7 +141,8 @@ func (c *conn) relay(v verdict) {
 		DetectionTime: c.detectionTime(),
 		ServerName:    v.serverName,
 		Recorder:      g.o.Recorder,
-		Drain:         g.drain,
+		Drain:         g.drain.Done(),
+		OnDrain:       g.onDrain,
 		Progress:      g.o.Progress,
 		MaxHeadBytes:  g.o.MaxHeadBytes,
 	}
@@ -185,9 +186,7 @@ func (c *conn) describe(rc *relay.Conn, v verdict) {
 // late reads what the client has sent, where the proxy drains: a relay that
 // finds Drain closed takes nothing new, and this was there before it.
 func (c *conn) late() []byte {
-	select {
-	case <-c.g.drain:
-	default:
+	if c.g.drain.Err() == nil {
 		return nil
 	}
 	if c.peek.init(c.client) != nil {

@@ -137,7 +137,9 @@ type Group struct {
 
 	hard     context.Context // ended by Close: connections end at once
 	hardStop context.CancelFunc
-	drain    chan struct{} // closed by Drain: connections end as they can
+	// drain is ended by Drain: connections end as they can.
+	drain    context.Context
+	endDrain context.CancelFunc
 
 	accepting sync.WaitGroup // accept loops
 	conns     sync.WaitGroup // connections
@@ -184,10 +186,10 @@ func New(o Options) *Group {
 		o:         o,
 		memory:    detect.NewMemory(memorySize, memoryTTL),
 		log:       o.Logger,
-		drain:     make(chan struct{}),
 		detecting: make(map[*conn]struct{}),
 	}
 	g.hard, g.hardStop = context.WithCancel(context.Background())
+	g.drain, g.endDrain = context.WithCancel(context.Background())
 	return g
 }
 
@@ -240,7 +242,7 @@ func (g *Group) Drain() {
 	for _, l := range listeners {
 		_ = l.net.Close()
 	}
-	close(g.drain)
+	g.endDrain()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for c := range g.detecting {
@@ -286,7 +288,11 @@ func (g *Group) Close() {
 	g.mu.Unlock()
 	g.accepting.Wait()
 	g.conns.Wait()
+	g.endDrain()
 }
+
+// onDrain is relay.Conn.OnDrain of all connections.
+func (g *Group) onDrain(f func()) (stop func() bool) { return context.AfterFunc(g.drain, f) }
 
 // Open is the number of clients' connections.
 func (g *Group) Open() uint64 {

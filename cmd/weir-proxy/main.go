@@ -1,0 +1,118 @@
+// Command weir-proxy is Weir's sidecar: it carries a workload's traffic and
+// publishes one event for each request. `weir-proxy --help` lists its flags.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/weirmesh/weir/bus/client"
+	"github.com/weirmesh/weir/proxy"
+	"github.com/weirmesh/weir/proxy/telemetry"
+)
+
+// version and commit are set by the linker.
+var version, commit = "dev", "unknown"
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// gcPercent trades a little processor time for memory: the live heap is small,
+// and the garbage between collections is most of what would be resident.
+const gcPercent = 50
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	cfg, err := proxy.Parse(args, os.Getenv)
+	switch {
+	case errors.Is(err, proxy.ErrHelp):
+		fmt.Print(proxy.Usage())
+		return exitOK
+	case errors.Is(err, proxy.ErrVersion):
+		fmt.Printf("weir-proxy %s (%s)\n", version, commit)
+		return exitOK
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "weir-proxy:", err)
+		return exitUsage
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	cfg.Version = version
+	log := newLogger(cfg.Log)
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// After the first signal has begun the drain, a second one ends at once.
+	context.AfterFunc(ctx, stop)
+	if err := serve(ctx, cfg, log); err != nil {
+		fmt.Fprintln(os.Stderr, "weir-proxy:", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// serve carries traffic until ctx ends and all is drained. What a drain had to
+// cut is logged, and no failure: the proxy was told to end, and did.
+func serve(ctx context.Context, cfg proxy.Config, log *slog.Logger) error {
+	sink, closeSink, err := connect(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer closeSink()
+	p, err := proxy.New(ctx, cfg, sink, log)
+	if err != nil {
+		return err
+	}
+	if err := p.Run(ctx); err != nil {
+		log.Warn("ended incompletely", "error", err)
+		return nil
+	}
+	log.Info("ended")
+	return nil
+}
+
+// connect makes the connection to the bus, which need not answer yet.
+func connect(ctx context.Context, cfg proxy.Config, log *slog.Logger) (telemetry.Sink, func(), error) {
+	if !cfg.Publishes() {
+		log.Info("telemetry is off", "reason", offReason(cfg))
+		return nil, func() {}, nil
+	}
+	c, err := client.Connect(ctx, client.Options{
+		URL:    cfg.Telemetry.Bus,
+		Name:   "weir-proxy " + strings.TrimSuffix(cfg.Self.Workload.String()+"/"+cfg.Self.Pod, "/"),
+		Small:  true,
+		Logger: log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, c.Close, nil
+}
+
+func offReason(cfg proxy.Config) string {
+	if cfg.Telemetry.Off {
+		return "--telemetry off"
+	}
+	return "no --bus"
+}
+
+func newLogger(l proxy.Log) *slog.Logger {
+	o := &slog.HandlerOptions{Level: l.Level}
+	if l.JSON {
+		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, o))
+}

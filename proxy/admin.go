@@ -1,0 +1,134 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/weirmesh/weir/event"
+)
+
+// admin serves /metrics, /live and /ready.
+type admin struct {
+	addr  netip.AddrPort
+	ready atomic.Bool
+
+	listener net.Listener
+	server   *http.Server
+	done     sync.WaitGroup
+}
+
+// listenAdmin binds the admin port. serve answers on it, close ends it.
+func listenAdmin(ctx context.Context, address string, p *Proxy) (*admin, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
+	}
+	a := &admin{listener: ln, addr: ln.Addr().(*net.TCPAddr).AddrPort()}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/live", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "live\n")
+	})
+	mux.HandleFunc("/ready", a.handleReady)
+	mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		p.writeMetrics(w)
+	})
+	a.server = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      10 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    8 << 10,
+		// What net/http logs of strangers on the port is no news.
+		ErrorLog: log.New(io.Discard, "", 0),
+	}
+	return a, nil
+}
+
+// serve answers until close.
+func (a *admin) serve() {
+	a.ready.Store(true)
+	a.done.Go(func() {
+		// It always ends with an error: that it was closed.
+		_ = a.server.Serve(a.listener)
+	})
+}
+
+func (a *admin) close() {
+	_ = a.server.Close()
+	_ = a.listener.Close()
+	a.done.Wait()
+}
+
+// handleReady says whether traffic is accepted. The bus is not asked: the proxy
+// carries traffic without it.
+func (a *admin) handleReady(w http.ResponseWriter, _ *http.Request) {
+	if !a.ready.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, "draining\n")
+		return
+	}
+	_, _ = io.WriteString(w, "ready\n")
+}
+
+// writeMetrics writes all metrics in Prometheus' text format.
+func (p *Proxy) writeMetrics(w io.Writer) {
+	st := p.group.Stats()
+	for _, d := range directions() {
+		label := fmt.Sprintf("{direction=%q}", d)
+		metrics.WriteGaugeUint64(w, "weir_proxy_connections_open"+label, uint64(max(st.Open[d], 0)))
+		metrics.WriteCounterUint64(w, "weir_proxy_connections_total"+label, st.Accepted[d])
+		metrics.WriteCounterUint64(w, "weir_proxy_connections_refused_by_limit_total"+label, st.Limited[d])
+		metrics.WriteCounterUint64(w, "weir_proxy_dial_errors_total"+label, st.DialErrors[d])
+	}
+	metrics.WriteCounterUint64(w, "weir_proxy_accept_errors_total", st.AcceptErrors)
+	metrics.WriteCounterUint64(w, "weir_proxy_hello_errors_total", st.HelloErrors)
+	for i := range st.Verdicts {
+		for j, n := range st.Verdicts[i] {
+			if n > 0 {
+				metrics.WriteCounterUint64(w, fmt.Sprintf("weir_proxy_detections_total{detection=%q,protocol=%q}",
+					event.Detection(i), event.Protocol(j)), n)
+			}
+		}
+	}
+	p.writeTelemetryMetrics(w)
+	metrics.WriteProcessMetrics(w)
+}
+
+func (p *Proxy) writeTelemetryMetrics(w io.Writer) {
+	if p.pipeline == nil {
+		return
+	}
+	st := p.pipeline.Stats()
+	for _, d := range directions() {
+		label := fmt.Sprintf("{direction=%q}", d)
+		metrics.WriteCounterUint64(w, "weir_proxy_requests_total"+label, st.Requests[d])
+		metrics.WriteCounterUint64(w, "weir_proxy_events_total"+label, st.Events[d])
+	}
+	metrics.WriteCounterUint64(w, "weir_proxy_events_shed_total", st.Shed)
+	metrics.WriteCounterUint64(w, "weir_proxy_batches_sealed_total", st.Sealed)
+	metrics.WriteCounterUint64(w, "weir_proxy_batches_published_total", st.Published)
+	metrics.WriteCounterUint64(w, "weir_proxy_publish_errors_total", st.PublishErrors)
+	metrics.WriteGaugeUint64(w, "weir_proxy_retained_bytes", uint64(st.RetainedBytes))
+	metrics.WriteGaugeUint64(w, "weir_proxy_retained_batches", uint64(st.RetainedBatches))
+	metrics.WriteGaugeUint64(w, "weir_proxy_bus_connected", number(st.Connected))
+	metrics.WriteGaugeUint64(w, "weir_proxy_tapped", number(st.Tapped))
+}
+
+func number(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}

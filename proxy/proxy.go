@@ -1,0 +1,169 @@
+// Package proxy is Weir's data plane: what stands beside a workload, carries
+// its traffic and tells of it. It puts the parts together: listeners
+// (proxy/listen), relays (proxy/tcp, proxy/http1, proxy/http2), telemetry
+// (proxy/telemetry), the admin port, and their start and end.
+//
+// The bus is not needed for traffic: a proxy without it carries on, is ready,
+// and retains its telemetry within a bound.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/http2"
+	"github.com/weirmesh/weir/proxy/listen"
+	"github.com/weirmesh/weir/proxy/relay"
+	"github.com/weirmesh/weir/proxy/tcp"
+	"github.com/weirmesh/weir/proxy/telemetry"
+)
+
+// flushTimeout bounds the delivery of the last telemetry.
+const flushTimeout = 5 * time.Second
+
+// Proxy is a proxy whose ports are bound. Its methods are safe for concurrent
+// use, but Run is called once.
+type Proxy struct {
+	cfg      Config
+	log      *slog.Logger
+	group    *listen.Group
+	pipeline *telemetry.Pipeline // nil without telemetry
+	admin    *admin              // nil without admin port
+	addrs    []netip.AddrPort    // of cfg.Traffic.Listeners
+}
+
+// New binds all ports of cfg and starts telemetry towards sink, which may be
+// nil: then there is none. Its errors name the address and the flag. The
+// caller must Run the Proxy.
+func New(ctx context.Context, cfg Config, sink telemetry.Sink, log *slog.Logger) (*Proxy, error) {
+	p := &Proxy{cfg: cfg, log: log}
+	var recorder relay.Recorder = telemetry.Off{}
+	var pipeline *telemetry.Pipeline
+	if sink != nil && !cfg.Telemetry.Off {
+		pipeline = telemetry.New(telemetry.Options{
+			Source:          cfg.Self,
+			Version:         cfg.Version,
+			Sink:            sink,
+			RetainBytes:     cfg.Telemetry.RetainBytes,
+			OpenConnections: func() uint64 { return p.group.Open() },
+			Logger:          log,
+		})
+		recorder = pipeline
+	}
+	p.group = listen.New(listen.Options{
+		Self:           cfg.Self,
+		Relays:         listen.Relays{HTTP1: http1.Serve, HTTP2: http2.Serve, TCP: tcp.Serve},
+		Recorder:       recorder,
+		MaxConnections: cfg.Traffic.MaxConnections,
+		ConnectTimeout: cfg.Traffic.ConnectTimeout,
+		MaxHeadBytes:   cfg.Traffic.MaxHeadBytes,
+		Logger:         log,
+	})
+	if err := p.bind(ctx); err != nil {
+		return nil, errors.Join(err, p.close(ctx))
+	}
+	if pipeline != nil {
+		// Not before the ports are bound: a proxy that cannot start is silent.
+		pipeline.Start()
+		p.pipeline = pipeline
+	}
+	return p, nil
+}
+
+// bind opens all ports.
+func (p *Proxy) bind(ctx context.Context) error {
+	for _, s := range p.cfg.Traffic.Listeners {
+		addr, err := p.group.Listen(ctx, s)
+		if err != nil {
+			return fmt.Errorf("%w; change --%s %s=%s", err, s.Direction, s.Listen, s.Target)
+		}
+		p.addrs = append(p.addrs, addr)
+	}
+	if p.cfg.Admin.Listen == "" {
+		return nil
+	}
+	var err error
+	if p.admin, err = listenAdmin(ctx, p.cfg.Admin.Listen, p); err != nil {
+		return fmt.Errorf("%w; change --admin %s", err, p.cfg.Admin.Listen)
+	}
+	return nil
+}
+
+// Addrs returns where the listeners of the Config listen, in its order.
+func (p *Proxy) Addrs() []netip.AddrPort { return p.addrs }
+
+// AdminAddr returns where the admin port listens; invalid where there is none.
+func (p *Proxy) AdminAddr() netip.AddrPort {
+	if p.admin == nil {
+		return netip.AddrPort{}
+	}
+	return p.admin.addr
+}
+
+// Run carries traffic until ctx ends. Then it is no longer ready, goes on
+// accepting for the drain delay, lets connections end for up to the drain
+// timeout, cuts the rest, and delivers the last telemetry. When it returns, no
+// goroutine is left. Its error says what was cut or not delivered.
+func (p *Proxy) Run(ctx context.Context) error {
+	p.group.Serve()
+	if p.admin != nil {
+		p.admin.serve()
+	}
+	for i, s := range p.cfg.Traffic.Listeners {
+		p.log.Info("accepting connections", "direction", s.Direction.String(), "listen", p.addrs[i], "target", s.Target)
+	}
+	<-ctx.Done()
+	return p.drain(context.WithoutCancel(ctx))
+}
+
+// drain is the orderly end.
+func (p *Proxy) drain(ctx context.Context) error {
+	p.log.Info("draining", "open_connections", p.group.Open(),
+		"delay", p.cfg.Traffic.DrainDelay, "timeout", p.cfg.Traffic.DrainTimeout)
+	if p.admin != nil {
+		p.admin.ready.Store(false)
+	}
+	time.Sleep(p.cfg.Traffic.DrainDelay)
+	p.group.Drain()
+	wait, cancel := context.WithTimeout(ctx, p.cfg.Traffic.DrainTimeout)
+	err := p.group.Wait(wait)
+	cancel()
+	if err != nil {
+		err = fmt.Errorf("cannot drain within %s: %w", p.cfg.Traffic.DrainTimeout, err)
+	}
+	return errors.Join(err, p.close(ctx))
+}
+
+// close ends all parts, telemetry last: it has the events of all others' ends.
+func (p *Proxy) close(ctx context.Context) error {
+	p.group.Close()
+	var err error
+	if p.pipeline != nil {
+		flush, cancel := context.WithTimeout(ctx, flushTimeout)
+		err = p.pipeline.Close(flush)
+		cancel()
+	}
+	if p.admin != nil {
+		p.admin.close()
+	}
+	return err
+}
+
+// Run binds the ports of cfg and carries traffic until ctx ends: New and
+// Proxy.Run in one.
+func Run(ctx context.Context, cfg Config, sink telemetry.Sink, log *slog.Logger) error {
+	p, err := New(ctx, cfg, sink, log)
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx)
+}
+
+// directions are those that count connections.
+func directions() [2]event.Direction { return [2]event.Direction{event.Inbound, event.Outbound} }

@@ -61,6 +61,11 @@ type Conn struct {
 	Recorder Recorder
 	// Drain is closed when the proxy is about to stop. Nil: never.
 	Drain <-chan struct{}
+	// OnDrain registers f to be called in a goroutine of its own when Drain is
+	// closed, and returns what takes that back (as context.AfterFunc of a
+	// context whose Done is Drain does). It is optional: where it is nil, a
+	// relay that needs it pays a goroutine for each connection instead.
+	OnDrain func(f func()) (stop func() bool)
 	// Progress is how often long-lived exchanges report; 0 means 10 s.
 	Progress time.Duration
 	// MaxHeadBytes bounds a request or response head; 0 means 64 KiB.
@@ -84,4 +89,30 @@ func (c *Conn) Fill(e *event.Event) {
 	e.Detection = c.Detection
 	e.DetectionTime = c.DetectionTime
 	e.GRPCStatus = event.NoGRPCStatus
+}
+
+// AfterDrain calls f in a goroutine of its own once c.Drain is closed. The
+// function that it returns takes that back; f may be running still.
+func (c *Conn) AfterDrain(f func()) (stop func() bool) {
+	switch {
+	case c.OnDrain != nil:
+		return c.OnDrain(f)
+	case c.Drain == nil:
+		return func() bool { return true }
+	}
+	done := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-c.Drain:
+			f()
+		case <-done:
+		}
+	}()
+	return func() bool {
+		close(done)
+		<-ended
+		return true
+	}
 }

@@ -153,30 +153,26 @@ func (x *tunnel) traffic() Traffic {
 
 // flow is one direction of a tunnel.
 type flow struct {
-	tunnel         *tunnel
-	src, dst       net.Conn
-	srcError       func(error) string
-	dstError       func(error) string
-	early          []byte
-	first          *atomic.Int64 // set at the first byte; nil: not asked for
-	bytes          atomic.Uint64
-	back           *flow       // the other direction
-	eof            atomic.Bool // src has ended its stream
-	reader         Reader
-	buf            Buffer
-	srcTCP, dstTCP *net.TCPConn // both set where splice(2) can be used
-	limited        io.LimitedReader
+	tunnel   *tunnel
+	src, dst net.Conn
+	srcError func(error) string
+	dstError func(error) string
+	early    []byte
+	first    *atomic.Int64 // set at the first byte; nil: not asked for
+	bytes    atomic.Uint64
+	back     *flow       // the other direction
+	eof      atomic.Bool // src has ended its stream
+	reader   Reader
+	buf      Buffer
+	splicer  Splicer
 }
 
 func (f *flow) init(x *tunnel, src, dst net.Conn, early []byte, srcError, dstError func(error) string) {
 	f.tunnel, f.src, f.dst, f.early = x, src, dst, early
 	f.srcError, f.dstError = srcError, dstError
 	f.reader.Init(src)
-	s, sok := src.(*net.TCPConn)
-	d, dok := dst.(*net.TCPConn)
-	if sok && dok {
-		f.srcTCP, f.dstTCP = s, d
-	}
+	f.splicer.Src, _ = src.(*net.TCPConn)
+	f.splicer.Dst, _ = dst.(*net.TCPConn)
 }
 
 // run carries the flow to its end.
@@ -204,7 +200,7 @@ func (f *flow) run() {
 			return
 		}
 		f.buf.Release()
-		if n >= BufferSize && f.srcTCP != nil && !f.bulk() {
+		if n >= BufferSize && f.splicer.Ready() && !f.bulk() {
 			return
 		}
 	}
@@ -260,32 +256,24 @@ func (f *flow) mark() {
 // the source pauses; whoever sends little is served through a buffer, which
 // costs no pipe while it waits. It tells whether the flow goes on.
 func (f *flow) bulk() bool {
-	defer f.arm(f.tunnel.Progress)
-	f.limited.R = f.srcTCP
 	for {
 		f.arm(bulkPatience)
-		f.limited.N = bulkChunk
-		n, err := f.dstTCP.ReadFrom(&f.limited)
+		n, srcErr, dstErr := f.splicer.Move(bulkChunk)
 		f.bytes.Add(uint64(n))
 		f.tunnel.tick()
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return true
-		case err != nil:
-			f.broken(err)
+		case dstErr != nil:
+			f.unwritten(dstErr)
 			return false
-		case n < bulkChunk:
+		case srcErr == os.ErrDeadlineExceeded:
+			f.arm(f.tunnel.Progress)
+			return true
+		case srcErr == io.EOF:
 			f.finish()
+			return false
+		case srcErr != nil:
+			f.tunnel.fail(f.srcError(srcErr), IsReset(srcErr))
 			return false
 		}
 	}
-}
-
-// broken ends the tunnel after an error of splice.
-func (f *flow) broken(err error) {
-	if dead(f.srcTCP) && !dead(f.dstTCP) {
-		f.tunnel.fail(f.srcError(err), IsReset(err))
-		return
-	}
-	f.unwritten(err)
 }

@@ -185,8 +185,8 @@ func (s *session) refuse(f *failure, now time.Time) {
 	}
 	s.head.reset()
 	id := f.stream
-	if id <= s.maxID {
-		id = 0 // its stream has had its event
+	if id <= s.maxID || id&1 == 0 {
+		id = 0 // its stream has had its event, or is none
 	}
 	st := newStream(id, &s.head, now)
 	s.record(st, event.End, f.reason, f.fate, now)

@@ -230,6 +230,18 @@ func TestPartialPrefix(t *testing.T) {
 	if _, got := n.conn(t, 1); got != event.TCP {
 		t.Fatalf("got %v", got)
 	}
+	// One that ends in the middle need not be waited for.
+	long := start(t, listen.Options{Self: web, DetectTimeout: time.Hour}, listen.Spec{Direction: event.Inbound, Target: target})
+	for _, part := range []string{"PR", "GET", "\xf7", "\x16\x03"} {
+		c := dial(t, long.addr)
+		if _, err := io.WriteString(c, part); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, c, part)
+	}
 	// One that goes on in time is what it says.
 	slow := start(t, listen.Options{Self: web, DetectTimeout: time.Minute}, listen.Spec{Direction: event.Inbound, Target: target})
 	c := dial(t, slow.addr)

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weirmesh/weir/proxy/detect"
 )
 
@@ -47,7 +49,7 @@ func (p *peeker) peek(have int, wait bool) ([]byte, error) {
 			n, failed = 0, nil
 			return !wait
 		}
-		if failed == nil && n == 0 {
+		if failed == nil && (n == 0 || wait && n <= have && hungUp(int(fd))) {
 			failed = io.EOF
 		}
 		return failed != nil || n > have || n == len(buf) || !wait
@@ -65,6 +67,14 @@ func recvPeek(fd int, buf []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// hungUp tells whether the peer has ended its stream. Peeking does not show that
+// while there are bytes before the end.
+func hungUp(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0
 }
 
 // grow makes room for a whole ClientHello, and release gives it back.

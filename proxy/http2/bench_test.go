@@ -187,11 +187,3 @@ func benchmark(b *testing.B, streams int, relayed bool) {
 	_ = clientConn.Close()
 	<-served
 }
-
-// TestAllocations holds the relay to no allocation for a call.
-func TestAllocations(t *testing.T) {
-	r := testing.Benchmark(func(b *testing.B) { benchmark(b, 8, true) })
-	if n := r.AllocsPerOp(); n > 0 {
-		t.Errorf("%d allocations a call", n)
-	}
-}

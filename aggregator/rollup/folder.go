@@ -350,3 +350,9 @@ func (f *Folder) Take(full bool) *Delta {
 	})
 	return d
 }
+
+// Skip moves the position past a message that is not to be counted.
+func (f *Folder) Skip(sequence uint64) { f.position = sequence }
+
+// SourceCount is how many sources are known.
+func (f *Folder) SourceCount() int { return len(f.sources) }

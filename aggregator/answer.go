@@ -1,0 +1,240 @@
+package aggregator
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/weirmesh/weir/aggregator/query"
+	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/event"
+)
+
+// Bounds of a request.
+const (
+	maxWindow = 366 * 24 * 3600
+	maxPoints = 3600
+	// maxCells bounds rows times points of a series.
+	maxCells = 200_000
+)
+
+// answer answers one request of a method, always.
+func (a *Aggregator) answer(method string, request []byte) []byte {
+	a.metrics.queries.Inc()
+	reply := a.head()
+	if err := a.fill(&reply, method, request); err != nil {
+		reply = a.head()
+		reply.Error = err.Error()
+	}
+	data, err := json.Marshal(&reply)
+	if err == nil && len(data) > a.o.MaxReply {
+		err = fmt.Errorf("the answer has %d bytes, more than %d: ask for fewer resources, by namespace, kind or name, or for a shorter row of points", len(data), a.o.MaxReply)
+	}
+	if err != nil {
+		failed := a.head()
+		failed.Error = err.Error()
+		data, _ = json.Marshal(&failed) // nothing in it can fail
+	}
+	return data
+}
+
+func (a *Aggregator) head() query.Reply {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return query.Reply{Member: a.o.ID, Members: a.members, Total: a.o.Partitions, Partitions: []int{}}
+}
+
+// question is a request that is being answered.
+type question struct {
+	a *Aggregator
+	query.Request
+	now     int64
+	reply   *query.Reply
+	decoder rollup.Decoder
+}
+
+func (a *Aggregator) fill(reply *query.Reply, method string, request []byte) error {
+	q := &question{a: a, now: a.o.Now().Unix(), reply: reply}
+	if err := json.Unmarshal(request, &q.Request); err != nil {
+		return fmt.Errorf("cannot read the request: %w", err)
+	}
+	if method == query.MethodWorkloads {
+		return q.workloads()
+	}
+	if q.Until <= q.Since || q.Since < 0 || q.Until-q.Since > maxWindow {
+		return fmt.Errorf("the window [%d, %d) is empty, negative or longer than a year", q.Since, q.Until)
+	}
+	if q.To != nil && q.From != nil {
+		return errors.New("traffic to one peer and from another at once is not known: give either to or from")
+	}
+	for _, peer := range []*query.Selector{q.To, q.From} {
+		if peer != nil && (peer.Kind == query.KindPod || q.Resource.Kind == query.KindPod) {
+			return errors.New("traffic between pods is summed up by workload: ask for their workloads, or tap them")
+		}
+	}
+	switch method {
+	case query.MethodStat:
+		return q.stat()
+	case query.MethodSeries:
+		return q.series()
+	case query.MethodEdges:
+		return q.edges()
+	case query.MethodRoutes:
+		return q.routes()
+	default:
+		return fmt.Errorf("no such method: %q", method)
+	}
+}
+
+// partitions calls fn with each partition that is ready, while it does not
+// change.
+func (q *question) partitions(fn func(*partition) error) error {
+	for _, p := range q.a.partitions {
+		if err := q.partition(p, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (q *question) partition(p *partition, fn func(*partition) error) error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if !p.ready {
+		return nil
+	}
+	q.reply.Partitions = append(q.reply.Partitions, p.number)
+	if oldest := p.store.Oldest(); oldest != 0 && (q.reply.Oldest == 0 || oldest < q.reply.Oldest) {
+		q.reply.Oldest = oldest
+	}
+	q.reply.Exact = max(q.reply.Exact, p.store.Finest())
+	return fn(p)
+}
+
+// adder gives the cell to add a key's values to that begin at a second.
+type adder func(second int64) *rollup.Cell
+
+// scan adds up all values of the window: pick is asked once or twice for each
+// key that has any, and may return nil.
+func (q *question) scan(pick func(rollup.Key) adder) error {
+	return q.partitions(func(p *partition) error {
+		var failed error
+		p.store.Scan(q.Since, q.Until, func(k rollup.Key) func(int64, []byte) {
+			to := pick(k)
+			if to == nil {
+				return nil
+			}
+			return func(second int64, data []byte) {
+				if err := q.decoder.Add(to(second), data); err != nil {
+					failed = err
+				}
+			}
+		})
+		p.folder.Scan(q.Since, q.Until, func(k rollup.Key) func(int64, *rollup.Cell) {
+			to := pick(k)
+			if to == nil {
+				return nil
+			}
+			return func(second int64, c *rollup.Cell) { to(second).Merge(c) }
+		})
+		return failed
+	})
+}
+
+// in always adds to the same cell.
+func in(c *rollup.Cell) adder { return func(int64) *rollup.Cell { return c } }
+
+func selector(w event.Workload) query.Selector {
+	return query.Selector{Cluster: w.Cluster, Namespace: w.Namespace, Kind: w.Kind, Name: w.Name}
+}
+
+// matches tells whether a selector, not of kind pod, selects a workload.
+func matches(s *query.Selector, w *event.Workload) bool {
+	is := func(want, have string) bool { return want == "" || want == have }
+	if !is(s.Cluster, w.Cluster) || !is(s.Namespace, w.Namespace) {
+		return false
+	}
+	if s.Kind == query.KindNamespace {
+		return is(s.Name, w.Namespace)
+	}
+	return is(s.Kind, w.Kind) && is(s.Name, w.Name)
+}
+
+// resource is what a workload's numbers go to: itself, or its namespace.
+func (q *question) resource(w event.Workload) query.Selector {
+	if q.Resource.Kind == query.KindNamespace {
+		return query.Selector{Cluster: w.Cluster, Kind: query.KindNamespace, Name: w.Namespace}
+	}
+	return selector(w)
+}
+
+// statsOf copies a cell's sums.
+func statsOf(c *rollup.Cell) query.Stats {
+	s := query.Stats{
+		Requests:      c.Requests,
+		Successes:     c.Successes,
+		RequestBytes:  c.RequestBytes,
+		ResponseBytes: c.ResponseBytes,
+		Connections:   c.Connections,
+		Status:        counts(c.Status),
+		GRPC:          counts(c.GRPC),
+		Errors:        counts(c.Errors),
+	}
+	s.Latency.Merge(&c.Latency)
+	s.Duration.Merge(&c.Duration)
+	return s
+}
+
+func counts[T comparable](all []rollup.Count[T]) map[T]uint64 {
+	if len(all) == 0 {
+		return nil
+	}
+	m := make(map[T]uint64, len(all))
+	for _, n := range all {
+		m[n.Value] = n.N
+	}
+	return m
+}
+
+// workloads lists all that is known of the sources.
+func (q *question) workloads() error {
+	found := map[event.Workload]*query.Workload{}
+	err := q.partitions(func(p *partition) error {
+		p.folder.Sources(func(s *rollup.Source) bool {
+			if w := s.ID.Workload; matches(&q.Resource, &w) {
+				q.present(found, s)
+			}
+			return true
+		})
+		return nil
+	})
+	var all query.Reply
+	for _, w := range found {
+		all.Workloads = append(all.Workloads, *w)
+	}
+	if err != nil {
+		return err
+	}
+	merged, err := query.Merge([]query.Reply{all})
+	if err != nil {
+		return err
+	}
+	q.reply.Workloads = merged.Workloads
+	return nil
+}
+
+// present adds a source to its workload: as one more pod, or as one more
+// process of a pod.
+func (q *question) present(found map[event.Workload]*query.Workload, s *rollup.Source) {
+	w := found[s.ID.Workload]
+	if w == nil {
+		w = &query.Workload{Resource: selector(s.ID.Workload), FirstSeen: s.FirstSeen}
+		found[s.ID.Workload] = w
+	}
+	w.FirstSeen, w.LastSeen = min(w.FirstSeen, s.FirstSeen), max(w.LastSeen, s.LastSeen)
+	pod := query.Pod{Name: s.Pod, Node: s.Node, LastSeen: s.LastSeen, Live: live(s, q.now)}
+	if pod.Live {
+		pod.OpenConnections = s.OpenConnections
+	}
+	w.Pods = append(w.Pods, pod)
+}

@@ -1,0 +1,361 @@
+package aggregator
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/aggregator/store"
+	"github.com/weirmesh/weir/event"
+)
+
+// Timing of a partition.
+const (
+	// fullEvery is how often a rollup holds all sources; it is published even
+	// where nothing happens, lest the last rollup expires.
+	fullEvery    = time.Minute
+	compactEvery = 10 * time.Second
+	sweepEvery   = time.Minute
+	retryLeast   = 100 * time.Millisecond
+	retryMost    = 5 * time.Second
+	saveTimeout  = 5 * time.Second
+	// idleIsLive: who had to wait so long for the next batch has caught up.
+	idleIsLive = time.Second
+	// recentIsLive: a batch so young tells the same.
+	recentIsLive = 10 * time.Second
+)
+
+// errFenced ends a term: another has written.
+var errFenced = errors.New("another member has written to the partition")
+
+// partition is one part of the stream, and what we know of it while we own it.
+type partition struct {
+	a      *Aggregator
+	number int
+
+	// due asks for a rollup at once; room tells that there is one.
+	due, room chan struct{}
+
+	mu sync.RWMutex
+	// The following are guarded by mu.
+
+	// ready: taken over; folder and store are complete then, else nil.
+	ready   bool
+	folder  *rollup.Folder
+	store   *store.Store[rollup.Key]
+	summary *summary
+	// live: what comes now has just arrived.
+	live     bool
+	lastRead time.Time
+
+	// The following belong to the goroutine of run.
+
+	// last is the sequence of the partition's newest rollup, saved the position
+	// in it.
+	last, saved                      uint64
+	lastFull, lastCompact, lastSweep time.Time
+}
+
+func newPartition(a *Aggregator, number int) *partition {
+	return &partition{a: a, number: number, due: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+}
+
+func (p *partition) isReady() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.ready
+}
+
+// run owns the partition until ctx ends. After a fence or a failure it begins
+// again from the stream.
+func (p *partition) run(ctx context.Context) {
+	log := p.a.log.With("partition", p.number)
+	delay := retryLeast
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := p.term(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, errFenced):
+			p.a.metrics.fenced.Inc()
+			log.Warn("another member has written to the partition; reading it again")
+		default:
+			log.Warn("lost a partition; taking it over again", "error", err)
+		}
+		if time.Since(began) > 10*retryMost {
+			delay = retryLeast
+		}
+		sleep(ctx, delay/2+rand.N(delay))
+		delay = min(2*delay, retryMost)
+	}
+}
+
+// term is one tenure: take over, then read and publish until something ends it.
+func (p *partition) term(ctx context.Context) error {
+	defer p.drop()
+	position, err := p.takeOver(ctx)
+	if err != nil {
+		return err
+	}
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	var readErr error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		readErr = p.a.o.Source.ConsumeEvents(reading, p.number, position, func(sequence uint64, subject string, data []byte) error {
+			return p.take(reading, sequence, subject, data)
+		})
+	}()
+	// What was counted is published also when ctx has ended.
+	saving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
+	err = p.publishing(ctx, saving, ended)
+	stop()
+	<-ended
+	if err != nil {
+		return err
+	}
+	if err := p.publish(saving); err != nil || ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("cannot read events: %w", readErr)
+}
+
+// publishing publishes every second until ctx ends or the reading has ended
+// (nil), or something fails.
+func (p *partition) publishing(ctx, saving context.Context, ended <-chan struct{}) error {
+	ticker := time.NewTicker(p.a.o.RollupEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ended:
+			return nil
+		case <-ticker.C:
+			p.maintain()
+		case <-p.due:
+		}
+		if err := p.publish(saving); err != nil {
+			return err
+		}
+	}
+}
+
+// drop forgets everything: memory is a cache.
+func (p *partition) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready, p.folder, p.store, p.summary = false, nil, nil, nil
+}
+
+// take counts one message of the stream.
+func (p *partition) take(ctx context.Context, sequence uint64, subject string, data []byte) error {
+	if err := p.waitRoom(ctx); err != nil {
+		return err
+	}
+	w, err := p.a.o.Subjects.Parse(subject)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.folder.Skip(sequence)
+		p.a.refused(subject, &rollup.Refusal{Reason: rollup.WrongSubject, Err: err})
+		return nil
+	}
+	now := p.a.o.Now()
+	p.lively(now)
+	m := rollup.Message{
+		Sequence: sequence,
+		Data:     data,
+		Now:      now.UnixMicro(),
+		Matches:  func(said event.Workload) bool { return p.a.matches(w, said) },
+		Visit: func(h *event.Header, sent int64) func(int, *event.Event) {
+			return p.a.tap.Batch(h, time.UnixMicro(sent), now)
+		},
+	}
+	if p.live {
+		m.Arrived = m.Now
+	}
+	result, err := p.folder.Fold(m)
+	p.lastRead = p.a.o.Now()
+	if err != nil {
+		p.a.refused(subject, err)
+		return nil
+	}
+	if age := now.Sub(time.UnixMicro(result.Sent)); !result.Duplicate && age.Abs() < recentIsLive {
+		p.live = true
+	}
+	p.a.metrics.folded(&result, now)
+	return nil
+}
+
+// lively finds out whether the stream's end was reached.
+func (p *partition) lively(now time.Time) {
+	if p.lastRead.IsZero() {
+		return
+	}
+	if now.Sub(p.lastRead) >= idleIsLive {
+		p.live = true
+	}
+}
+
+// waitRoom waits while too much is to be published.
+func (p *partition) waitRoom(ctx context.Context) error {
+	for {
+		p.mu.RLock()
+		full := p.folder.Full()
+		p.mu.RUnlock()
+		if !full {
+			return nil
+		}
+		select {
+		case p.due <- struct{}{}:
+		default:
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.room:
+		}
+		p.mu.Lock()
+		// That was our own wait, not the stream's.
+		p.lastRead = p.a.o.Now()
+		p.mu.Unlock()
+	}
+}
+
+// maintain does what is to be done from time to time.
+func (p *partition) maintain() {
+	now := p.a.o.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if lost := p.folder.Tick(now.Unix()); lost > 0 {
+		p.a.metrics.lost.Add(int(lost))
+		p.a.log.Warn("batches are missing", "partition", p.number, "lost", lost)
+	}
+	if now.Sub(p.lastCompact) >= compactEvery {
+		p.lastCompact = now
+		if err := p.store.Compact(now.Unix()); err != nil {
+			p.a.log.Error("a stored value was not valid", "partition", p.number, "error", err)
+		}
+	}
+	if now.Sub(p.lastSweep) >= sweepEvery {
+		p.lastSweep = now
+		if n := p.folder.Sweep(now.Unix()); n > 0 {
+			p.a.metrics.evicted.Add(n)
+			p.a.log.Warn("too many sources; those not heard of for longest were forgotten", "partition", p.number, "forgotten", n)
+		}
+	}
+	p.summary.publish(p, now)
+}
+
+// publish writes what was counted since the last rollup, if anything was.
+func (p *partition) publish(ctx context.Context) error {
+	d := p.cut()
+	if d == nil {
+		return nil
+	}
+	meta := rollup.Meta{Partition: p.number, Owner: p.a.owner, Group: p.last, Written: p.a.o.Now().UnixMicro()}
+	for _, part := range rollup.Encode(d, meta, p.a.o.MaxPart) {
+		if err := p.save(ctx, part); err != nil {
+			return err
+		}
+		p.a.metrics.parts.Inc()
+		p.a.metrics.partBytes.Add(len(part))
+	}
+	p.saved = d.Position
+	p.a.metrics.rollups.Inc()
+	return nil
+}
+
+// cut moves what was counted from the folder to the store, and returns it; or
+// nil where there is nothing to publish.
+func (p *partition) cut() *rollup.Delta {
+	now := p.a.o.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	full := now.Sub(p.lastFull) >= fullEvery
+	if p.folder.Pending() == 0 && p.folder.Position() == p.saved && (!full || p.last == 0) {
+		return nil
+	}
+	if full {
+		p.lastFull = now
+	}
+	d := p.folder.Take(full)
+	p.keep(d)
+	p.summary.add(d, now)
+	select {
+	case p.room <- struct{}{}:
+	default:
+	}
+	return d
+}
+
+// keep puts a delta into the store. p.mu is held.
+func (p *partition) keep(d *rollup.Delta) {
+	for i := range d.Items {
+		it := &d.Items[i]
+		if _, err := p.store.Add(it.Second, it.Key, it.Sums); err != nil {
+			p.a.log.Error("cannot keep a value", "partition", p.number, "error", err)
+		}
+	}
+}
+
+// save stores one part as the partition's next rollup. Where it can't be known
+// whether that was done, it looks before it tries again.
+func (p *partition) save(ctx context.Context, part []byte) error {
+	delay := retryLeast
+	for {
+		sequence, err := p.tryPublish(ctx, part)
+		if err == nil {
+			p.last = sequence
+			return nil
+		}
+		if !errors.Is(err, p.a.o.ErrFenced) {
+			p.a.log.Warn("cannot publish a rollup; looking whether it was stored", "partition", p.number, "error", err)
+		}
+		stored, err := p.look(ctx, part)
+		switch {
+		case errors.Is(err, errFenced), ctx.Err() != nil:
+			return errors.Join(err, ctx.Err())
+		case stored:
+			return nil
+		}
+		sleep(ctx, delay/2+rand.N(delay))
+		delay = min(2*delay, retryMost)
+	}
+}
+
+func (p *partition) tryPublish(ctx context.Context, part []byte) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	return p.a.o.Rollups.PublishRollup(ctx, p.number, part, p.last)
+}
+
+// look tells whether the newest rollup is part (true), or still the one before
+// it (false); else the error is errFenced. Other errors leave it open.
+func (p *partition) look(ctx context.Context, part []byte) (stored bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	data, sequence, err := p.a.o.Rollups.LastRollup(ctx, p.number)
+	switch {
+	case err != nil:
+		p.a.log.Debug("cannot look up the last rollup", "partition", p.number, "error", err)
+		return false, err
+	case sequence == p.last:
+		return false, nil
+	case sequence > p.last && bytes.Equal(data, part):
+		p.last = sequence
+		return true, nil
+	default:
+		return false, errFenced
+	}
+}

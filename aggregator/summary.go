@@ -1,0 +1,93 @@
+package aggregator
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/weirmesh/weir/aggregator/query"
+	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/aggregator/tap"
+	"github.com/weirmesh/weir/event"
+)
+
+// liveFor is how long after its last batch a proxy counts as live. Proxies
+// without traffic send one every ten seconds.
+const liveFor = 25
+
+// summary gathers what goes on the stats subjects next.
+type summary struct {
+	sums map[event.Workload]*both
+}
+
+// both are the sums of what a workload got and what it sent.
+type both struct{ in, out rollup.Cell }
+
+func (b *both) of(d event.Direction) *rollup.Cell {
+	if d == event.Outbound {
+		return &b.out
+	}
+	return &b.in
+}
+
+func newSummary() *summary { return &summary{sums: map[event.Workload]*both{}} }
+
+// add gathers a delta's totals, where they are not history.
+func (s *summary) add(d *rollup.Delta, now time.Time) {
+	var decoder rollup.Decoder
+	oldest := now.Add(-tap.MaxAge).Unix()
+	for i := range d.Items {
+		it := &d.Items[i]
+		if it.Key.Dimension != rollup.Total || it.Second < oldest {
+			continue
+		}
+		sums := s.sums[it.Key.Workload]
+		if sums == nil {
+			sums = &both{}
+			s.sums[it.Key.Workload] = sums
+		}
+		// It was encoded just now.
+		_ = decoder.Add(sums.of(it.Key.Direction), it.Sums)
+	}
+}
+
+// presence is what a workload's live proxies say.
+type presence struct {
+	pods map[string]struct{}
+	open uint64
+}
+
+func live(s *rollup.Source, now int64) bool { return !s.Final && now-s.LastSeen <= liveFor }
+
+// publish sends the summaries of all live workloads to who listens, and begins
+// anew. p.mu is held.
+func (s *summary) publish(p *partition, now time.Time) {
+	workloads := map[event.Workload]*presence{}
+	p.folder.Sources(func(src *rollup.Source) bool {
+		if !live(src, now.Unix()) {
+			return true
+		}
+		here := workloads[src.ID.Workload]
+		if here == nil {
+			here = &presence{pods: map[string]struct{}{}}
+			workloads[src.ID.Workload] = here
+		}
+		here.pods[src.Pod] = struct{}{}
+		here.open += src.OpenConnections
+		return true
+	})
+	for w, here := range workloads {
+		subject := p.a.o.Subjects.Stats(w)
+		if !p.a.o.Publisher.Interested(subject) {
+			continue
+		}
+		m := query.Summary{Time: now.Unix(), Resource: selector(w), PodsLive: len(here.pods), OpenConnections: here.open}
+		if sums := s.sums[w]; sums != nil {
+			in, out := statsOf(&sums.in), statsOf(&sums.out)
+			m.Inbound, m.Outbound = in.Summarize(), out.Summarize()
+		}
+		if data, err := json.Marshal(&m); err == nil {
+			p.a.o.Publisher.PublishInterest(subject, data)
+		}
+	}
+	clear(s.sums)
+}

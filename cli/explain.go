@@ -80,15 +80,18 @@ func (known workloads) hint(r *weirpb.Resource, s *scope) string {
 		}
 		if r.GetKind() == kindPod {
 			for _, p := range w.GetPods() {
-				names = append(names, kindPod+"/"+p.GetName())
+				names = append(names, p.GetName())
 			}
 		} else if r.GetKind() == have.GetKind() || r.GetKind() == "" {
-			names = append(names, describe(have))
+			names = append(names, have.GetName())
 		}
 	}
 	elsewhere, namespaces = distinct(elsewhere), distinct(namespaces)
 	if r.GetName() != "" {
-		if found := near(describe(r), distinct(names)); len(found) > 0 {
+		if found := near(r.GetName(), distinct(names)); len(found) > 0 {
+			for i := range found {
+				found[i] = r.GetKind() + "/" + found[i]
+			}
 			return "Did you mean " + orList(found) + "?"
 		}
 	}
@@ -98,7 +101,8 @@ func (known workloads) hint(r *weirpb.Resource, s *scope) string {
 		}
 	}
 	if len(elsewhere) > 0 {
-		return fmt.Sprintf("There is in namespace %s: use -n %s, or -A for all.", andList(elsewhere), elsewhere[0])
+		return fmt.Sprintf("%s %s %s some: use -n %s, or -A for all.", plural(len(elsewhere), "Namespace", "Namespaces"),
+			andList(elsewhere), plural(len(elsewhere), "has", "have"), elsewhere[0])
 	}
 	if !slices.Contains(namespaces, r.GetNamespace()) && r.GetNamespace() != "" {
 		return fmt.Sprintf("Proxies have reported from namespace %s only.", andList(namespaces))

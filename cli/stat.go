@@ -161,7 +161,7 @@ func (s *statCommand) noteRows(rows []*weirpb.StatRow, sent bool) {
 		lost += r.GetLostBatches()
 	}
 	if len(senders) > 0 {
-		s.notef("What %s sent, as nothing was sent to %s.", andList(senders), plural(len(senders), "it", "them"))
+		s.notef("%s only %s: shown is what %s sent.", andList(senders), plural(len(senders), "sends", "send"), plural(len(senders), "it", "they"))
 	}
 	if shed > 0 {
 		s.notef("Proxies had to shed the detail of %d events, which these numbers lack (-o wide tells whose).", shed)

@@ -13,8 +13,9 @@ func near(s string, known []string) []string {
 		name     string
 		distance int
 	}
-	// A third of the letters may be wrong, and at least one.
-	most := max(1, len(s)/3)
+	// A third of the letters may be wrong; two, as when they are swapped, where
+	// that leaves any.
+	most := max(len(s)/3, min(2, len(s)-1))
 	var found []candidate
 	for _, name := range known {
 		d := levenshtein(s, name)

@@ -98,7 +98,7 @@ func (a *app) noteCoverage(asked *weirpb.Window, c *weirpb.Coverage) {
 		want = c.GetUntil().AsTime().Sub(s.AsTime().Truncate(time.Second))
 	}
 	if got < want-time.Second && c.GetOldest() != nil && !c.GetOldest().AsTime().Before(c.GetSince().AsTime()) {
-		a.notef("Statistics reach back to %s: this is about the last %s, not %s.",
+		a.notef("Statistics reach back to %s: this is about %s, not %s.",
 			clock(c.GetOldest().AsTime(), a.now()), got, want.Round(time.Second))
 	}
 }

@@ -147,7 +147,10 @@ func Serve(ctx context.Context, c *relay.Conn) {
 	r.client.arm(idlePatience)
 	r.client.buf.Append(c.Early)
 	r.server.buf.Append(c.ServerEarly)
-	r.received = c.Accepted
+	r.received = c.FirstByte
+	if r.received.IsZero() {
+		r.received = c.Accepted
+	}
 	if r.received.IsZero() {
 		r.received = time.Now()
 	}
@@ -198,7 +201,9 @@ func (r *relayer) idle() bool {
 		_, err := r.client.reader.Fill(&r.client.buf)
 		switch {
 		case err == nil:
-			r.received = time.Now()
+			if r.stream > 0 || r.c.FirstByte.IsZero() {
+				r.received = time.Now()
+			}
 			if r.watch.running && !r.endWatch() {
 				return false
 			}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/weirmesh/weir/api"
+	"github.com/weirmesh/weir/api/client"
+	"github.com/weirmesh/weir/cli"
+)
+
+func newAPI(build cli.Build) *cobra.Command {
+	var busURL string
+	o := api.Options{Build: api.Build(build)}
+	cmd := &cobra.Command{
+		Use:   "api",
+		Short: "Run the query API, as gRPC and as HTTP/JSON",
+		Long: `Run the query API, weir.v1.Weir: as gRPC with reflection and health on
+--grpc-addr, and as HTTP/JSON under /api/v1/ on --http-addr, beside
+/api/v1/openapi.json, /metrics, /ready and /live. It keeps no data and may run
+any number of times.`,
+		Example: `  weir api --bus nats://127.0.0.1:4222 --grpc-addr 127.0.0.1:8085 --http-addr 127.0.0.1:8086`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return cli.Usagef(cmd, "unexpected argument %q", args[0])
+			}
+			return runAPI(cmd, o, busURL)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&busURL, "bus", defaultBusURL, "the bus, nats://host:port; several with commas between")
+	f.StringVar(&o.GRPCAddr, "grpc-addr", client.DefaultAddr, "address for gRPC, host:port")
+	f.StringVar(&o.HTTPAddr, "http-addr", "127.0.0.1:8086", "address for HTTP, host:port")
+	return cmd
+}
+
+func runAPI(cmd *cobra.Command, o api.Options, busURL string) error {
+	c, err := connect(cmd, busURL, "weir-api")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	o.Backend, o.Ready, o.Logger = c, connected(c, busURL), slog.Default()
+	s, err := api.Start(o)
+	if err != nil {
+		flag := "--http-addr"
+		if strings.Contains(err.Error(), "for gRPC") {
+			flag = "--grpc-addr"
+		}
+		return inUse(err, flag)
+	}
+	slog.Info("API is up", "grpc", s.GRPCAddr(), "http", s.HTTPAddr())
+	select {
+	case err = <-s.Failed():
+	case <-cmd.Context().Done():
+		err = nil
+	}
+	return errors.Join(err, s.Close())
+}
+
+func errNoBus(url string) error {
+	return fmt.Errorf("not connected to the bus at %s; trying on", url)
+}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -165,12 +166,8 @@ func TestServerSpeaksFirst(t *testing.T) {
 }
 
 func TestServerAway(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = ln.Close()
-	m := newMesh(t, ln.Addr().String(), nil)
+	_, target := socket(t)
+	m := newMesh(t, target, nil)
 	c := httpClient(t)
 	for range 3 {
 		code, _, err := get(c, "http://"+m.addr+"/1")
@@ -188,6 +185,56 @@ func TestServerAway(t *testing.T) {
 		if e.Error != event.ErrConnectRefused || e.Success() {
 			t.Fatalf("%+v", e)
 		}
+	}
+}
+
+// socket is one that is bound, but does not listen: it refuses connections, and
+// nobody else gets its address.
+func socket(t *testing.T) (fd int, addr string) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd, fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)
+}
+
+// What connecting to a server takes is part of its client's latency.
+func TestConnectTimeoutIsLatency(t *testing.T) {
+	// A full backlog: the next connection is not answered.
+	fd, target := socket(t)
+	if err := unix.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		conn, err := net.DialTimeout("tcp", target, 100*time.Millisecond)
+		if err == nil {
+			defer conn.Close()
+		}
+	}
+	s := &sink{}
+	cfg := config("client", listen.Spec{Direction: event.Outbound, Target: target})
+	cfg.Traffic.ConnectTimeout = 200 * time.Millisecond
+	r := run(t, cfg, s)
+	c := httpClient(t)
+	if code, _, err := get(c, "http://"+r.Addrs()[0].String()+"/1"); err != nil || code != http.StatusBadGateway && code != http.StatusGatewayTimeout {
+		t.Fatalf("%d, %v", code, err)
+	}
+	c.CloseIdleConnections()
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	e := s.ended(event.Outbound)
+	if len(e) != 1 || e[0].Error != event.ErrConnectTimeout || e[0].Latency < 150_000 {
+		t.Fatalf("%+v", e)
 	}
 }
 

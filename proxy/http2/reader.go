@@ -36,6 +36,7 @@ type reader struct {
 	small    []byte
 	since    time.Time // when the first of the bytes not consumed came
 	last     time.Time // when the last of them came
+	first    time.Time // when the first read's bytes came, if known better
 	try      func(fd uintptr) bool
 	n        int
 	err      error
@@ -126,7 +127,11 @@ func (rd *reader) got(n int) ([]byte, time.Time, error) {
 		rd.since = rd.last
 	}
 	rd.w += n
-	return rd.buf[rd.r:rd.w], rd.last, nil
+	at := rd.last
+	if !rd.first.IsZero() {
+		at, rd.first = rd.first, time.Time{}
+	}
+	return rd.buf[rd.r:rd.w], at, nil
 }
 
 // consume takes n of the bytes that fill returned.

@@ -87,6 +87,7 @@ func newSession(c *relay.Conn) *session {
 	}
 	s.dirs[client].preface = preface
 	s.dirs[client].in.init(c.Client, c.Early, limit)
+	s.dirs[client].in.first = c.FirstByte
 	if c.Server != nil {
 		s.dirs[server].in.init(c.Server, c.ServerEarly, limit)
 	}
@@ -150,14 +151,11 @@ func (s *session) record(st *stream, kind event.Kind, reason string, fate event.
 // goneAway takes the server's word that it will not answer streams above last.
 func (s *session) goneAway(last uint32, now time.Time) {
 	s.goAway = min(s.goAway, last)
-	for i := 0; i < len(s.streams.slots); {
-		st := s.streams.slots[i]
-		if st == nil || st.id <= last {
-			i++
-			continue
+	s.streams.each(func(st *stream) {
+		if st.id > last {
+			s.finish(st, event.ErrGoAway, 0, now)
 		}
-		s.finish(st, event.ErrGoAway, 0, now) // may move another to i
-	}
+	})
 }
 
 // progress reports the streams that have been silent for a period.
@@ -168,11 +166,11 @@ func (s *session) progress(now time.Time) {
 		s.ticking = false
 		return
 	}
-	for _, st := range s.streams.slots {
-		if st != nil && now.Sub(st.reported) >= s.period {
+	s.streams.each(func(st *stream) {
+		if now.Sub(st.reported) >= s.period {
 			s.record(st, event.Progress, "", 0, now)
 		}
-	}
+	})
 	s.ticker.Reset(s.period / 2)
 }
 

@@ -136,6 +136,7 @@ func (c *conn) relay(v verdict) {
 		Direction:     c.l.Direction,
 		ID:            c.id,
 		Accepted:      c.accepted,
+		FirstByte:     c.firstByte,
 		Peer:          c.peer,
 		Detection:     v.detection,
 		DetectionTime: c.detectionTime(),

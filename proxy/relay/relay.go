@@ -46,6 +46,10 @@ type Conn struct {
 	ID uint64
 	// Accepted is when the client's connection was accepted.
 	Accepted time.Time
+	// FirstByte is when the client was first heard; zero where nobody waited
+	// for that. The first exchange starts then, not when the relay reads it:
+	// what dialling the server took is part of the client's latency.
+	FirstByte time.Time
 	// Peer is the client of an inbound, the server of an outbound connection.
 	Peer event.Peer
 	// Security and SecurityReason as in Event.

@@ -172,19 +172,22 @@ func (c *Client) onError(_ *nats.Conn, sub *nats.Subscription, err error) {
 }
 
 // Connected tells whether there is a connection now.
-func (c *Client) Connected() bool { return c.nc.IsConnected() }
+func (c *Client) Connected() bool {
+	// The handlers, and with them the session, run a little behind.
+	return c.nc.IsConnected() && c.link.session().Err() == nil
+}
 
 // WaitConnected waits until there is a connection. It returns ctx's error if
 // ctx ends before, or bus.ErrNotConnected if the client is closed.
 func (c *Client) WaitConnected(ctx context.Context) error {
-	for !c.nc.IsConnected() {
+	for !c.Connected() {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-c.closed:
 			return bus.ErrNotConnected
 		case <-c.link.isUp():
-			// The handlers run a little behind the connection.
+			// Connected before, but not now: the loss is not handled yet.
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Millisecond):
@@ -211,7 +214,7 @@ func (c *Client) Close() {
 // called with the request's error, and returns what to give the caller.
 func (c *Client) request(ctx context.Context) (context.Context, func(error) error, error) {
 	session := c.link.session()
-	if !c.nc.IsConnected() || session.Err() != nil {
+	if !c.Connected() {
 		return nil, nil, bus.ErrNotConnected
 	}
 	cancel := context.CancelFunc(func() {})

@@ -99,8 +99,9 @@ func TestBusAppearsAfterStart(t *testing.T) {
 		return c.WatchTap(ctx, web, func() { tapped <- struct{}{} })
 	})
 	got := make(chan string, 16)
+	partition := partitionOf(t, web)
 	background(t, func(ctx context.Context) error {
-		return c.ConsumeEvents(ctx, partitionOf(t, web), 0, func(_ uint64, _ string, data []byte) error {
+		return c.ConsumeEvents(ctx, partition, 0, func(_ uint64, _ string, data []byte) error {
 			got <- string(data)
 			return nil
 		})

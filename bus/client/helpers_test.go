@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"testing"
 	"time"
@@ -61,7 +62,11 @@ func background(t *testing.T, f func(ctx context.Context) error) (stop func() er
 	t.Helper()
 	ctx, cancel := context.WithCancel(bounded(t))
 	result := make(chan error, 1)
-	go func() { result <- f(ctx) }()
+	go func() {
+		err := errors.New("the function ended its goroutine")
+		defer func() { result <- err }()
+		err = f(ctx)
+	}()
 	stopped := false
 	var err error
 	stop = func() error {

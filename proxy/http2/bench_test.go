@@ -27,9 +27,9 @@ func (discard) Record(*event.Event) {}
 // rawExchange is one burst of requests and of their responses as bytes, whose
 // stream identifiers can be moved on.
 type rawExchange struct {
-	requests, responses     []byte
-	requestAt, responsesAt  []int // where stream identifiers stand
-	streams, requestsLength int
+	requests, responses    []byte
+	requestAt, responsesAt []int // where stream identifiers stand
+	streams                int
 }
 
 // newExchange makes a burst of n unary gRPC calls.
@@ -91,7 +91,7 @@ func number(b []byte, at []int, perStream int, first uint32) {
 }
 
 // pair is a TCP connection's two ends.
-func pair(b *testing.B) (near, far net.Conn) {
+func pair(b testing.TB) (near, far net.Conn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -124,13 +124,28 @@ func BenchmarkRelay(b *testing.B) {
 }
 
 func benchmark(b *testing.B, streams int, relayed bool) {
-	clientConn, inner := pair(b)
-	defer clientConn.Close()
+	burst, stop := calls(b, streams, relayed)
+	runtime.GC()
+	b.ReportAllocs()
+	start := cpu()
+	b.ResetTimer()
+	for n := 0; n < b.N; n += streams {
+		burst()
+	}
+	b.StopTimer()
+	b.ReportMetric(float64((cpu()-start).Nanoseconds())/1000/float64(b.N), "cpu-µs/op")
+	stop()
+}
+
+// calls connects a client and a server, relayed or not, that have exchanged
+// some bursts of as many calls as streams, and returns what exchanges another.
+func calls(t testing.TB, streams int, relayed bool) (burst, stop func()) {
+	clientConn, inner := pair(t)
 	serverConn := inner
 	served := make(chan struct{})
 	if relayed {
 		var outer net.Conn
-		outer, serverConn = pair(b)
+		outer, serverConn = pair(t)
 		go func() {
 			http2.Serve(context.Background(), &relay.Conn{Client: inner, Server: outer, ID: 1, Recorder: discard{}})
 			close(served)
@@ -142,48 +157,45 @@ func benchmark(b *testing.B, streams int, relayed bool) {
 	_, _ = io.ReadFull(serverConn, make([]byte, 24+9))
 	_, _ = io.WriteString(serverConn, "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
 	_, _ = io.ReadFull(clientConn, make([]byte, 9))
-
 	first, rest := newExchange(streams, true), newExchange(streams, false)
+	go answerBursts(serverConn, first, rest)
 	id := uint32(1)
-	go func() {
-		defer serverConn.Close()
-		in := make([]byte, 64<<10)
-		x := first
-		for id := uint32(1); ; id += uint32(2 * streams) {
-			if _, err := io.ReadFull(serverConn, in[:len(x.requests)]); err != nil {
-				return
-			}
-			number(x.responses, x.responsesAt, 3, id)
-			if _, err := serverConn.Write(x.responses); err != nil {
-				return
-			}
-			x = rest
-		}
-	}()
 	out := make([]byte, 64<<10)
-	burst := func(x *rawExchange) {
+	x := first
+	burst = func() {
 		number(x.requests, x.requestAt, 2, id)
 		id += uint32(2 * streams)
 		if _, err := clientConn.Write(x.requests); err != nil {
-			b.Fatal(err)
+			t.Fatal(err)
 		}
 		if _, err := io.ReadFull(clientConn, out[:len(x.responses)]); err != nil {
-			b.Fatal(err)
+			t.Fatal(err)
 		}
+		x = rest
 	}
-	burst(first)
 	for range 20 {
-		burst(rest)
+		burst()
 	}
-	runtime.GC()
-	b.ReportAllocs()
-	start := cpu()
-	b.ResetTimer()
-	for n := 0; n < b.N; n += streams {
-		burst(rest)
+	return burst, func() {
+		_ = clientConn.Close()
+		<-served
 	}
-	b.StopTimer()
-	b.ReportMetric(float64((cpu()-start).Nanoseconds())/1000/float64(b.N), "cpu-µs/op")
-	_ = clientConn.Close()
-	<-served
+}
+
+// answerBursts answers the first burst and then the others, until the
+// connection ends.
+func answerBursts(conn net.Conn, first, rest *rawExchange) {
+	defer conn.Close()
+	in := make([]byte, 64<<10)
+	x := first
+	for id := uint32(1); ; id += uint32(2 * x.streams) {
+		if _, err := io.ReadFull(conn, in[:len(x.requests)]); err != nil {
+			return
+		}
+		number(x.responses, x.responsesAt, 3, id)
+		if _, err := conn.Write(x.responses); err != nil {
+			return
+		}
+		x = rest
+	}
 }

@@ -27,7 +27,9 @@ func TestDrainRefuses(t *testing.T) {
 	c.goAway(3, xhttp2.ErrCodeNo)
 
 	c.request(5, false, "x-lost", "two")
-	c.ok(c.WriteData(5, true, make([]byte, 100)))
+	c.ok(c.WriteData(5, false, make([]byte, 100)))
+	c.respond(5, true, "x-trailer", "lost too") // trailers
+	c.ok(c.WriteRSTStream(5, xhttp2.ErrCodeCancel))
 	c.reset(5, xhttp2.ErrCodeRefusedStream)
 	if f, ok := c.next().(*xhttp2.WindowUpdateFrame); !ok || f.StreamID != 0 || f.Increment != 100 {
 		t.Fatalf("the window is not given back: %v", f)
@@ -162,12 +164,18 @@ func TestServerGoAway(t *testing.T) {
 func TestClientGone(t *testing.T) {
 	c, s, m := rawPair(t, nil)
 	c.request(1, false)
+	c.request(3, false)
 	s.headers(1)
+	s.headers(3)
+	s.respond(3, true, ":status", "200") // before the request is whole
+	c.headers(3)
 	_ = c.conn.Close()
 	s.closed()
 	m.ended(t)
-	if e := m.wait(t, 1)[0]; e.Error != event.ErrClientClosed && e.Error != event.ErrClientReset {
-		t.Errorf("wrong event %+v", e)
+	for _, e := range m.wait(t, 2) {
+		if gone := e.Error == event.ErrClientClosed || e.Error == event.ErrClientReset; gone != (e.Stream == 1) {
+			t.Errorf("wrong event %+v", e)
+		}
 	}
 }
 

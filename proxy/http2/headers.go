@@ -118,6 +118,9 @@ func (d *direction) request(f frame, size int, now time.Time) (drop bool) {
 		}
 	} else if st != nil {
 		d.count(st, size)
+	} else if f.stream > s.refuseAbove {
+		d.transcode = true // trailers of a stream that the server never saw
+		return true
 	}
 	if s.answering {
 		return true

@@ -195,10 +195,10 @@ func appendInt(dst []byte, high byte, n uint, v uint64) []byte {
 	return append(dst, byte(v))
 }
 
-// appendField appends a literal field that refers to no table and leaves it as
-// it is.
+// appendField appends a literal field that refers to no table, and is never to
+// enter one: it may have been sent as such.
 func appendField(dst, name, value []byte) []byte {
-	dst = append(dst, 0)
+	dst = append(dst, 0x10)
 	dst = append(appendInt(dst, 0, 7, uint64(len(name))), name...)
 	return append(appendInt(dst, 0, 7, uint64(len(value))), value...)
 }

@@ -161,38 +161,42 @@ func rawPair(t testing.TB, change func(*relay.Conn)) (c, s *peer, m *mesh) {
 	return c, s, m
 }
 
-// TestHostileClient sends what the relay must refuse, while another stream is
-// under way.
+// hostileClient lets a client send what the relay must refuse, while another
+// stream is under way.
+func hostileClient(t *testing.T, name string, code xhttp2.ErrCode, reason string, send func(c *peer)) {
+	t.Run(name, func(t *testing.T) {
+		c, s, m := rawPair(t, nil)
+		c.request(1, false)
+		s.headers(1)
+		go func() { _, _ = io.Copy(io.Discard, s.conn) }()
+		send(c)
+		if text := c.goAway(1, code); !strings.HasPrefix(text, "the client sent ") {
+			t.Errorf("the client is told %q", text)
+		}
+		c.closed()
+		_ = c.conn.Close()
+		m.ended(t)
+		refused, streams := 0, 0
+		for _, e := range m.recorder.events {
+			if e.Kind != event.End || e.Error != reason {
+				t.Errorf("wrong event %+v", e)
+			}
+			if e.Fate == event.Refused {
+				refused++
+			}
+			if e.Stream == 1 {
+				streams++
+			}
+		}
+		if refused != 1 || streams != 1 || len(m.recorder.events) > 2 {
+			t.Errorf("wrong events: %+v", m.recorder.events)
+		}
+	})
+}
+
 func TestHostileClient(t *testing.T) {
 	f := func(name string, code xhttp2.ErrCode, reason string, send func(c *peer)) {
-		t.Run(name, func(t *testing.T) {
-			c, s, m := rawPair(t, nil)
-			c.request(1, false)
-			s.headers(1)
-			go func() { _, _ = io.Copy(io.Discard, s.conn) }()
-			send(c)
-			if text := c.goAway(1, code); !strings.HasPrefix(text, "the client sent ") {
-				t.Errorf("the client is told %q", text)
-			}
-			c.closed()
-			_ = c.conn.Close()
-			m.ended(t)
-			refused, streams := 0, 0
-			for _, e := range m.recorder.events {
-				if e.Kind != event.End || e.Error != reason {
-					t.Errorf("wrong event %+v", e)
-				}
-				if e.Fate == event.Refused {
-					refused++
-				}
-				if e.Stream == 1 {
-					streams++
-				}
-			}
-			if refused != 1 || streams != 1 || len(m.recorder.events) > 2 {
-				t.Errorf("wrong events: %+v", m.recorder.events)
-			}
-		})
+		hostileClient(t, name, code, reason, send)
 	}
 	raw := func(kind xhttp2.FrameType, flags xhttp2.Flags, id uint32, payload ...byte) func(*peer) {
 		return func(c *peer) { c.ok(c.WriteRawFrame(kind, flags, id, payload)) }

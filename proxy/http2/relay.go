@@ -203,14 +203,13 @@ func (s *session) close(ctx context.Context) {
 	if c.failure != nil {
 		s.refuse(c.failure, now)
 	}
-	for s.streams.count > 0 {
-		for _, st := range s.streams.slots {
-			if st != nil {
-				s.finish(st, c.reason, c.fate, now)
-				break // the table has changed
-			}
+	s.streams.each(func(st *stream) {
+		reason := c.reason
+		if st.serverDone && c.failure == nil && !c.hard {
+			reason = "" // it had its answer
 		}
-	}
+		s.finish(st, reason, c.fate, now)
+	})
 	s.ticker.Stop()
 	var err error
 	if c.goAway {

@@ -103,6 +103,25 @@ func (t *streamTable) get(id uint32) *stream {
 	}
 }
 
+// each calls f for each stream, once, which it may remove.
+func (t *streamTable) each(f func(*stream)) {
+	start := 0 // an empty slot, across which nothing moves
+	for start < len(t.slots) && t.slots[start] != nil {
+		start++
+	}
+	for i := 1; i <= len(t.slots); {
+		at := (start + i) & (len(t.slots) - 1)
+		st := t.slots[at]
+		if st != nil {
+			f(st)
+		}
+		// A slot that f emptied may hold the next stream by now.
+		if st == nil || len(t.slots) == 0 || t.slots[at] == st {
+			i++
+		}
+	}
+}
+
 // put adds a stream whose id the table does not have.
 func (t *streamTable) put(st *stream) {
 	if 2*(t.count+1) > len(t.slots) {

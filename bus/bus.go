@@ -17,7 +17,7 @@ const Partitions = 16
 
 // Sizes that both sides hold to, in bytes.
 const (
-	// MaxBatch is the largest message that the events stream takes.
+	// MaxBatch is the largest batch that the events stream takes.
 	MaxBatch = 1 << 20
 	// MaxPayload is the largest message that the bus carries at all: a rollup
 	// or the answer to a query.

@@ -98,6 +98,9 @@ type Stream struct {
 	Latest bool
 }
 
+// maxHeaders is room for the headers of a batch, which count as part of it.
+const maxHeaders = 1 << 10
+
 // Streams are the streams of an installation, in the order in which to create
 // them. The retention must have been through WithDefaults.
 func Streams(r Retention) []Stream {
@@ -112,7 +115,7 @@ func Streams(r Retention) []Stream {
 		TransformTo:   transformTo,
 		MaxAge:        r.EventAge,
 		MaxBytes:      r.EventBytes,
-		MaxMessage:    MaxBatch,
+		MaxMessage:    MaxBatch + maxHeaders,
 		Dedup:         min(DedupWindow, r.EventAge),
 		Replicas:      r.Replicas,
 	}, {

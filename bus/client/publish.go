@@ -21,6 +21,9 @@ import (
 // error; the batch may have been stored all the same where the answer was lost.
 // Without a deadline in ctx, Publish waits five seconds for the answer.
 func (c *Client) Publish(ctx context.Context, source event.Workload, instance, sequence uint64, batch []byte) error {
+	if len(batch) > bus.MaxBatch {
+		return fmt.Errorf("cannot publish batch %d of %s: %w: it has %d bytes, the most are %d", sequence, source, bus.ErrTooLarge, len(batch), bus.MaxBatch)
+	}
 	id := strconv.FormatUint(instance, 16) + "-" + strconv.FormatUint(sequence, 10)
 	_, err := c.store(ctx, bus.EventsSubject(source), id, batch)
 	if err != nil {

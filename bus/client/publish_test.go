@@ -158,11 +158,14 @@ func TestPublishRefusals(t *testing.T) {
 			t.Errorf("Publish of %d bytes gives %v", size, err)
 		}
 	}
-	// The limit counts the headers too, of which a batch has one.
-	if err := c.Publish(ctx, web, 1, 1, make([]byte, bus.MaxBatch-256)); err != nil {
-		t.Errorf("Publish of almost the most gives %v", err)
+	if err := c.Publish(ctx, web, 1, 1, make([]byte, bus.MaxBatch)); err != nil {
+		t.Errorf("Publish of the most gives %v", err)
 	}
+	// The stream refuses the same of those who do not ask first.
 	_, js := raw(t, s)
+	if _, err := js.Publish(ctx, bus.EventsSubject(web), make([]byte, bus.MaxBatch+4096)); err == nil {
+		t.Error("the stream takes more than the most")
+	}
 	if last := lastStored(t, js, bus.StreamEvents); last.Sequence != 1 {
 		t.Errorf("the stream holds %d messages", last.Sequence)
 	}

@@ -92,7 +92,7 @@ func TestStartSetsUpStreams(t *testing.T) {
 		t.Errorf("there are %d streams, want 3", len(configs))
 	}
 	events := configs[bus.StreamEvents]
-	if events.MaxAge != 30*time.Minute || events.MaxBytes != bus.DefaultEventBytes || events.MaxMsgSize != bus.MaxBatch ||
+	if events.MaxAge != 30*time.Minute || events.MaxBytes != bus.DefaultEventBytes || events.MaxMsgSize < bus.MaxBatch || events.MaxMsgSize > 2*bus.MaxBatch ||
 		events.Storage != jetstream.FileStorage || events.Discard != jetstream.DiscardOld || events.Duplicates != bus.DedupWindow {
 		t.Errorf("events stream is %+v", events)
 	}

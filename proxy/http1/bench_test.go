@@ -3,6 +3,7 @@ package http1_test
 import (
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 )
@@ -18,22 +19,20 @@ func loop(b testing.TB) (p *proxy, exchange func() error) {
 		"Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n")
 	response := []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Sat, 21 Nov 2026 09:00:00 GMT\r\nContent-Length: 128\r\n\r\n" +
 		"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456\n")
+	into := make([]byte, 4096)
 	return p, func() error {
-		if err := pass(client.TCPConn, server.TCPConn, request); err != nil {
+		if err := pass(client.TCPConn, server.TCPConn, request, into); err != nil {
 			return err
 		}
-		return pass(server.TCPConn, client.TCPConn, response)
+		return pass(server.TCPConn, client.TCPConn, response, into)
 	}
 }
 
-// scratch is what pass reads into.
-var scratch [4096]byte
-
-func pass(from, to net.Conn, msg []byte) error {
+func pass(from, to net.Conn, msg, into []byte) error {
 	if _, err := from.Write(msg); err != nil {
 		return err
 	}
-	_, err := io.ReadFull(to, scratch[:len(msg)])
+	_, err := io.ReadFull(to, into[:len(msg)])
 	return err
 }
 
@@ -66,13 +65,38 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
+// BenchmarkConnections is BenchmarkExchange on 32 connections at once.
+func BenchmarkConnections(b *testing.B) {
+	const connections = 32
+	b.ReportAllocs()
+	var wg sync.WaitGroup
+	var exchanges [connections]func() error
+	for i := range exchanges {
+		var p *proxy
+		p, exchanges[i] = loop(b)
+		p.rec.quiet.Store(true)
+	}
+	b.ResetTimer()
+	for i, exchange := range exchanges {
+		wg.Go(func() {
+			for n := i; n < b.N; n += connections {
+				if err := exchange(); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // BenchmarkDirect is BenchmarkExchange without a proxy: what is left is the
 // kernel's and the benchmark's own.
 func BenchmarkDirect(b *testing.B) {
 	client, server := direct(b)
-	request, response := make([]byte, 330), make([]byte, 240)
+	request, response, into := make([]byte, 330), make([]byte, 240), make([]byte, 4096)
 	for b.Loop() {
-		if pass(client, server, request) != nil || pass(server, client, response) != nil {
+		if pass(client, server, request, into) != nil || pass(server, client, response, into) != nil {
 			b.Fatal("broken")
 		}
 	}

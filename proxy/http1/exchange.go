@@ -343,14 +343,14 @@ func (r *relayer) finish() bool {
 			return r.abort(c)
 		}
 	}
-	unread := r.pump.running || !x.requestBody.done()
 	r.stopPump()
 	r.endWatch()
 	r.record(event.End, "")
 	if !x.last {
 		return !r.draining.Load() || r.client.buf.Len() > 0
 	}
-	if unread || r.client.buf.Len() > 0 {
+	if x.request.persistent() || !x.requestBody.done() {
+		// The client may be sending, not knowing that it is to stop.
 		_ = r.server.conn.Close()
 		r.linger()
 	}

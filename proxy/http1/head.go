@@ -121,6 +121,7 @@ func (h *head) next(p []byte) ([]byte, bool, *fault) {
 // parse goes on with the head at the beginning of p, of which it may have
 // seen a part before, and tells whether it is whole.
 func (q *request) parse(p []byte, limit int) (bool, *fault) {
+	p = p[:min(len(p), limit)]
 	for {
 		at := q.line
 		line, ok, f := q.next(p)
@@ -128,8 +129,6 @@ func (q *request) parse(p []byte, limit int) (bool, *fault) {
 			return false, tooLarge(f, len(p), limit)
 		}
 		switch {
-		case q.line > limit:
-			return false, faultTooLarge
 		case !q.started:
 			q.started = true
 			f = q.requestLine(line)
@@ -147,6 +146,7 @@ func (q *request) parse(p []byte, limit int) (bool, *fault) {
 
 // parse is request.parse for responses.
 func (s *response) parse(p []byte, limit int) (bool, *fault) {
+	p = p[:min(len(p), limit)]
 	for {
 		at := s.line
 		line, ok, f := s.next(p)
@@ -154,8 +154,6 @@ func (s *response) parse(p []byte, limit int) (bool, *fault) {
 			return false, tooLarge(f, len(p), limit)
 		}
 		switch {
-		case s.line > limit:
-			return false, faultTooLarge
 		case !s.started:
 			s.started = true
 			f = s.statusLine(line)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -72,7 +73,7 @@ func TestLargeBodies(t *testing.T) {
 				t.Errorf("got %d bytes", n)
 			}
 			runtime.ReadMemStats(&after)
-			if grown := after.TotalAlloc - before.TotalAlloc; grown > size/4 {
+			if grown := after.TotalAlloc - before.TotalAlloc; grown > size/4*(1+poolLoss) {
 				t.Errorf("%d bytes were allocated", grown)
 			}
 			client.CloseIdleConnections()
@@ -153,9 +154,20 @@ func TestNetHTTP(t *testing.T) {
 				{method: "POST", path: "/trailers", status: 200}, {method: "GET", path: "/hints", status: 202},
 				{method: "POST", path: "/trailers", status: 200}, {method: "POST", path: "/reject", status: 403},
 				{method: "POST", path: "/panic", err: event.ErrServerClosed}}
-			for i, e := range p.ended(len(wants)) {
-				wants[i].authority = "h"
-				check(t, e, wants[i])
+			ends := p.ended(len(wants))
+			for _, w := range wants {
+				w.authority = "h"
+				// A client may go on before the relay is done with the last
+				// exchange, so the order is not fixed.
+				at := slices.IndexFunc(ends, func(e event.Event) bool {
+					return e.Path == w.path && e.Method == w.method
+				})
+				if at < 0 {
+					t.Errorf("no event for %+v", w)
+					continue
+				}
+				check(t, ends[at], w)
+				ends = slices.Delete(ends, at, at+1)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package http1_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -117,6 +118,7 @@ func TestShapes(t *testing.T) {
 			default:
 				client.expectEnd()
 				server.expectEnd()
+				_ = client.Close()
 			}
 			for i, e := range p.ended(len(tc.want)) {
 				check(t, e, tc.want[i])
@@ -248,6 +250,7 @@ func TestBroken(t *testing.T) {
 			s.send(ok2 + ok2)
 			c.expect(ok2)
 			c.expectEnd()
+			_ = c.Close()
 		}, []want{result(got, 200, "")}},
 		"server closes while idle": {func(c, s *conn) {
 			c.send(get)
@@ -359,6 +362,43 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// TestDrainHook drains through Conn.OnDrain, which takes no goroutine.
+func TestDrainHook(t *testing.T) {
+	draining, drain := context.WithCancel(context.Background())
+	p, client, server := raw(t, func(c *relay.Conn) {
+		c.Drain = draining.Done()
+		c.OnDrain = func(f func()) (stop func() bool) { return context.AfterFunc(draining, f) }
+	})
+	drain()
+	client.expectEnd()
+	server.expectEnd()
+	p.ended(0)
+}
+
+// TestUpgradedEnds has upgraded connections outlive the drain, but not the
+// hard stop.
+func TestUpgradedEnds(t *testing.T) {
+	const request = "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+	const response = "HTTP/1.1 101 Switching Protocols\r\n\r\n"
+	p, client, server := raw(t, nil)
+	client.send(request)
+	server.expect(request)
+	server.send(response)
+	client.expect(response)
+	close(p.drain)
+	for range 3 {
+		client.send("ping")
+		server.expect("ping")
+		server.send("pong")
+		client.expect("pong")
+	}
+	p.cancel()
+	client.expectEnd()
+	server.expectEnd()
+	check(t, p.ended(1)[0], want{method: "GET", authority: "h", path: "/ws", status: 101, protocol: event.WebSocket, fate: event.Drained,
+		up: uint64(len(request)) + 12, down: uint64(len(response)) + 12})
+}
+
 func TestHardStop(t *testing.T) {
 	p, client, server := raw(t, nil)
 	client.send(get)
@@ -392,6 +432,7 @@ func TestProgress(t *testing.T) {
 	}
 	_ = server.Close()
 	client.expectEnd()
+	_ = client.Close()
 	check(t, p.ended(1)[0], want{method: "GET", authority: "web.example", path: "/a/b", status: 200, up: 44, down: 19})
 }
 

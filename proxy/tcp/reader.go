@@ -39,13 +39,12 @@ func (r *Reader) Init(conn net.Conn) {
 // interrupted by the connection's read deadline, without loss.
 func (r *Reader) Fill(b *Buffer) (int, error) {
 	if r.raw == nil {
-		held := b.mem != nil
 		n, err := r.conn.Read(b.free(1))
 		b.w += n
 		if n > 0 {
 			return n, nil
 		}
-		if !held || b.Len() == 0 {
+		if b.Len() == 0 {
 			b.Release()
 		}
 		return 0, err

@@ -378,9 +378,10 @@ func TestHostileFirstBytes(t *testing.T) {
 	}
 	c.CloseIdleConnections()
 	m.end(t)
-	// Each is told of by the proxy it came to; what that refused may have
-	// reached the next one as a connection without a request.
-	if n := len(m.ended(event.Outbound)); n < len(hostile)+1 {
+	// Each is told of by the proxy it came to, but for the HTTP/2 connection
+	// that may end before anybody opened a stream. What that proxy refused may
+	// have reached the next one as a connection without a request.
+	if n := len(m.ended(event.Outbound)); n < len(hostile) {
 		t.Fatalf("%d events of %d connections", n, len(hostile)+1)
 	}
 	refused := 0

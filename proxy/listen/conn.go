@@ -37,7 +37,7 @@ type conn struct {
 	id       uint64
 	peer     event.Peer
 	peek     peeker        // of the client; used by serve
-	done     chan struct{} // closed when connect has ended
+	done     chan struct{} // closed when connect and watch have ended
 	// firstByte is when either side was first heard; serve's.
 	firstByte time.Time
 
@@ -280,9 +280,8 @@ func (c *conn) abort() {
 }
 
 // connect dials the server, exchanges hellos where there is a proxy, and then
-// waits for the server to speak, unless the client did.
+// has the server watched, unless the client spoke.
 func (c *conn) connect() {
-	defer close(c.done)
 	g, l := c.g, c.l
 	server, reason := g.dial(g.hard, l)
 	var answered *hello.Hello
@@ -299,13 +298,20 @@ func (c *conn) connect() {
 	watch := server != nil && !c.decided && !c.aborted
 	c.watching = watch
 	c.mu.Unlock()
-	switch {
-	case watch:
-		c.watch(server)
-	case server == nil:
+	if watch {
+		// A goroutine of its own: the stack that dialling took need not be
+		// held for as long as both sides are silent.
+		go func() {
+			defer close(c.done)
+			c.watch(server)
+		}()
+		return
+	}
+	if server == nil {
 		// A client that speaks soon gets its protocol's answer.
 		c.wake(time.Now().Add(g.o.DetectTimeout))
 	}
+	close(c.done)
 }
 
 // watch waits until the server speaks or ends, or serve has decided.

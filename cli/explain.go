@@ -10,12 +10,16 @@ import (
 
 	"github.com/weirmesh/weir/api/client"
 	"github.com/weirmesh/weir/api/weirpb"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
 // callError turns the API's error into one line.
 func callError(what string, err error) error {
 	if s, ok := status.FromError(err); ok {
+		if s.Code() == codes.Canceled {
+			return fmt.Errorf("cannot %s: %w", what, context.Canceled)
+		}
 		return fmt.Errorf("cannot %s: %w", what, errors.New(s.Message()))
 	}
 	return fmt.Errorf("cannot %s: %w", what, err)

@@ -140,10 +140,15 @@ func printable(s string) string {
 	return s
 }
 
-// quantileNote tells how exact quantiles are.
+// quantileNote tells how exact the numbers are.
 func quantileNote(c *weirpb.Coverage) string {
-	return fmt.Sprintf("Window %s to %s. Counts are exact; latency (time to the first byte) quantiles within ±%.2g%%.",
+	note := fmt.Sprintf("Window %s to %s. Counts are exact; latency (time to the first byte) quantiles within ±%.2g%%.",
 		c.GetSince().AsTime().Format(time.RFC3339), c.GetUntil().AsTime().Format(time.RFC3339), 100*c.GetQuantileError())
+	if c.GetExact().AsTime().After(c.GetSince().AsTime()) {
+		note += fmt.Sprintf(" What is older than %s is kept in steps of 10s and more, so the window's begin is rounded to one.",
+			c.GetExact().AsTime().Format(time.RFC3339))
+	}
+	return note
 }
 
 // printableRoute is printable for a method and a path with a space between.

@@ -114,12 +114,14 @@ func TestStatNoAggregator(t *testing.T) {
 func TestStatSaysWhatIsMissing(t *testing.T) {
 	b := emojivoto()
 	since := time.Date(2026, 3, 14, 12, 3, 50, 0, time.UTC).Unix()
-	b.Answer(query.MethodStat, query.Reply{Member: "a", Members: 2, Oldest: since, Total: 16, Partitions: []int{0, 1, 2}, Rows: []query.Row{
+	b.Answer(query.MethodStat, query.Reply{Member: "a", Members: 2, Oldest: since, Exact: since + 5, Total: 16, Partitions: []int{0, 1, 2}, Rows: []query.Row{
 		{Resource: selector("emojivoto", "deploy", "web"), Stats: stats(100, 0, 1000, 2000), PodsSeen: 1, PodsLive: 1},
 	}})
 	addr := start(t, b)
 	out, errOut, err := weir(t, append([]string{"stat", "deploy", "-n", "emojivoto", "--api-addr", addr}, lastMinute...)...)
 	golden(t, "stat_partial", out, errOut, err)
+	out, errOut, err = weir(t, append([]string{"stat", "deploy", "-n", "emojivoto", "-o", "wide", "--api-addr", addr}, lastMinute...)...)
+	golden(t, "stat_partial_wide", out, errOut, err)
 }
 
 func TestStatAsks(t *testing.T) {
@@ -162,20 +164,29 @@ func same(a, b *query.Selector) bool {
 	return *a == *b
 }
 
+// A watch goes on when the aggregators come back.
 func TestStatWatch(t *testing.T) {
-	addr := start(t, emojivoto())
-	c := newCommand("stat", "deploy/web", "-n", "emojivoto", "-w", "--api-addr", addr)
+	b := emojivoto()
+	c := newCommand("stat", "deploy/web", "-n", "emojivoto", "-w", "--api-addr", start(t, b))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- c.root.ExecuteContext(ctx) }()
-	for strings.Count(c.out.String(), "MESHED") < 2 {
-		select {
-		case err := <-ended:
-			t.Fatalf("ended with %v after %q", err, c.out.String())
-		case <-time.After(10 * time.Millisecond):
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for !ok() {
+			select {
+			case err := <-ended:
+				t.Fatalf("%s: ended with %v after %q, %q", what, err, c.out.String(), c.errOut.String())
+			case <-time.After(10 * time.Millisecond):
+			}
 		}
 	}
+	until("two tables", func() bool { return strings.Count(c.out.String(), "MESHED") > 1 })
+	b.AnswerFunc(query.MethodStat)
+	until("an error", func() bool { return strings.Contains(c.errOut.String(), "no aggregator answers") })
+	b.Answer(query.MethodStat, query.Reply{Rows: []query.Row{{Resource: selector("emojivoto", "deploy", "back"), Stats: stats(60, 0, 1, 1)}}})
+	until("a table again", func() bool { return strings.Contains(c.out.String(), "back") })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -3,13 +3,15 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"time"
 )
 
 // repeat shows what once renders each interval, until ctx ends. On a terminal
-// each takes the place of the one before; elsewhere they follow each other.
+// each takes the place of the one before; elsewhere they follow each other. A
+// failure ends it only if it never worked.
 func (a *app) repeat(ctx context.Context, interval time.Duration, once func(context.Context) ([]byte, error)) error {
 	redraw := isTerminal(a.Streams.Out)
 	tick := time.NewTicker(interval)
@@ -30,8 +32,17 @@ func (a *app) repeat(ctx context.Context, interval time.Duration, once func(cont
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if err != nil && first {
 			return err
+		}
+		if err != nil {
+			// It worked before and may work again: components restart.
+			note := fmt.Sprintf("%s  %v\n", a.now().Format(time.TimeOnly), err)
+			if redraw {
+				frame.WriteString(note)
+			} else if _, err := io.WriteString(notes, note); err != nil {
+				return fmt.Errorf("cannot write to stderr: %w", err)
+			}
 		}
 		frame.Write(out)
 		if err := a.write(frame.Bytes()); err != nil {

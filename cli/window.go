@@ -97,7 +97,8 @@ func (a *app) noteCoverage(asked *weirpb.Window, c *weirpb.Coverage) {
 	if s := asked.GetSince(); s != nil {
 		want = c.GetUntil().AsTime().Sub(s.AsTime().Truncate(time.Second))
 	}
-	if got < want-time.Second && c.GetOldest() != nil && !c.GetOldest().AsTime().Before(c.GetSince().AsTime()) {
+	// A little less than asked for changes little.
+	if got < want*9/10 && c.GetOldest() != nil && !c.GetOldest().AsTime().Before(c.GetSince().AsTime()) {
 		a.notef("Statistics reach back to %s: this is about %s, not %s.",
 			clock(c.GetOldest().AsTime(), a.now()), got, want.Round(time.Second))
 	}

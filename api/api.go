@@ -70,7 +70,7 @@ const (
 	// maxQueries are worked on at a time; more wait for their turn.
 	maxQueries = 32
 	// maxTaps run at a time; more are refused.
-	maxTaps = 128
+	maxTaps = 64
 )
 
 // service implements weirpb.WeirServer.

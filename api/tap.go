@@ -22,7 +22,7 @@ import (
 const (
 	// tapQueue is how many events wait for one consumer (about 1 KB each)
 	// before they are counted as skipped instead.
-	tapQueue = 4096
+	tapQueue = 16384
 	// gapInterval is how long a consumer may not know of what it did not get.
 	gapInterval = time.Second
 	// maxFilter bounds a filter's text.

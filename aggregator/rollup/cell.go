@@ -18,6 +18,12 @@ const (
 	OtherGRPC   int16  = math.MaxInt16
 )
 
+// bufferSize is how many requests wait for the histograms.
+const bufferSize = 32
+
+// sample is one request, µs.
+type sample struct{ latency, duration uint32 }
+
 // Count is how often a value was seen.
 type Count[T any] struct {
 	Value T
@@ -38,8 +44,16 @@ type Cell struct {
 	Status []Count[uint16]
 	GRPC   []Count[int16]
 	Errors []Count[string]
-	// Latency and Duration of requests, µs.
+	// Latency and Duration of requests, µs: all but the last few of a cell
+	// that is being folded, which wait in buffer. What Merge and AppendBinary
+	// give is complete.
 	Latency, Duration event.Histogram
+
+	// buffer holds the last requests that were observed. A histogram takes KiBs
+	// in several places of memory, which most cells never need, and the others
+	// only once for many requests.
+	buffer   [bufferSize]sample
+	buffered uint8
 
 	// The rest is set in cells of the dimension Ledger only.
 
@@ -75,8 +89,27 @@ func (c *Cell) observe(e *event.Event, request, success bool) {
 	if e.Protocol == event.GRPC {
 		c.GRPC = addCount(c.GRPC, e.GRPCStatus, 1, OtherGRPC)
 	}
-	c.Latency.Record(e.Latency)
-	c.Duration.Record(e.Duration)
+	if e.Latency > math.MaxUint32 || e.Duration > math.MaxUint32 {
+		c.Latency.Record(e.Latency)
+		c.Duration.Record(e.Duration)
+		return
+	}
+	if c.buffered == bufferSize {
+		c.pour(&c.Latency, &c.Duration)
+		c.buffered = 0
+	}
+	c.buffer[c.buffered] = sample{uint32(e.Latency), uint32(e.Duration)}
+	c.buffered++
+}
+
+// pour records what is in the buffer, which it leaves as it is.
+func (c *Cell) pour(latency, duration *event.Histogram) {
+	for _, s := range c.buffer[:c.buffered] {
+		latency.Record(uint64(s.latency))
+	}
+	for _, s := range c.buffer[:c.buffered] {
+		duration.Record(uint64(s.duration))
+	}
 }
 
 // addCount adds n to the count of v, or to that of other when there are too
@@ -129,6 +162,7 @@ func (c *Cell) Merge(o *Cell) {
 	}
 	c.Latency.Merge(&o.Latency)
 	c.Duration.Merge(&o.Duration)
+	o.pour(&c.Latency, &c.Duration)
 	c.Batches += o.Batches
 	c.Events += o.Events
 	c.Shed += o.Shed
@@ -147,10 +181,12 @@ func (c *Cell) Weight() uint64 { return c.Requests + c.Connections + c.Batches }
 // Reset empties the cell and keeps its memory.
 func (c *Cell) Reset() {
 	clear(c.Errors)
-	status, grpc, errs, latency, duration := c.Status[:0], c.GRPC[:0], c.Errors[:0], c.Latency, c.Duration
-	latency.Reset()
-	duration.Reset()
-	*c = Cell{Status: status, GRPC: grpc, Errors: errs, Latency: latency, Duration: duration}
+	c.Requests, c.Successes, c.RequestBytes, c.ResponseBytes, c.Connections = 0, 0, 0, 0, 0
+	c.Status, c.GRPC, c.Errors = c.Status[:0], c.GRPC[:0], c.Errors[:0]
+	c.Latency.Reset()
+	c.Duration.Reset()
+	c.buffered = 0
+	c.Batches, c.Events, c.Shed, c.Lost = 0, 0, 0, 0
 }
 
 // sort puts the counts into the order of the wire format, so that equal cells

@@ -13,7 +13,30 @@ import (
 // AppendBinary appends the message Sums of rollup.proto. Equal cells give equal
 // bytes. It reorders c's counts, so it is not safe for concurrent use.
 func (c *Cell) AppendBinary(dst []byte) []byte {
+	var s scratch
+	return c.appendBinary(dst, &s)
+}
+
+// scratch is memory to put histograms together in.
+type scratch struct{ latency, duration event.Histogram }
+
+// histograms are the cell's, with what is in the buffer: in s, unless nothing
+// is.
+func (c *Cell) histograms(s *scratch) (latency, duration *event.Histogram) {
+	if c.buffered == 0 {
+		return &c.Latency, &c.Duration
+	}
+	s.latency.Reset()
+	s.duration.Reset()
+	s.latency.Merge(&c.Latency)
+	s.duration.Merge(&c.Duration)
+	c.pour(&s.latency, &s.duration)
+	return &s.latency, &s.duration
+}
+
+func (c *Cell) appendBinary(dst []byte, s *scratch) []byte {
 	c.sort()
+	latency, duration := c.histograms(s)
 	dst = appendUint(dst, 1, c.Requests)
 	dst = appendUint(dst, 2, c.Successes)
 	dst = appendUint(dst, 3, c.RequestBytes)
@@ -25,8 +48,8 @@ func (c *Cell) AppendBinary(dst []byte) []byte {
 		dst = appendString(dst, 10, c.Errors[i].Value)
 	}
 	dst = appendLen(dst, 11, func(dst []byte) []byte { return appendNs(dst, c.Errors) })
-	dst = appendLen(dst, 12, c.Latency.AppendBinary)
-	dst = appendLen(dst, 13, c.Duration.AppendBinary)
+	dst = appendLen(dst, 12, latency.AppendBinary)
+	dst = appendLen(dst, 13, duration.AppendBinary)
 	dst = appendUint(dst, 14, c.Batches)
 	dst = appendUint(dst, 15, c.Events)
 	dst = appendUint(dst, 16, c.Shed)

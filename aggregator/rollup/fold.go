@@ -77,8 +77,9 @@ type Result struct {
 	// Sent is when it was sealed, by our clock, µs since 1970.
 	Sent int64
 	// Events that were counted, and Moved, those of them whose time was not
-	// possible and was replaced by the batch's.
-	Events, Moved int
+	// possible and was replaced by the batch's. Skipped were not counted, for
+	// they are neither inbound nor outbound.
+	Events, Moved, Skipped int
 	// Lost batches that this one gives away; negative where it was one.
 	Lost int64
 }
@@ -91,13 +92,31 @@ type batch struct {
 	// sent is the batch's time by our clock, shift what to add to its events'.
 	sent, shift int64
 	moved       int
-	totals      [3]*slot
+	skipped     int
 	pods        [3]*slot
 	// By the batch's dictionary numbers.
-	peers  [3][]*slot
 	routes []*slot
-	pairs  map[[2]int]*slot
+	conns  []*peerSlots
+	// peers are the different ones among the connections' peers.
+	peers []*peerSlots
 }
+
+// peerSlots are the slots of a peer in the batch at hand.
+type peerSlots struct {
+	direction event.Direction
+	said      event.Peer
+	security  event.Security
+	reason    string
+	slot      *slot
+	// pairs are those with each route; nil where there would be too many.
+	pairs []*slot
+}
+
+// Bounds of what is worth while to be remembered within a batch.
+const (
+	maxPeers = 64
+	maxPairs = 1 << 16
+)
 
 // Fold counts one message of the stream, or refuses it with a *Refusal. Either
 // way the position is then the message's. A batch is counted as a whole or not
@@ -144,26 +163,17 @@ func (f *Folder) Fold(m Message) (Result, error) {
 	if m.Visit != nil {
 		visit = m.Visit(h, b.sent)
 	}
-	r.Events = f.events(b, m.Data, visit)
-	r.Moved = b.moved
+	r.Events = f.events(b, visit)
+	r.Events, r.Moved, r.Skipped = r.Events-b.skipped, b.moved, b.skipped
 	s.Events += uint64(r.Events)
 	f.ledger(s, b.sent/1e6).Events += uint64(r.Events)
 	return r, nil
 }
 
-// check reads a batch to its end, so that no half of it is counted, and leaves
-// the decoder at its beginning.
+// check reads a batch's header. The decoder checks all of a batch before it
+// gives anything, so no half of it can be counted.
 func (f *Folder) check(data []byte) (*event.Header, error) {
 	if err := f.decoder.Reset(data); err != nil {
-		return nil, err
-	}
-	var e event.Event
-	for f.decoder.Next(&e) {
-		if e.Direction != event.Inbound && e.Direction != event.Outbound {
-			return nil, fmt.Errorf("an event's direction is %d", e.Direction)
-		}
-	}
-	if err := f.decoder.Err(); err != nil {
 		return nil, err
 	}
 	h := f.decoder.Header()
@@ -225,23 +235,18 @@ func (f *Folder) begin(h *event.Header, sent, shift int64) *batch {
 	routes, connections, _ := f.decoder.Counts()
 	b.workload = f.admitWorkload(h.Source.Workload, sent/1e6)
 	b.pod = cut(h.Source.Pod, maxName)
-	b.sent, b.shift, b.moved = sent, shift, 0
-	b.totals, b.pods = [3]*slot{}, [3]*slot{}
+	b.sent, b.shift, b.moved, b.skipped = sent, shift, 0, 0
+	b.pods = [3]*slot{}
 	b.routes = emptied(b.routes, routes)
-	for i := range b.peers {
-		b.peers[i] = emptied(b.peers[i], connections)
-	}
-	if b.pairs == nil {
-		b.pairs = map[[2]int]*slot{}
-	}
-	clear(b.pairs)
+	b.conns = emptied(b.conns, connections)
+	b.peers = b.peers[:0]
 	return b
 }
 
 // emptied is a slice of n nils, in the memory of s where it suffices.
-func emptied(s []*slot, n int) []*slot {
+func emptied[T any](s []*T, n int) []*T {
 	if cap(s) < n {
-		return make([]*slot, n)
+		return make([]*T, n)
 	}
 	s = s[:n]
 	clear(s)
@@ -269,13 +274,14 @@ func (f *Folder) account(s *Source, h *event.Header, b *batch, lost int64) {
 	s.Final = s.Final || h.Final
 }
 
-// events counts the events of the batch, which has been checked.
-func (f *Folder) events(b *batch, data []byte, visit func(int, *event.Event)) (n int) {
-	if f.decoder.Reset(data) != nil {
-		return 0 // not possible: it was checked
-	}
+// events counts the events of the batch, whose decoder is at its beginning.
+func (f *Folder) events(b *batch, visit func(int, *event.Event)) (n int) {
 	var e event.Event
 	for ; f.decoder.Next(&e); n++ {
+		if e.Direction != event.Inbound && e.Direction != event.Outbound {
+			b.skipped++
+			continue
+		}
 		if visit != nil {
 			visit(n, &e)
 		}
@@ -284,39 +290,80 @@ func (f *Folder) events(b *batch, data []byte, visit func(int, *event.Event)) (n
 	return n
 }
 
-// observe counts one event in each of its cells.
+// observe counts one event in each of its cells. The total is the sum over the
+// pods, and is worked out when it is needed.
 func (f *Folder) observe(b *batch, e *event.Event) {
 	second := f.second(b, e)
-	route, conn, _ := f.decoder.Indexes()
-	d := e.Direction
-	if b.totals[d] == nil {
-		b.totals[d] = f.slot(Key{Dimension: Total, Direction: d, Workload: b.workload}, second)
-		b.pods[d] = f.slot(Key{Dimension: ByPod, Direction: d, Workload: b.workload, Pod: b.pod}, second)
+	at, conn, _ := f.decoder.Indexes()
+	pod := b.pods[e.Direction]
+	if pod == nil {
+		pod = f.slot(Key{Dimension: ByPod, Direction: e.Direction, Workload: b.workload, Pod: b.pod}, second)
+		b.pods[e.Direction] = pod
 	}
-	peer := b.peers[d][conn]
-	if peer == nil {
-		peer = f.slot(Key{Dimension: ByPeer, Direction: d, Workload: b.workload, Peer: peerOf(e)}, second)
-		b.peers[d][conn] = peer
+	route := b.routes[at]
+	if route == nil {
+		route = f.slot(Key{Dimension: ByRoute, Direction: e.Direction, Workload: b.workload, Route: routeOf(e)}, second)
+		b.routes[at] = route
 	}
-	if b.routes[route] == nil {
-		b.routes[route] = f.slot(Key{Dimension: ByRoute, Direction: d, Workload: b.workload, Route: routeOf(e)}, second)
+	peer := b.conns[conn]
+	if peer == nil || peer.direction != e.Direction {
+		peer = f.peer(b, e, second)
+		b.conns[conn] = peer
 	}
 	request := e.IsRequest()
 	success := request && e.Success()
-	f.cell(b.totals[d], second).observe(e, request, success)
-	f.cell(b.pods[d], second).observe(e, request, success)
-	f.cell(peer, second).observe(e, request, success)
-	f.cell(b.routes[route], second).observe(e, request, success)
-	if d == event.Outbound {
-		pair := b.pairs[[2]int{route, conn}]
-		if pair == nil {
-			key := Key{Dimension: ByPeerRoute, Direction: d, Workload: b.workload, Route: routeOf(e)}
-			key.Peer.Workload = peerOf(e).Workload
-			pair = f.slot(key, second)
-			b.pairs[[2]int{route, conn}] = pair
-		}
-		f.cell(pair, second).observe(e, request, success)
+	f.cell(pod, second).observe(e, request, success)
+	f.cell(route, second).observe(e, request, success)
+	f.cell(peer.slot, second).observe(e, request, success)
+	if e.Direction == event.Outbound {
+		f.cell(f.pair(b, peer, at, e, second), second).observe(e, request, success)
 	}
+}
+
+// peer finds the slots of an event's peer: that of another connection, mostly.
+func (f *Folder) peer(b *batch, e *event.Event, second int64) *peerSlots {
+	for _, p := range b.peers {
+		if p.direction == e.Direction && p.security == e.Security && p.reason == e.SecurityReason && samePeer(e, &p.said) {
+			return p
+		}
+	}
+	p := &peerSlots{direction: e.Direction, said: e.Peer, security: e.Security, reason: e.SecurityReason}
+	p.slot = f.slot(Key{Dimension: ByPeer, Direction: e.Direction, Workload: b.workload, Peer: peerOf(e)}, second)
+	if len(b.peers) < maxPeers {
+		b.peers = append(b.peers, p)
+		if e.Direction == event.Outbound && len(b.routes)*maxPeers <= maxPairs {
+			p.pairs = make([]*slot, len(b.routes))
+		}
+	}
+	return p
+}
+
+// samePeer tells whether an event's peer has the same key as p.
+func samePeer(e *event.Event, p *event.Peer) bool {
+	if e.Peer.Workload != p.Workload || e.Peer.Meshed != p.Meshed || e.Peer.Identity != p.Identity {
+		return false
+	}
+	if !p.Workload.IsZero() {
+		return true
+	}
+	if e.Direction == event.Outbound {
+		return e.Peer.Addr == p.Addr
+	}
+	return e.Peer.Addr.Addr() == p.Addr.Addr()
+}
+
+// pair is the slot of a peer and route.
+func (f *Folder) pair(b *batch, p *peerSlots, route int, e *event.Event, second int64) *slot {
+	if p.pairs != nil && p.pairs[route] != nil {
+		return p.pairs[route]
+	}
+	key := Key{Dimension: ByPeerRoute, Direction: e.Direction, Workload: b.workload, Route: routeOf(e)}
+	key.Peer.Workload = peerOf(e).Workload
+	s := f.slot(key, second)
+	if p.pairs != nil {
+		p.pairs[route] = s
+	}
+	return s
 }
 
 // second is the Unix second in which an exchange ended. Where that is not

@@ -61,6 +61,7 @@ type Folder struct {
 	spare     []*Cell
 	decoder   event.Decoder
 	batch     batch
+	scratch   scratch
 }
 
 // slot is a key and its cells that wait for the next rollup.
@@ -127,20 +128,47 @@ func (f *Folder) Restore(position uint64, sources map[SourceID]Source) {
 func (f *Folder) Touch(k Key, second int64) { f.slot(k, second) }
 
 // Scan calls what pick returns for a key with each of the key's pending cells
-// in [since, until), Unix seconds. pick may return nil.
+// in [since, until), Unix seconds. pick may return nil. Of a Total there may be
+// several cells a second.
 func (f *Folder) Scan(since, until int64, pick func(Key) func(second int64, c *Cell)) {
 	for _, s := range f.dirty {
-		var visit func(int64, *Cell)
+		s.scan(s.key, since, until, pick)
+		if s.key.Dimension == ByPod {
+			s.scan(s.key.total(), since, until, pick)
+		}
+	}
+}
+
+// scan calls what pick returns for k with the slot's cells in [since, until).
+func (s *slot) scan(k Key, since, until int64, pick func(Key) func(second int64, c *Cell)) {
+	var visit func(int64, *Cell)
+	for i := range s.cells {
+		if at := s.cells[i].second; at < since || at >= until {
+			continue
+		}
+		if visit == nil {
+			if visit = pick(k); visit == nil {
+				return
+			}
+		}
+		visit(s.cells[i].second, s.cells[i].cell)
+	}
+}
+
+// total is the key of the total that a pod's cell is part of.
+func (k *Key) total() Key {
+	return Key{Dimension: Total, Direction: k.Direction, Workload: k.Workload}
+}
+
+// addTotals makes the cells of the totals from those of the pods.
+func (f *Folder) addTotals() {
+	for _, s := range f.dirty {
+		if s.key.Dimension != ByPod {
+			continue
+		}
+		total := f.slot(s.key.total(), 0)
 		for i := range s.cells {
-			if at := s.cells[i].second; at < since || at >= until {
-				continue
-			}
-			if visit == nil {
-				if visit = pick(s.key); visit == nil {
-					break
-				}
-			}
-			visit(s.cells[i].second, s.cells[i].cell)
+			f.cell(total, s.cells[i].second).Merge(s.cells[i].cell)
 		}
 	}
 }
@@ -319,12 +347,13 @@ func (d *Delta) Empty() bool { return len(d.Items) == 0 && len(d.Sources) == 0 }
 // Take returns what was counted since the last Take, and begins anew. With full
 // it holds all sources, else those that have changed.
 func (f *Folder) Take(full bool) *Delta {
+	f.addTotals()
 	d := &Delta{Position: f.position, Full: full, Items: make([]Item, 0, f.pending)}
 	var arena []byte
 	for _, s := range f.dirty {
 		for i := range s.cells {
 			start := len(arena)
-			arena = s.cells[i].cell.AppendBinary(arena)
+			arena = s.cells[i].cell.appendBinary(arena, &f.scratch)
 			d.Items = append(d.Items, Item{s.key, s.cells[i].second, arena[start:len(arena):len(arena)]})
 			if len(f.spare) < maxSpare {
 				s.cells[i].cell.Reset()

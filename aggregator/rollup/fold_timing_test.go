@@ -1,0 +1,76 @@
+package rollup_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/event"
+)
+
+// batches of n events: 64 routes, 32 connections of 4 peers, a tenth fails.
+func benchmarkBatches(d event.Direction, n int) [][]byte {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var all [][]byte
+	for b := range 64 {
+		var enc event.Encoder
+		for range n {
+			e := request(d, t0+rng.Int64N(second), fmt.Sprintf("/api/route/%d", rng.IntN(64)))
+			conn := rng.IntN(32)
+			e.Connection, e.Peer.Workload.Name = uint64(conn+1), fmt.Sprintf("peer-%d", conn%4)
+			e.Latency = uint64(rng.ExpFloat64() * 2000)
+			e.Duration = e.Latency + 100
+			if rng.IntN(10) == 0 {
+				e.Status = 503
+			}
+			enc.Add(&e)
+		}
+		h := header(1, uint64(b+1), t0+second)
+		all = append(all, enc.Encode(nil, &h))
+	}
+	return all
+}
+
+func BenchmarkFold(b *testing.B) {
+	for _, d := range []event.Direction{event.Inbound, event.Outbound} {
+		for _, n := range []int{100, 1000, 10000} {
+			b.Run(fmt.Sprintf("%s/%d", d, n), func(b *testing.B) {
+				batches := benchmarkBatches(d, n)
+				f := rollup.NewFolder(rollup.Limits{})
+				b.ReportAllocs()
+				b.ResetTimer()
+				for i := 0; b.Loop(); i++ {
+					if i%len(batches) == 0 {
+						// The same batches count again as another process's.
+						f = rollup.NewFolder(rollup.Limits{})
+					}
+					if r, err := fold(f, batches[i%len(batches)], t0+second); err != nil || r.Events != n {
+						b.Fatal(r, err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/event")
+			})
+		}
+	}
+}
+
+func BenchmarkTake(b *testing.B) {
+	batches := benchmarkBatches(event.Inbound, 1000)
+	b.ReportAllocs()
+	cells := 0
+	for b.Loop() {
+		b.StopTimer()
+		f := rollup.NewFolder(rollup.Limits{})
+		for _, data := range batches {
+			if _, err := fold(f, data, t0+second); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StartTimer()
+		d := f.Take(true)
+		cells += len(d.Items)
+		rollup.Encode(d, rollup.Meta{}, 0)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(cells), "ns/cell")
+}

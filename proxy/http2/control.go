@@ -31,7 +31,7 @@ func (s *session) control(ctx context.Context) {
 			s.stop(&cause{reason: event.ErrGoAway, fate: event.Drained, hard: true})
 		case <-drain:
 			drain = nil
-			_ = s.toClient.inject(appendGoAway(nil, maxStreamID, codeNone, "draining"))
+			_ = s.toClient.inject(appendGoAway(nil, s.lastStream(), codeNone, "draining"))
 			final = time.After(drainDelay)
 		case <-final:
 			s.drain()
@@ -41,6 +41,14 @@ func (s *session) control(ctx context.Context) {
 			idle = time.After(s.checkIdle())
 		}
 	}
+}
+
+// lastStream is the last stream that may be answered, as far as the client has
+// been told: no GOAWAY may name a later one.
+func (s *session) lastStream() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return min(s.goAway, s.refuseAbove)
 }
 
 // drained is the cause where no stream is left and none is taken any more.

@@ -99,6 +99,37 @@ func TestDrainInsideFrame(t *testing.T) {
 	}
 }
 
+// TestDrainBoth has the server go away in the middle of a drain: the client is
+// never told of a later last stream than before.
+func TestDrainBoth(t *testing.T) {
+	c, s, m := rawPair(t, nil)
+	c.request(1, true)
+	s.headers(1)
+	close(m.drain)
+	c.goAway(lastStream, xhttp2.ErrCodeNo)
+	c.goAway(1, xhttp2.ErrCodeNo)
+	s.ok(s.WriteGoAway(lastStream, xhttp2.ErrCodeNo, []byte("server")))
+	if text := c.goAway(1, xhttp2.ErrCodeNo); text != "server" {
+		t.Errorf("debug text %q", text)
+	}
+	s.respond(1, true, ":status", "200")
+	c.headers(1)
+	c.closed()
+	_ = c.conn.Close()
+	m.ended(t)
+	if e := m.wait(t, 1)[0]; e.Error != "" || e.Status != 200 {
+		t.Errorf("wrong event %+v", e)
+	}
+
+	c, s, m = rawPair(t, nil)
+	s.ok(s.WriteGoAway(0, xhttp2.ErrCodeNo, nil))
+	c.goAway(0, xhttp2.ErrCodeNo)
+	close(m.drain)
+	c.goAway(0, xhttp2.ErrCodeNo)
+	c.goAway(0, xhttp2.ErrCodeNo)
+	c.closed()
+}
+
 func TestDrainIdle(t *testing.T) {
 	c, s, m := rawPair(t, nil)
 	close(m.drain)

@@ -148,7 +148,12 @@ func (d *direction) frame(b []byte, now time.Time) (n int, drop bool, fail *fail
 			return 0, false, nil
 		}
 		if d.from == server {
-			s.goneAway(binary.BigEndian.Uint32(b[headerLen:])&maxStreamID, now)
+			last := b[headerLen : headerLen+4]
+			if binary.BigEndian.Uint32(last)&maxStreamID > s.refuseAbove {
+				// The client was told less already, and may not be told more.
+				binary.BigEndian.PutUint32(last, s.refuseAbove)
+			}
+			s.goneAway(binary.BigEndian.Uint32(last)&maxStreamID, now)
 		}
 		d.skip(f, 8, s.answering)
 		return headerLen + 8, s.answering, nil

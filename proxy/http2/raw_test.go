@@ -352,3 +352,91 @@ func TestHostileServer(t *testing.T) {
 		_ = s.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true})
 	})
 }
+
+// TestMadeReset has the server reset streams for the client's errors, which
+// counts as if the client had reset them.
+func TestMadeReset(t *testing.T) {
+	c, s, m := rawPair(t, nil)
+	go func() {
+		for id := uint32(1); id < 4000; id += 2 {
+			if c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, EndStream: true, EndHeaders: true, BlockFragment: []byte{0x82, 0x84, 0x86}}) != nil {
+				return
+			}
+			_ = c.WriteWindowUpdate(id, 0) // an error
+		}
+	}()
+	go func() {
+		for {
+			f, err := s.ReadFrame()
+			if err != nil && f == nil {
+				var wrong xhttp2.StreamError
+				if !errors.As(err, &wrong) {
+					return
+				}
+				if s.WriteRSTStream(wrong.StreamID, xhttp2.ErrCodeProtocol) != nil {
+					return
+				}
+			}
+		}
+	}()
+	for {
+		f := c.next()
+		if g, ok := f.(*xhttp2.GoAwayFrame); ok {
+			if g.ErrCode != xhttp2.ErrCodeEnhanceYourCalm {
+				t.Errorf("got %v", g)
+			}
+			break
+		}
+	}
+	_ = c.conn.Close()
+	m.ended(t)
+	resets, refused := 0, 0
+	for _, e := range m.recorder.events {
+		if e.Error == event.ErrServerReset {
+			resets++
+		}
+		if e.Fate == event.Refused {
+			refused++
+		}
+	}
+	if resets < 1000 || refused != 1 {
+		t.Errorf("%d resets, %d refused", resets, refused)
+	}
+}
+
+// TestClientReset has the client's connection reset.
+func TestClientReset(t *testing.T) {
+	c, s, m := rawPair(t, nil)
+	c.request(1, false)
+	s.headers(1)
+	c.ok(c.conn.(*net.TCPConn).SetLinger(0))
+	_ = c.conn.Close()
+	s.closed()
+	m.ended(t)
+	if e := m.wait(t, 1)[0]; e.Error != event.ErrClientReset {
+		t.Errorf("wrong event %+v", e)
+	}
+}
+
+// TestServerGone ends the server's connection inside a response.
+func TestServerGone(t *testing.T) {
+	for _, hard := range []bool{false, true} {
+		c, s, m := rawPair(t, nil)
+		c.request(1, true)
+		s.headers(1)
+		s.respond(1, false, ":status", "200")
+		c.headers(1)
+		want := event.ErrServerClosed
+		if hard {
+			want = event.ErrServerReset
+			s.ok(s.conn.(*net.TCPConn).SetLinger(0))
+		}
+		_ = s.conn.Close()
+		c.closed()
+		_ = c.conn.Close()
+		m.ended(t)
+		if e := m.wait(t, 1)[0]; e.Error != want || e.Status != 200 {
+			t.Errorf("wrong event %+v", e)
+		}
+	}
+}

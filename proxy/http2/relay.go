@@ -19,8 +19,14 @@
 // SETTINGS_ENABLE_PUSH 0. A SETTINGS_HEADER_TABLE_SIZE above 64 KiB is lowered
 // to that in passing, as each end's table is kept here too.
 //
+// The last stream of a server's GOAWAY is lowered where a draining relay has
+// told the client an earlier one. Nothing else of what is forwarded is changed.
+//
 // An event's bytes count HEADERS, CONTINUATION and DATA frames with their
-// headers.
+// headers. Its latency ends with the final response's head, not with an
+// informational one. Methods are cut at 32 bytes, authorities at 320, paths at
+// 2048. Where a response was whole, it does not matter how the rest of the
+// request ended, unless the server failed it.
 package http2
 
 import (
@@ -213,7 +219,7 @@ func (s *session) close(ctx context.Context) {
 	s.ticker.Stop()
 	var err error
 	if c.goAway {
-		err = s.toClient.last(appendGoAway(nil, min(s.maxID, s.goAway), c.code, c.text))
+		err = s.toClient.last(appendGoAway(nil, min(s.maxID, s.goAway, s.refuseAbove), c.code, c.text))
 	}
 	if s.c.Server != nil {
 		_ = s.c.Server.Close()

@@ -3,6 +3,7 @@ package http1
 import (
 	"io"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -25,6 +26,7 @@ type exchange struct {
 	response  response
 	continued bool // an interim 100 was passed on
 	last      bool // the connection ends after this exchange
+	unsent    bool // the server reset the connection while the request was written
 	halfClose bool // the client's end of stream was passed on
 	skipped   bool // an empty line before the request was skipped
 
@@ -44,7 +46,7 @@ func (x *exchange) begin(start time.Time) {
 	x.down.Store(0)
 	x.toldUp, x.toldDown = 0, 0
 	x.request, x.response = request{}, response{}
-	x.continued, x.last, x.halfClose, x.skipped = false, false, false, false
+	x.continued, x.last, x.unsent, x.halfClose, x.skipped = false, false, false, false, false
 }
 
 // exchange carries one request and its response, and tells whether the
@@ -71,7 +73,7 @@ func (r *relayer) exchange() bool {
 	x.up.Add(uint64(sent))
 	r.client.buf.Advance(n)
 	// A server that takes no more may have answered all the same.
-	x.last = err != nil
+	x.last, x.unsent = err != nil, tcp.IsReset(err)
 	if !x.requestBody.done() && err == nil {
 		r.startPump()
 	}
@@ -180,6 +182,9 @@ func (r *relayer) fillServer() *cut {
 			return nil
 		}
 		if !woken(err) {
+			if (r.pump.running || r.x.unsent) && tcp.Dead(r.server.conn) {
+				err = syscall.ECONNRESET // The write was told.
+			}
 			return &cut{tcp.ServerError(err), tcp.IsReset(err)}
 		}
 		if c := r.lookAfter(); c != nil {
@@ -205,6 +210,7 @@ func (r *relayer) lookAfter() *cut {
 		}
 		r.joinPump()
 		x.last = x.last || p.serverErr != nil
+		x.unsent = x.unsent || tcp.IsReset(p.serverErr)
 	case r.watch.finished():
 		r.endWatch()
 		switch err := r.watch.err; {

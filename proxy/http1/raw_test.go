@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/relay"
+	"github.com/weirmesh/weir/proxy/tcp"
 )
 
 const (
@@ -260,6 +261,21 @@ func TestBroken(t *testing.T) {
 			_ = s.Close()
 			c.expectEnd()
 		}, []want{result(got, 200, "")}},
+		"server resets while the body is sent": {func(c, s *conn) {
+			c.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+			go func() { // Until the client's connection breaks.
+				for {
+					if _, err := io.WriteString(c.TCPConn, "3e8\r\n"+strings.Repeat("x", 1000)+"\r\n"); err != nil {
+						return
+					}
+				}
+			}()
+			_, _ = io.CopyN(io.Discard, s.r, 1<<20)
+			s.reset()
+			if _, err := io.Copy(io.Discard, c.r); err == nil && !tcp.Dead(c.TCPConn) {
+				c.t.Error("the client is not reset")
+			}
+		}, []want{result(posted, 0, event.ErrServerReset)}},
 		"bad chunk later on": {func(c, s *conn) {
 			const chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 			c.send(chunked)
@@ -349,11 +365,16 @@ func TestDrain(t *testing.T) {
 		check(t, p.ended(1)[0], want{method: "GET", authority: "web.example", path: "/a/b", status: 200})
 	})
 	t.Run("in an exchange", func(t *testing.T) {
-		p, client, server := raw(t, nil)
+		drain := make(chan func(), 1)
+		p, client, server := raw(t, func(c *relay.Conn) {
+			c.OnDrain = func(f func()) (stop func() bool) {
+				drain <- f
+				return func() bool { return true }
+			}
+		})
 		client.send(get + get)
 		server.expect(get)
-		close(p.drain)
-		time.Sleep(10 * time.Millisecond) // Lets the drain arrive; later is no failure but no test either.
+		(<-drain)()
 		server.send(ok2)
 		client.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 		client.expectEnd()

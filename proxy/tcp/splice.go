@@ -34,7 +34,7 @@ func (s *Splicer) Move(limit int64) (n int64, srcErr, dstErr error) {
 		return n, os.ErrDeadlineExceeded, nil
 	case errors.Is(err, syscall.EPIPE):
 		return n, nil, err
-	case dead(s.Src) && !dead(s.Dst):
+	case Dead(s.Src) && !Dead(s.Dst):
 		return n, err, nil
 	}
 	return n, nil, err

@@ -224,7 +224,7 @@ func (f *flow) write(p []byte) bool {
 // the other direction was told, this one sees an end of stream, but on a
 // socket that is dead although nobody ended the stream towards it.
 func (f *flow) finish() {
-	if src, ok := f.src.(*net.TCPConn); ok && !f.back.eof.Load() && dead(src) {
+	if !f.back.eof.Load() && Dead(f.src) {
 		f.tunnel.fail(f.srcError(syscall.ECONNRESET), true)
 		return
 	}

@@ -49,10 +49,16 @@ func CloseWrite(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// dead tells whether the kernel has given up on conn. splice(2) joins two
-// sockets and does not say which of them its error is about.
-func dead(conn *net.TCPConn) bool {
-	raw, err := conn.SyscallConn()
+// Dead tells whether conn is a TCP connection that the kernel has given up on.
+// The kernel tells of a reset once, to whichever reads, writes or splices
+// first; others then see an end of stream or a broken pipe. And splice(2) does
+// not say which of its two sockets its error is about.
+func Dead(conn net.Conn) bool {
+	t, ok := conn.(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	raw, err := t.SyscallConn()
 	if err != nil {
 		return true
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/bus"
@@ -50,10 +52,12 @@ func runBus(ctx context.Context, o busserver.Options, adminAddr string) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if strings.Contains(err.Error(), "insecure") {
+			return fmt.Errorf("%w (--insecure)", err)
+		}
 		return inUse(err, "--listen")
 	}
 	defer s.Close()
-	slog.Info("bus is up", "url", s.URL(), "data", o.DataDir)
 	return admin{addr: adminAddr, ready: s.Ready}.run(ctx)
 }
 

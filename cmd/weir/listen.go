@@ -57,7 +57,9 @@ func serveHTTP(ctx context.Context, what, flag, addr string, handler http.Handle
 	if err := s.Shutdown(sctx); err != nil {
 		_ = s.Close()
 	}
-	<-ended
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("cannot stop serving %s on %s: %w", what, addr, err)
+	}
 	return nil
 }
 

@@ -23,15 +23,14 @@ const (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}))
-}
-
-func run(args []string, streams cli.Streams) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	// The first signal asks for a clean end, a second one gets any.
 	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}))
+}
 
+// run does what args say until it is done or ctx ends.
+func run(ctx context.Context, args []string, streams cli.Streams) int {
 	build := buildInfo()
 	root := cli.New(cli.Options{
 		Streams:        streams,

@@ -178,7 +178,7 @@ func TestIdleMemory(t *testing.T) {
 	m.wait(t, n)
 	each := (memory() - before) / n
 	t.Logf("%d bytes a connection", each)
-	if each > 32<<10 {
+	if each > 48<<10 {
 		t.Errorf("%d bytes a connection", each)
 	}
 	for _, conn := range conns {

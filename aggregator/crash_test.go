@@ -1,0 +1,317 @@
+package aggregator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weirmesh/weir/aggregator/query"
+	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/event"
+)
+
+var (
+	errOtherWrote = errors.New("fenced")
+	errLost       = errors.New("answer lost")
+	errDead       = errors.New("dead")
+)
+
+// memory is a bus in memory, with one partition, that can fail.
+type memory struct {
+	events  [][]byte
+	rollups []stored
+	// fault is asked before each write: whether to store, and what to answer.
+	fault func() (store bool, err error)
+	// dead makes everything fail.
+	dead bool
+}
+
+type stored struct {
+	sequence uint64
+	data     []byte
+}
+
+func (m *memory) ConsumeEvents(ctx context.Context, _ int, after uint64, fn func(uint64, string, []byte) error) error {
+	for ; ctx.Err() == nil && after < uint64(len(m.events)); after++ {
+		if err := fn(after+1, "", m.events[after]); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (m *memory) LastRollup(context.Context, int) ([]byte, uint64, error) {
+	if m.dead {
+		return nil, 0, errDead
+	}
+	if len(m.rollups) == 0 {
+		return nil, 0, nil
+	}
+	last := m.rollups[len(m.rollups)-1]
+	return last.data, last.sequence, nil
+}
+
+func (m *memory) PublishRollup(_ context.Context, _ int, data []byte, expectLast uint64) (uint64, error) {
+	var last uint64
+	if n := len(m.rollups); n > 0 {
+		last = m.rollups[n-1].sequence
+	}
+	store, err := true, error(nil)
+	if m.fault != nil {
+		store, err = m.fault()
+	}
+	if store && expectLast != last {
+		return 0, fmt.Errorf("rollup: %w", errOtherWrote)
+	}
+	if store {
+		last += uint64(1 + len(data)%3)
+		m.rollups = append(m.rollups, stored{last, data})
+	}
+	return last, err
+}
+
+func (m *memory) ReadRollups(_ context.Context, _ int, _ time.Time, fn func(uint64, []byte) error) error {
+	for _, r := range m.rollups {
+		if err := fn(r.sequence, r.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *memory) Heartbeat(context.Context, string) error   { return nil }
+func (m *memory) Members(context.Context) ([]string, error) { return []string{"m"}, nil }
+func (m *memory) Leave(context.Context, string) error       { return nil }
+func (m *memory) Interested(string) bool                    { return false }
+func (m *memory) PublishInterest(string, []byte) bool       { return false }
+func (m *memory) AnnounceTapped(event.Workload) error       { return nil }
+func (m *memory) Serve(ctx context.Context, _, _ string, _ func([]byte) []byte) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// everyone: the subjects of a bus in memory name nobody in particular.
+var everyone = event.Workload{Name: "everyone"}
+
+func memoryOptions(m *memory, id string, now func() time.Time) Options {
+	anyone := func(event.Workload) string { return "" }
+	return Options{
+		ID: id, Source: m, Rollups: m, Members: m, Server: m, Publisher: m,
+		Subjects: Subjects{
+			Parse:  func(string) (event.Workload, error) { return everyone, nil },
+			Events: anyone, Tap: anyone, Stats: anyone,
+		},
+		ErrFenced: errOtherWrote, Partitions: 1, Logger: slog.New(slog.DiscardHandler), Now: now,
+		MaxPart: 1500,
+	}
+}
+
+// world is two members, a bus that fails, and what must come out.
+type world struct {
+	t       *testing.T
+	rng     *rand.Rand
+	bus     *memory
+	members [2]*partition
+	now     time.Time
+	// toSend are batches not on the bus yet.
+	toSend [][]byte
+	// want by workload name.
+	want    map[string]uint64
+	batches uint64
+	lost    int64
+}
+
+func (w *world) partition(id string) *partition {
+	a, err := New(memoryOptions(w.bus, id, func() time.Time { return w.now }))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a.partitions[0]
+}
+
+// invent makes up batches of some sources: out of order, some twice, some never
+// sent.
+func (w *world) invent() {
+	for source := range 4 {
+		name := fmt.Sprintf("w%d", source%3)
+		for sequence := uint64(1); sequence <= 30; sequence++ {
+			var enc event.Encoder
+			n := 1 + w.rng.IntN(5)
+			for range n {
+				end := w.now.UnixMicro() - w.rng.Int64N(5e6)
+				e := event.Event{Direction: event.Inbound, Protocol: event.HTTP1, Status: 200, GRPCStatus: -1, Method: "GET",
+					Path: fmt.Sprintf("/%d", w.rng.IntN(20)), Start: end - 100, Duration: 100, Latency: 50, Connection: 1, Stream: 1}
+				e.Peer.Addr = netip.MustParseAddrPort("10.0.0.1:1")
+				enc.Add(&e)
+			}
+			// The last is never missing, so that each gap can be seen.
+			if sequence < 30 && w.rng.IntN(20) == 0 {
+				w.lost++
+				continue
+			}
+			data := enc.Encode(nil, &event.Header{
+				Source:   event.Source{Workload: event.Workload{Namespace: "ns", Kind: "deploy", Name: name}, Pod: name + "-0"},
+				Instance: uint64(source + 1), Sequence: sequence, Sent: w.now.UnixMicro(),
+			})
+			w.want[name] += uint64(n)
+			w.batches++
+			w.toSend = append(w.toSend, data)
+			if w.rng.IntN(5) == 0 {
+				w.toSend = append(w.toSend, data)
+			}
+		}
+	}
+	// Only neighbours change places, more or less.
+	for i := range w.toSend {
+		j := min(i+w.rng.IntN(8), len(w.toSend)-1)
+		w.toSend[i], w.toSend[j] = w.toSend[j], w.toSend[i]
+	}
+}
+
+// fail lets writes fail in all the ways they can.
+func (w *world) fail() (store bool, err error) {
+	switch w.rng.IntN(12) {
+	case 0:
+		return false, errLost
+	case 1:
+		return true, errLost
+	case 2:
+		w.bus.dead = true // the member dies before the write
+		return false, errDead
+	case 3:
+		w.bus.dead = true // and after it
+		return true, errDead
+	default:
+		return true, nil
+	}
+}
+
+// step lets a member do something. It may die of it.
+func (w *world) step(i int) {
+	p := w.members[i]
+	// Once the bus has failed it for good, a member is as good as dead.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if !p.isReady() {
+		if _, err := p.takeOver(context.Background()); err != nil {
+			w.t.Fatal(err)
+		}
+		return
+	}
+	switch w.rng.IntN(8) {
+	case 0, 1, 2, 3:
+		w.read(p, 1+w.rng.IntN(10))
+	case 4, 5, 6:
+		p.maintain()
+		err := p.publish(ctx)
+		if w.bus.dead || err != nil {
+			w.bus.dead = false
+			w.members[i] = w.partition(fmt.Sprint("member", i))
+		}
+	case 7:
+		if w.rng.IntN(4) == 0 {
+			w.members[i] = w.partition(fmt.Sprint("member", i))
+		}
+	}
+}
+
+// read lets a member take the next messages from the stream.
+func (w *world) read(p *partition, n int) {
+	for position := p.folder.Position(); n > 0 && position < uint64(len(w.bus.events)); n-- {
+		if err := p.take(context.Background(), position+1, "", w.bus.events[position]); err != nil {
+			w.t.Fatal(err)
+		}
+		position++
+	}
+}
+
+// TestCrashes: two members that both believe to own a partition, which die
+// before, between and after their writes, on a bus that loses answers: nothing
+// is counted twice, nothing is lost, and what is missing is known.
+func TestCrashes(t *testing.T) {
+	for seed := range uint64(80) {
+		synctest.Test(t, func(t *testing.T) { crashes(t, seed) })
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func crashes(t *testing.T, seed uint64) {
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 7)), bus: &memory{}, now: time.Unix(1_800_000_000, 0), want: map[string]uint64{}}
+	w.members = [2]*partition{w.partition("member0"), w.partition("member1")}
+	w.invent()
+	w.bus.fault = w.fail
+	for steps := 0; steps < 300 || len(w.toSend) > 0; steps++ {
+		if n := min(w.rng.IntN(4), len(w.toSend)); n > 0 {
+			w.bus.events = append(w.bus.events, w.toSend[:n]...)
+			w.toSend = w.toSend[n:]
+		}
+		if w.rng.IntN(30) == 0 {
+			w.now = w.now.Add(2 * time.Second)
+		}
+		w.step(w.rng.IntN(2))
+	}
+	w.settle()
+}
+
+// settle lets one member finish, and another find what it left.
+func (w *world) settle() {
+	w.bus.fault = nil
+	ctx := context.Background()
+	last := w.partition("last")
+	if _, err := last.takeOver(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	w.read(last, 1<<30)
+	w.now = w.now.Add(15 * time.Second)
+	last.maintain()
+	if err := last.publish(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	heir := w.partition("heir")
+	if _, err := heir.takeOver(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	w.check("before its death", last.a)
+	w.check("after it", heir.a)
+}
+
+func (w *world) check(when string, a *Aggregator) {
+	w.t.Helper()
+	var reply query.Reply
+	request := fmt.Sprintf(`{"since":%d,"until":%d}`, w.now.Unix()-3600, w.now.Unix()+3600)
+	if err := a.fill(&reply, query.MethodStat, []byte(request)); err != nil {
+		w.t.Fatal(err)
+	}
+	var lost uint64
+	for _, r := range reply.Rows {
+		lost += r.LostBatches
+		if r.Stats.Requests != w.want[r.Resource.Name] || r.Stats.Latency.Count() != r.Stats.Requests {
+			w.t.Errorf("%s: %s has %d requests, want %d", when, r.Resource.Name, r.Stats.Requests, w.want[r.Resource.Name])
+		}
+	}
+	if len(reply.Rows) != 3 || lost != uint64(w.lost) {
+		w.t.Errorf("%s: %d rows, %d lost batches; want 3, %d", when, len(reply.Rows), lost, w.lost)
+	}
+	var ledger rollup.Cell
+	q := &question{a: a, reply: &reply, Request: query.Request{Until: 1 << 40}}
+	if err := q.scan(func(k rollup.Key) adder {
+		if k.Dimension != rollup.Ledger {
+			return nil
+		}
+		return in(&ledger)
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	if ledger.Batches != w.batches {
+		w.t.Errorf("%s: %d batches, want %d", when, ledger.Batches, w.batches)
+	}
+}

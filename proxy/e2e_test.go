@@ -153,7 +153,7 @@ func TestServerSpeaksFirst(t *testing.T) {
 		_, _ = io.WriteString(c, "220 ready\r\n")
 		_, _ = io.Copy(c, c)
 	})
-	m := newMesh(t, target, nil)
+	m := newMesh(t, target, func(c *proxy.Config) { c.Traffic.Listeners[0].Mesh = true })
 	for range 5 {
 		c := dial(t, m.addr)
 		expect(t, c, "220 ready\r\n")

@@ -42,6 +42,7 @@ var importRules = []importRule{
 	{"proxy/hello", "event", whyProxy},
 	{"proxy/telemetry", "event", whyProxy},
 	{"proxy/relay", "event", whyProxy},
+	{"proxy/intercept", "", "rules for the kernel, written before the proxy runs: they know ports and a uid, and nothing of what is carried"},
 	{"proxy/detect", "event proxy/hello proxy/relay", whyProxy},
 	{"proxy/policy", "event proxy/relay", whyProxy},
 	{"proxy/mtls", "event proxy/relay", whyProxy},

@@ -1,7 +1,6 @@
 import { expect, test } from "vitest";
 import { lines, resourceParams, type StatRow } from "./api";
 import { bySort } from "./sort";
-import { path } from "./sparkline";
 
 function stream(...chunks: Uint8Array[]): ReadableStream<Uint8Array> {
   return new ReadableStream({
@@ -40,9 +39,4 @@ test("rows without requests are not the worst, and equal ones keep their order",
   const names = (down: boolean) => [...rows].sort(bySort({ key: "success", down })).map((r) => r.resource.name);
   expect(names(false)).toEqual(["a", "b", "c", "idle"]);
   expect(names(true)).toEqual(["idle", "c", "a", "b"]);
-});
-
-test("a sparkline of nothing draws nothing; of zeros, a line at the bottom", () => {
-  expect(path([], 10, 10)).toBe("");
-  expect(path([0, 0], 10, 10)).toBe("M0.0 9.0L10.0 9.0");
 });

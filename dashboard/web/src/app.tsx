@@ -15,7 +15,7 @@ function Page({ seconds }: { seconds: number }) {
   const route = useRoute();
   switch (route.page) {
     case "overview":
-      return <Overview namespace={route.namespace} seconds={seconds} />;
+      return <Overview key={route.namespace} namespace={route.namespace} seconds={seconds} />;
     case "workload":
       return <Workload key={location.hash} resource={route.resource} seconds={seconds} />;
     case "unknown":

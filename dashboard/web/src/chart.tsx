@@ -22,6 +22,23 @@ interface Props {
 const css = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const height = 180;
 
+const clock = (seconds: number, withSeconds: boolean): string =>
+  new Date(seconds * 1000).toLocaleTimeString([], {
+    hour12: false,
+    hour: "2-digit",
+    minute: "2-digit",
+    second: withSeconds ? "2-digit" : undefined,
+  });
+
+/** Points without a neighbour: a line alone would not show them. */
+export function lone(values: ArrayLike<number | null | undefined>): number[] {
+  const found: number[] = [];
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] != null && values[i - 1] == null && values[i + 1] == null) found.push(i);
+  }
+  return found;
+}
+
 function options(p: Props, width: number): uPlot.Options {
   const axis = { stroke: () => css("--dim"), grid: { stroke: () => css("--grid"), width: 1 }, ticks: { show: false } };
   return {
@@ -31,17 +48,17 @@ function options(p: Props, width: number): uPlot.Options {
     legend: { live: true },
     scales: { x: { time: true }, y: { range: p.range ?? ((_u, _min, max) => [0, max > 0 ? max * 1.1 : 1]) } },
     axes: [
-      { ...axis, size: 28 },
+      { ...axis, size: 28, space: 70, values: (_u, ticks) => ticks.map((t) => clock(t, ticks.some((x) => x % 60 !== 0))) },
       { ...axis, size: 58, values: (_u, ticks) => ticks.map(p.format) },
     ],
     series: [
-      { label: "time", value: (_u, v) => (v == null ? "–" : new Date(v * 1000).toLocaleTimeString([], { hour12: false })) },
+      { label: "time", value: (_u, v) => (v == null ? "–" : clock(v, true)) },
       ...p.lines.map((l) => ({
         label: l.label,
         stroke: () => css(l.color),
         fill: l.fill ? () => css(`${l.color}-fill`) : undefined,
         width: 1.75,
-        points: { show: false },
+        points: { show: true, size: 4, filter: (u: uPlot, i: number) => lone(u.data[i] ?? []) },
         value: (_u: uPlot, v: number | null) => (v == null ? "–" : p.format(v)),
       })),
     ],

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { bytes, health, micros, ms, percent, rps } from "./format";
+import { answers, bytes, grpcName, health, micros, ms, percent, rps } from "./format";
 
 test.each([
   [percent(0.98734), "98.73%"],
@@ -23,4 +23,18 @@ test("health needs requests", () => {
   expect(health(1, 10)).toBe("good");
   expect(health(0.97, 10)).toBe("warn");
   expect(health(0.9, 10)).toBe("bad");
+});
+
+test("answers are by gRPC status where there are calls", () => {
+  expect(answers({ "200": "7" }, { "0": "5", "2": "2" })).toEqual([
+    { name: "OK", failed: false, count: 5 },
+    { name: "Unknown", failed: true, count: 2 },
+  ]);
+  expect(answers({ "200": "5", "404": "1", "503": "2", "0": "1" }, {})).toEqual([
+    { name: "none", failed: true, count: 1 },
+    { name: "200", failed: false, count: 5 },
+    { name: "404", failed: false, count: 1 },
+    { name: "503", failed: true, count: 2 },
+  ]);
+  expect([grpcName(-1), grpcName(16), grpcName(99)]).toEqual(["no status", "Unauthenticated", "code 99"]);
 });

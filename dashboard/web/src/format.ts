@@ -42,3 +42,36 @@ export function health(share: number, requests: number): "none" | "good" | "warn
   if (share >= 0.999) return "good";
   return share >= 0.95 ? "warn" : "bad";
 }
+
+const grpcNames = [
+  "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied",
+  "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss",
+  "Unauthenticated",
+];
+
+/** The name of a gRPC status; -1 stands for a call that ended without one. */
+export const grpcName = (code: number): string => (code === -1 ? "no status" : (grpcNames[code] ?? `code ${code}`));
+
+// What counts as failed, as the API classifies it.
+const grpcFailures = new Set([-1, 2, 4, 7, 13, 14, 15]);
+
+export interface Answer {
+  name: string;
+  failed: boolean;
+  count: number;
+}
+
+/**
+ * How many answers there were of each kind: by gRPC status where there are gRPC
+ * calls, whose HTTP status is 200 whatever became of them, else by HTTP status.
+ */
+export function answers(status: Record<string, string>, grpc: Record<string, string>): Answer[] {
+  const byCode = (a: [string, string], b: [string, string]) => Number(a[0]) - Number(b[0]);
+  const calls = Object.entries(grpc).sort(byCode);
+  if (calls.length > 0) {
+    return calls.map(([code, n]) => ({ name: grpcName(Number(code)), failed: grpcFailures.has(Number(code)), count: Number(n) }));
+  }
+  return Object.entries(status)
+    .sort(byCode)
+    .map(([code, n]) => ({ name: code === "0" ? "none" : code, failed: code === "0" || Number(code) >= 500, count: Number(n) }));
+}

@@ -59,9 +59,10 @@ export function Overview({ namespace, seconds }: { namespace: string; seconds: n
   const { data, error } = usePoll(
     async (signal) => {
       const selected = { ...resourceParams({ namespace }), ...lastSeconds(seconds) };
+      const span = Math.max(seconds, 120);
       const [numbers, trends] = await Promise.all([
         stat(selected, signal),
-        series({ ...selected, ...lastSeconds(Math.max(seconds, 120)), step: `${Math.max(seconds, 120) / 40}s` }, signal),
+        series({ ...selected, ...lastSeconds(span), step: `${Math.ceil(span / 40)}s` }, signal),
       ]);
       return { numbers, trends: new Map(trends.rows.map((r) => [workloadHref(r.resource), r])) };
     },

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import type { Coverage, Resource } from "./api";
+import { ApiError, type Coverage, type Resource } from "./api";
 import { health, percent } from "./format";
 import { workloadHref } from "./route";
 
@@ -37,7 +37,8 @@ export function Problem({ error }: { error?: Error }) {
   if (!error) return null;
   return (
     <p class="problem" role="alert">
-      The API does not answer: {error.message}. What is shown is from before; trying again.
+      {error instanceof ApiError ? "The API says" : "The API does not answer"}: {error.message}. What is shown is from before;
+      trying again.
     </p>
   );
 }
@@ -66,5 +67,20 @@ export function Section({ title, aside, children }: { title: string; aside?: Com
       </div>
       {children}
     </section>
+  );
+}
+
+/** A path or gRPC method that may break after its separators only. */
+export function Breakable({ text }: { text: string }) {
+  const parts = text.split(/(?<=[/.])/);
+  return (
+    <>
+      {parts.map((part, i) => (
+        <>
+          {i > 0 && <wbr />}
+          {part}
+        </>
+      ))}
+    </>
   );
 }

@@ -7,8 +7,8 @@ export interface Polled<T> {
 
 /**
  * Asks again and again, `every` ms after each answer, while the page is
- * visible. What was last answered stays when a later question fails. Anything
- * in `deps` that changes starts afresh.
+ * visible, and at once when something in `deps` changes. What was last answered
+ * stays until there is another answer, also when a question fails.
  */
 export function usePoll<T>(ask: (signal: AbortSignal) => Promise<T>, every: number, deps: unknown[]): Polled<T> {
   const [state, set] = useState<Polled<T>>({});
@@ -18,7 +18,6 @@ export function usePoll<T>(ask: (signal: AbortSignal) => Promise<T>, every: numb
     const abort = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     let asking = false;
-    set({});
     async function turn() {
       if (asking || document.hidden) return;
       asking = true;

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { count, resourceParams, tap, type Endpoint, type Resource, type TapEvent } from "./api";
-import { clock, micros } from "./format";
+import { clock, grpcName, micros } from "./format";
 
 const shown = 60;
 
@@ -13,7 +13,7 @@ const failed = (e: TapEvent): boolean =>
 /** The outcome in a word: gRPC status where it failed, HTTP status, or the error. */
 export function outcome(e: TapEvent): string {
   if (e.error) return e.error;
-  if (e.grpc_status !== undefined) return e.grpc_status === 0 ? "OK" : `grpc ${e.grpc_status}`;
+  if (e.grpc_status !== undefined) return grpcName(e.grpc_status);
   return e.status ? String(e.status) : e.kind;
 }
 

@@ -4,8 +4,8 @@ import {
   type EdgeRow, type Resource, type RouteRow, type SeriesRow, type StatRow,
 } from "./api";
 import { Chart, type Line } from "./chart";
-import { bytes, ms, percent, rps, whole } from "./format";
-import { About, Name, Problem, Section, Success } from "./parts";
+import { answers, bytes, ms, percent, rps, whole } from "./format";
+import { About, Breakable, Name, Problem, Section, Success } from "./parts";
 import { usePoll } from "./poll";
 import { overviewHref } from "./route";
 import { Tap } from "./tap";
@@ -16,7 +16,7 @@ const same = (a: Resource, b: Resource) =>
 function Tiles({ row }: { row: StatRow }) {
   const s = row.stats;
   const requests = count(s.requests);
-  const codes = Object.entries(s.status).sort(([a], [b]) => Number(a) - Number(b));
+  const outcomes = answers(s.status, s.grpc_status);
   return (
     <dl class="tiles">
       <div>
@@ -38,10 +38,10 @@ function Tiles({ row }: { row: StatRow }) {
       <div>
         <dt>Answers by status</dt>
         <dd class="codes">
-          {codes.length === 0 && "–"}
-          {codes.map(([code, n]) => (
-            <span key={code} class={Number(code) >= 500 || code === "0" ? "code bad" : "code"}>
-              {code === "0" ? "none" : code} <b>{whole(count(n))}</b>
+          {outcomes.length === 0 && "–"}
+          {outcomes.map((o) => (
+            <span key={o.name} class={o.failed ? "code bad" : "code"}>
+              {o.name} <b>{whole(o.count)}</b>
             </span>
           ))}
         </dd>
@@ -136,7 +136,7 @@ function Routes({ rows }: { rows: RouteRow[] }) {
             const requests = count(r.stats.requests);
             return (
               <tr key={`${r.protocol} ${r.authority} ${r.route}`}>
-                <th scope="row" class="route">{r.route}</th>
+                <th scope="row" class="route"><Breakable text={r.route} /></th>
                 <td data-label="Success"><Success share={r.stats.success} requests={requests} /></td>
                 <td data-label="RPS" class="num">{rps(r.stats.rps)}</td>
                 <td data-label="P50" class="num">{r.stats.latency_ms ? ms(r.stats.latency_ms.p50) : "–"}</td>
@@ -190,10 +190,10 @@ export function Workload({ resource, seconds }: { resource: Resource; seconds: n
         <Tap resource={resource} />
       </Section>
       {data && (
-        <div class="halves">
+        <>
           <Section title="Routes"><Routes rows={data.routes} /></Section>
           <Section title="Peers"><Edges rows={data.edges} resource={resource} /></Section>
-        </div>
+        </>
       )}
     </main>
   );

@@ -221,7 +221,7 @@ func (r *relayer) lookAfter() *cut {
 			return &cut{tcp.ClientError(err), tcp.IsReset(err)}
 		}
 	case r.pump.running || r.watch.running || x.halfClose || r.client.buf.Len() > 0:
-	case time.Since(x.start) >= r.tick:
+	case time.Since(x.start) >= r.tick/2:
 		r.watch.start(&r.client, &r.server)
 	}
 	return nil

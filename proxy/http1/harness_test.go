@@ -59,7 +59,8 @@ type proxy struct {
 	drain   chan struct{}
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-	serving sync.WaitGroup
+	serving atomic.Int32 // connections
+	begun   atomic.Bool  // there was a connection
 	l       net.Listener
 }
 
@@ -80,8 +81,9 @@ func newProxy(t testing.TB, addr string, change func(*relay.Conn)) *proxy {
 				return
 			}
 			p.serving.Add(1)
+			p.begun.Store(true)
 			p.wg.Go(func() {
-				defer p.serving.Done()
+				defer p.serving.Add(-1)
 				p.serve(ctx, c, addr)
 			})
 		}
@@ -128,12 +130,10 @@ func (p *proxy) dial() *conn {
 // returns their End events with the bytes of their Progress events added.
 func (p *proxy) ended(n int) []event.Event {
 	p.t.Helper()
-	done := make(chan struct{})
-	go func() { p.serving.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(patience):
-		p.t.Fatalf("connections go on; events: %+v", p.rec.all())
+	for until := time.Now().Add(patience); !p.begun.Load() || p.serving.Load() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(until) {
+			p.t.Fatalf("connections go on; events: %+v", p.rec.all())
+		}
 	}
 	ends := fold(p.t, p.rec.all())
 	if len(ends) != n {

@@ -13,8 +13,8 @@ import (
 )
 
 // hardFactor bounds what a shard holds while the flusher has not come yet to
-// seal it: so many times MaxEvents and MaxBytes. It is reached only when the
-// flusher gets no processor for that long.
+// seal it: so many times MaxEvents and MaxBytes, and never more than a batch may
+// hold. It is reached only when the flusher gets no processor for that long.
 const hardFactor = 4
 
 // Pipeline records events and publishes them. It implements relay.Recorder.
@@ -22,6 +22,8 @@ const hardFactor = 4
 type Pipeline struct {
 	o        Options
 	instance uint64
+	// hardEvents and hardBytes are where a shard takes no more.
+	hardEvents, hardBytes int
 
 	shards []shard
 	shed   atomic.Uint64
@@ -69,6 +71,8 @@ func New(o Options) *Pipeline {
 	o = o.withDefaults(runtime.GOMAXPROCS(0))
 	p := &Pipeline{
 		o:           o,
+		hardEvents:  min(hardFactor*o.MaxEvents, event.MaxEvents),
+		hardBytes:   min(hardFactor*o.MaxBytes, event.MaxBatchBytes-event.MaxEventBytes-event.MaxHeaderBytes),
 		shards:      make([]shard, o.Shards),
 		large:       make(chan struct{}, 1),
 		tap:         make(chan struct{}, 1),
@@ -131,7 +135,7 @@ func (p *Pipeline) Record(e *event.Event) {
 // where s takes no more.
 func (p *Pipeline) add(s *shard, e *event.Event) bool {
 	n, size := s.enc.Len(), s.enc.Size()
-	if s.closed || n >= hardFactor*p.o.MaxEvents || size >= hardFactor*p.o.MaxBytes {
+	if s.closed || n >= p.hardEvents || size >= p.hardBytes {
 		s.mu.Unlock()
 		return false
 	}

@@ -47,18 +47,6 @@ func children(t *testing.T, pid int) map[int]string {
 	return found
 }
 
-// child returns the one process of the demo whose command line holds what.
-func (m *mesh) child(what string) int {
-	m.t.Helper()
-	for pid, line := range children(m.t, m.cmd.Process.Pid) {
-		if strings.Contains(line, what) {
-			return pid
-		}
-	}
-	m.t.Fatalf("the demo has no process %q", what)
-	return 0
-}
-
 func running(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(stat), ") Z ")

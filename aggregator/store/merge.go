@@ -88,9 +88,11 @@ func (s *Store[K]) heaviest(rows []row[K], limit int) (kept []row[K], failed err
 		if at < 0 {
 			at = len(kept)
 			kept = append(kept, row[K]{key: other, other: other})
+		} else {
+			values = append(values, kept[at].data)
 		}
 		s.rest.Reset()
-		for _, data := range append(values, kept[at].data) {
+		for _, data := range values {
 			if err := s.rest.Add(data); err != nil {
 				failed = err
 			}

@@ -86,8 +86,8 @@ func TestLargeBodies(t *testing.T) {
 	}
 }
 
-// TestNetHTTP has net/http's client and server talk in the ways they do.
-func TestNetHTTP(t *testing.T) {
+// application answers in the ways that net/http has.
+func application() http.Handler {
 	handler := http.NewServeMux()
 	handler.HandleFunc("/plain", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "plain") })
 	handler.HandleFunc("/trailers", func(w http.ResponseWriter, r *http.Request) {
@@ -103,9 +103,14 @@ func TestNetHTTP(t *testing.T) {
 	})
 	handler.HandleFunc("/reject", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
 	handler.HandleFunc("/panic", func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) })
+	return handler
+}
+
+// TestNetHTTP has net/http's client and server talk in the ways they do.
+func TestNetHTTP(t *testing.T) {
 	for name, change := range map[string]func(*relay.Conn){"tcp": nil, "wrapped": wrapBoth} {
 		t.Run(name, func(t *testing.T) {
-			p, client := httpServer(t, handler, change)
+			p, client := httpServer(t, application(), change)
 			client.Transport.(*http.Transport).ExpectContinueTimeout = patience
 			do := func(method, path string, body io.Reader, header, trailer http.Header) (*http.Response, string) {
 				t.Helper()

@@ -155,7 +155,7 @@ func Parse(body []byte) (Hello, error) {
 	for len(body) > 0 {
 		var err error
 		if body, err = fc.NextField(body); err != nil {
-			return Hello{}, fmt.Errorf("%w: %v", ErrMalformed, err)
+			return Hello{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
 		if !h.field(&fc) {
 			return Hello{}, fmt.Errorf("%w: field %d has a wrong type or value", ErrMalformed, fc.FieldNum)

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -45,7 +46,7 @@ func (p *peeker) peek(have int, wait bool) ([]byte, error) {
 	var failed error
 	err := p.raw.Read(func(fd uintptr) bool {
 		n, failed = recvPeek(int(fd), buf)
-		if failed == syscall.EAGAIN {
+		if errors.Is(failed, syscall.EAGAIN) {
 			n, failed = 0, nil
 			return !wait
 		}
@@ -63,7 +64,7 @@ func (p *peeker) peek(have int, wait bool) ([]byte, error) {
 func recvPeek(fd int, buf []byte) (int, error) {
 	for {
 		n, _, err := syscall.Recvfrom(fd, buf, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		if err != syscall.EINTR {
+		if !errors.Is(err, syscall.EINTR) {
 			return n, err
 		}
 	}

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"errors"
 	"io"
 	"sync/atomic"
 	"syscall"
@@ -214,7 +215,7 @@ func (r *relayer) lookAfter() *cut {
 	case r.watch.finished():
 		r.endWatch()
 		switch err := r.watch.err; {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			x.halfClose = true
 			tcp.CloseWrite(r.server.conn)
 		case err != nil:

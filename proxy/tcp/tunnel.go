@@ -189,7 +189,7 @@ func (f *flow) run() {
 			f.arm(f.tunnel.Progress)
 			f.tunnel.tick()
 			continue
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			f.finish()
 			return
 		case err != nil:
@@ -265,10 +265,10 @@ func (f *flow) bulk() bool {
 		case dstErr != nil:
 			f.unwritten(dstErr)
 			return false
-		case srcErr == os.ErrDeadlineExceeded:
+		case errors.Is(srcErr, os.ErrDeadlineExceeded):
 			f.arm(f.tunnel.Progress)
 			return true
-		case srcErr == io.EOF:
+		case errors.Is(srcErr, io.EOF):
 			f.finish()
 			return false
 		case srcErr != nil:

@@ -42,7 +42,8 @@ var importRules = []importRule{
 	{"proxy/hello", "event", whyProxy},
 	{"proxy/telemetry", "event", whyProxy},
 	{"proxy/relay", "event", whyProxy},
-	{"proxy/intercept", "", "rules for the kernel, written before the proxy runs: they know ports and a uid, and nothing of what is carried"},
+	{"proxy/ports", "", "lists of ports, for flags"},
+	{"proxy/intercept", "proxy/ports", "rules for the kernel, written before the proxy runs: they know ports and a uid, and nothing of what is carried"},
 	{"proxy/detect", "event proxy/hello proxy/relay", whyProxy},
 	{"proxy/policy", "event proxy/relay", whyProxy},
 	{"proxy/mtls", "event proxy/relay", whyProxy},
@@ -50,7 +51,7 @@ var importRules = []importRule{
 	{"proxy/tcp", "event proxy/hello proxy/relay", whyProxy},
 	{"proxy/http1", "event proxy/relay proxy/tcp", whyProxy},
 	{"proxy/http2", "event proxy/relay", whyProxy},
-	{"proxy/listen", "event proxy/hello proxy/relay proxy/detect proxy/mtls proxy/tcp proxy/http1 proxy/http2", whyProxy},
+	{"proxy/listen", "event proxy/ports proxy/hello proxy/relay proxy/detect proxy/mtls proxy/tcp proxy/http1 proxy/http2", whyProxy},
 	{"proxy", "event proxy/*", "the data plane meets the rest in event and bus alone; cmd hands it its Sink, so that it never links nats.go and is tested with slices"},
 
 	{"aggregator/query", "event", "questions and answers are plain values: api imports them, and nothing else of the aggregator"},

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/weirmesh/weir/proxy/ports"
 )
 
 // ErrUsage says that flags or environment were wrong.
@@ -43,7 +45,7 @@ func (s *setting) env() string {
 
 // settings is every flag but --help, in the order of the help.
 func settings() []setting {
-	const ports = "ports and ranges, for example --%s 22,8000-8010"
+	const list = "ports and ranges, for example --%s 22,8000-8010"
 	return []setting{
 		{"inbound-port", "PORT", "the proxy's port for inbound connections (default 4143)", "1 to 65535, for example --inbound-port 4143",
 			func(o *options, v string) error { return setPort(&o.InboundPort, v) }},
@@ -53,9 +55,9 @@ func settings() []setting {
 			func(o *options, v string) error { return setPort(&o.AdminPort, v) }},
 		{"proxy-uid", "UID", "the user that the proxy alone runs as (default 1337)", "a number from 1 to 4294967294, for example --proxy-uid 1337",
 			setUID},
-		{"skip-inbound-ports", "PORTS", "ports of this pod that are reached without the proxy", fmt.Sprintf(ports, "skip-inbound-ports"),
+		{"skip-inbound-ports", "PORTS", "ports of this pod that are reached without the proxy", fmt.Sprintf(list, "skip-inbound-ports"),
 			func(o *options, v string) error { return setPorts(&o.SkipInbound, v) }},
-		{"skip-outbound-ports", "PORTS", "ports that are reached from this pod without the proxy", fmt.Sprintf(ports, "skip-outbound-ports"),
+		{"skip-outbound-ports", "PORTS", "ports that are reached from this pod without the proxy", fmt.Sprintf(list, "skip-outbound-ports"),
 			func(o *options, v string) error { return setPorts(&o.SkipOutbound, v) }},
 		{"skip-subnets", "CIDRS", "addresses that are reached from this pod without the proxy", "subnets of IPv4 and IPv6, for example --skip-subnets 10.96.0.0/12,fd00::/8",
 			setSubnets},
@@ -196,7 +198,7 @@ func usage() string {
 }
 
 func setPort(dst *uint16, v string) (err error) {
-	*dst, err = parsePort(v)
+	*dst, err = ports.ParseOne(v)
 	return err
 }
 
@@ -209,8 +211,8 @@ func setUID(o *options, v string) error {
 	return nil
 }
 
-func setPorts(dst *[]PortRange, v string) (err error) {
-	*dst, err = ParsePorts(v)
+func setPorts(dst *[]ports.Range, v string) (err error) {
+	*dst, err = ports.Parse(v)
 	return err
 }
 

@@ -28,6 +28,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/weirmesh/weir/proxy/ports"
 )
 
 // Defaults of Config.
@@ -53,7 +55,7 @@ type Config struct {
 	// SkipInbound are ports of the pod that its clients reach without the
 	// proxy; SkipOutbound are ports, and SkipSubnets addresses, that the pod
 	// reaches without it.
-	SkipInbound, SkipOutbound []PortRange
+	SkipInbound, SkipOutbound []ports.Range
 	SkipSubnets               []netip.Prefix
 }
 
@@ -77,7 +79,7 @@ func (c *Config) check() error {
 		return errors.New("--proxy-uid is 0: whatever root's processes open would pass the proxy by; " +
 			"run the proxy as a user of its own, for example --proxy-uid 1337")
 	}
-	c.SkipInbound, c.SkipOutbound = mergePorts(c.SkipInbound), mergePorts(c.SkipOutbound)
+	c.SkipInbound, c.SkipOutbound = ports.Merge(c.SkipInbound), ports.Merge(c.SkipOutbound)
 	c.SkipSubnets = mergeSubnets(c.SkipSubnets)
 	for _, list := range []struct {
 		flag string
@@ -95,13 +97,15 @@ func (c *Config) check() error {
 }
 
 // ownPorts are the proxy's, each once, in ascending order.
-func (c *Config) ownPorts() []PortRange {
-	ports := []PortRange{{c.InboundPort, c.InboundPort}, {c.OutboundPort, c.OutboundPort}}
-	if c.AdminPort != 0 {
-		ports = append(ports, PortRange{c.AdminPort, c.AdminPort})
+func (c *Config) ownPorts() []ports.Range {
+	var own []ports.Range
+	for _, port := range []uint16{c.InboundPort, c.OutboundPort, c.AdminPort} {
+		if port != 0 {
+			own = append(own, ports.Range{From: port, To: port})
+		}
 	}
-	slices.SortFunc(ports, func(a, b PortRange) int { return int(a.From) - int(b.From) })
-	return slices.Compact(ports)
+	slices.SortFunc(own, func(a, b ports.Range) int { return int(a.From) - int(b.From) })
+	return slices.Compact(own)
 }
 
 // skipsOutbound tells whether the output chain exempts the address.
@@ -111,12 +115,7 @@ func (c *Config) skipsOutbound(to netip.AddrPort) bool {
 			return true
 		}
 	}
-	for _, r := range c.SkipOutbound {
-		if r.Contains(to.Port()) {
-			return true
-		}
-	}
-	return false
+	return ports.Contain(c.SkipOutbound, to.Port())
 }
 
 // mergeSubnets masks, sorts and drops what another one contains.

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weirmesh/weir/proxy/intercept"
+	"github.com/weirmesh/weir/proxy/ports"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -19,28 +20,6 @@ func command(env map[string]string, args ...string) (stdout, stderr string, err 
 	var out, talk bytes.Buffer
 	err = intercept.Command(context.Background(), args, func(name string) string { return env[name] }, &out, &talk)
 	return out.String(), talk.String(), err
-}
-
-func TestParsePorts(t *testing.T) {
-	f := func(in, want string) {
-		t.Helper()
-		got, err := intercept.ParsePorts(in)
-		if err != nil {
-			t.Fatalf("%q: %v", in, err)
-		}
-		var texts []string
-		for _, r := range got {
-			texts = append(texts, r.String())
-		}
-		if s := strings.Join(texts, ","); s != want {
-			t.Fatalf("%q: got %q, want %q", in, s, want)
-		}
-	}
-	f("", "")
-	f("22", "22")
-	f(" 22 , 8000 - 8010,", "22,8000-8010")
-	f("1-65535", "1-65535")
-	f("7-7", "7")
 }
 
 func TestCommandRefuses(t *testing.T) {
@@ -76,7 +55,7 @@ func TestCommandRefuses(t *testing.T) {
 	f(map[string]string{"WEIR_PROXY_INIT_PROXY_UID": "-1"}, nil, "WEIR_PROXY_INIT_PROXY_UID", `"-1"`)
 	var many []string
 	for i := range 65 {
-		many = append(many, intercept.PortRange{From: uint16(1000 + 2*i), To: uint16(1000 + 2*i)}.String())
+		many = append(many, ports.Range{From: uint16(1000 + 2*i), To: uint16(1000 + 2*i)}.String())
 	}
 	f(nil, flags("--skip-inbound-ports", strings.Join(many, ",")), "--skip-inbound-ports", "65 separate", "64")
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weirmesh/weir/proxy/intercept"
+	"github.com/weirmesh/weir/proxy/ports"
 )
 
 // inNamespace calls f on a thread that is alone in a new network namespace,
@@ -81,9 +82,9 @@ func config(change func(c *intercept.Config)) intercept.Config {
 	return c
 }
 
-func mustPorts(t *testing.T, v string) []intercept.PortRange {
+func mustPorts(t *testing.T, v string) []ports.Range {
 	t.Helper()
-	p, err := intercept.ParsePorts(v)
+	p, err := ports.Parse(v)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +135,7 @@ func TestKernelHasTheRules(t *testing.T) {
 	})
 	f(func(c *intercept.Config) { // the most that is accepted, in one transaction
 		for i := range 64 {
-			p := intercept.PortRange{From: uint16(1000 + 3*i), To: uint16(1001 + 3*i)}
+			p := ports.Range{From: uint16(1000 + 3*i), To: uint16(1001 + 3*i)}
 			c.SkipInbound, c.SkipOutbound = append(c.SkipInbound, p), append(c.SkipOutbound, p)
 			c.SkipSubnets = append(c.SkipSubnets, netip.MustParsePrefix(fmt.Sprintf("fd00:%x::/32", i+1)))
 		}

@@ -9,6 +9,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/weirmesh/weir/proxy/ports"
 )
 
 // Names in the kernel.
@@ -146,7 +148,7 @@ func matchUID(uid uint32) rule {
 }
 
 // matchPorts matches TCP to ports.
-func matchPorts(p PortRange) rule {
+func matchPorts(p ports.Range) rule {
 	const destinationPort, portLength = 2, 2 // in the TCP header
 	exprs := append(matchTCP(),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: destinationPort, Len: portLength})

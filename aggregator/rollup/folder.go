@@ -51,7 +51,9 @@ type Folder struct {
 	sources  map[SourceID]*Source
 	// changed since the last Take; gaps are those with gaps.
 	changed, gaps map[SourceID]*Source
-	slots         map[Key]*slot
+	// slots by the id of their key.
+	slots map[string]*slot
+	id    []byte
 	// groups counts the slots by what Other says of their keys.
 	groups map[Key]int
 	// workloads that have rows of their own, and when they last were used.
@@ -83,7 +85,7 @@ func NewFolder(l Limits) *Folder {
 		sources:   map[SourceID]*Source{},
 		changed:   map[SourceID]*Source{},
 		gaps:      map[SourceID]*Source{},
-		slots:     map[Key]*slot{},
+		slots:     map[string]*slot{},
 		groups:    map[Key]int{},
 		workloads: map[event.Workload]int64{},
 	}
@@ -197,10 +199,10 @@ func (f *Folder) Tick(now int64) (lost int64) {
 // more sources as the bound demands. now is in Unix seconds. It returns how
 // many sources had to go before their time.
 func (f *Folder) Sweep(now int64) (evicted int) {
-	for k, s := range f.slots {
+	for id, s := range f.slots {
 		if len(s.cells) == 0 && now-s.used > keyMemory {
-			delete(f.slots, k)
-			f.ungroup(k)
+			delete(f.slots, id)
+			f.ungroup(s.key)
 		}
 	}
 	for w, used := range f.workloads {
@@ -255,23 +257,23 @@ func (f *Folder) admitWorkload(w event.Workload, second int64) event.Workload {
 // slot finds or makes the slot of a key, or of the others' key where a cap is
 // reached.
 func (f *Folder) slot(k Key, second int64) *slot {
-	if s, ok := f.slots[k]; ok {
+	f.id = k.appendID(f.id[:0])
+	if s, ok := f.slots[string(f.id)]; ok {
 		s.used = max(s.used, second)
 		return s
 	}
 	other := k.Other()
-	if k != other {
-		if f.groups[other] >= f.limit(k.Dimension) {
-			return f.slot(other, second)
-		}
-		k.clone()
-		other.Workload = k.Workload
-		f.groups[other]++
-	} else {
-		k.clone()
+	capped := k != other
+	if capped && f.groups[other] >= f.limit(k.Dimension) {
+		return f.slot(other, second)
+	}
+	id := string(f.id)
+	k.adopt(id)
+	if capped {
+		f.groups[k.Other()]++
 	}
 	s := &slot{key: k, used: second}
-	f.slots[k] = s
+	f.slots[id] = s
 	return s
 }
 

@@ -1,6 +1,7 @@
 package rollup
 
 import (
+	"encoding/binary"
 	"strings"
 
 	"github.com/weirmesh/weir/event"
@@ -90,10 +91,32 @@ func (k Key) Other() Key {
 // IsOther tells whether k is what Other returns for others.
 func (k *Key) IsOther() bool { return k.Dimension != Total && *k == k.Other() }
 
-// clone copies the strings of a key, which point into a batch.
-func (k *Key) clone() {
+// appendID appends a form of the key that equals another's only if the keys are
+// equal. As a map key it is hashed in one go, where a Key has 14 strings.
+func (k *Key) appendID(dst []byte) []byte {
+	meshed := byte(0)
+	if k.Peer.Meshed {
+		meshed = 1
+	}
+	dst = append(dst, byte(k.Dimension), byte(k.Direction), byte(k.Peer.Security), meshed, byte(k.Route.Protocol))
 	for _, s := range k.strings() {
-		*s = strings.Clone(*s)
+		dst = binary.AppendUvarint(dst, uint64(len(*s)))
+		dst = append(dst, *s...)
+	}
+	return dst
+}
+
+// adopt lets the strings of a key, which may point into a batch, point into its
+// id instead.
+func (k *Key) adopt(id string) {
+	at := 5
+	for _, s := range k.strings() {
+		n := len(*s)
+		for at++; id[at-1] >= 0x80; at++ {
+			// The length's next byte.
+		}
+		*s = id[at : at+n]
+		at += n
 	}
 }
 

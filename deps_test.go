@@ -49,8 +49,8 @@ var importRules = []importRule{
 	{"proxy/mtls", "event proxy/relay", whyProxy},
 	{"proxy/balance", "event proxy/relay proxy/policy", whyProxy},
 	{"proxy/tcp", "event proxy/hello proxy/relay", whyProxy},
-	{"proxy/http1", "event proxy/relay proxy/tcp", whyProxy},
-	{"proxy/http2", "event proxy/relay", whyProxy},
+	{"proxy/http1", "event proxy/relay proxy/balance proxy/tcp", whyProxy},
+	{"proxy/http2", "event proxy/relay proxy/balance", whyProxy},
 	{"proxy/listen", "event proxy/ports proxy/hello proxy/relay proxy/detect proxy/mtls proxy/tcp proxy/http1 proxy/http2", whyProxy},
 	{"proxy", "event proxy/*", "the data plane meets the rest in event and bus alone; cmd hands it its Sink, so that it never links nats.go and is tested with slices"},
 

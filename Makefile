@@ -69,6 +69,10 @@ deps: ## write cmd/weir-proxy/deps.txt, the reviewed list of what the proxy link
 bench: ## run the benchmarks (BENCH=regexp)
 	go test ./... -run '^$$' -bench '$(BENCH)' -benchmem
 
+.PHONY: bench-proxy
+bench-proxy: build ## compare the proxy with nginx and haproxy (20 min; BENCH_ONLY=h1-32)
+	@hack/bench-proxy.sh
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@hack/fuzz.sh '$(FUZZTIME)'

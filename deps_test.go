@@ -83,6 +83,8 @@ var importRules = []importRule{
 	{"cmd/weir-proxy", "event bus bus/client proxy proxy/*", "linked code is resident memory in every pod"},
 	{"cmd/*", "*", "wiring: the one place that may know everything"},
 
+	{"bench/*", "", "benchmarks run the binaries that users run, beside those of others"},
+
 	{"e2e", "api/client api/weirpb", "black box: it sees what a user sees"},
 }
 

@@ -2,10 +2,14 @@ package proxy
 
 import (
 	"log/slog"
+	"net"
+	"strconv"
 	"time"
 
 	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/intercept"
 	"github.com/weirmesh/weir/proxy/listen"
+	"github.com/weirmesh/weir/proxy/ports"
 	"github.com/weirmesh/weir/proxy/relay"
 	"github.com/weirmesh/weir/proxy/telemetry"
 )
@@ -25,8 +29,14 @@ type Config struct {
 
 // Traffic is what the proxy carries and how.
 type Traffic struct {
-	// Listeners are the inbound ones, then the outbound ones.
+	// Listeners are the inbound ones, then the outbound ones, then those of
+	// Transparent.
 	Listeners []listen.Spec
+	// Transparent takes what `weir-proxy init` redirects to InboundPort and
+	// OutboundPort. Connections to OpaquePorts are carried as TCP, undetected.
+	Transparent               bool
+	InboundPort, OutboundPort uint16
+	OpaquePorts               []ports.Range
 	// ConnectTimeout bounds dialling a server.
 	ConnectTimeout time.Duration
 	// MaxConnections bounds the clients' connections.
@@ -66,6 +76,9 @@ func DefaultConfig() Config {
 	return Config{
 		Self: event.Source{Workload: event.Workload{Cluster: "local"}},
 		Traffic: Traffic{
+			InboundPort:    intercept.DefaultInboundPort,
+			OutboundPort:   intercept.DefaultOutboundPort,
+			OpaquePorts:    defaultOpaquePorts(),
 			ConnectTimeout: listen.DefaultConnectTimeout,
 			MaxConnections: listen.DefaultMaxConnections,
 			MaxHeadBytes:   relay.DefaultMaxHeadBytes,
@@ -76,4 +89,38 @@ func DefaultConfig() Config {
 		Admin:     Admin{Listen: "127.0.0.1:4191"},
 		Log:       Log{Level: slog.LevelInfo},
 	}
+}
+
+// defaultOpaquePorts are those of protocols in which the server speaks first,
+// or of which detection could make nothing: SMTP (25, 587), MySQL (3306), NATS
+// with its routes and leaf nodes (4222, 6222, 7422), Galera (4444), PostgreSQL
+// (5432), Redis (6379), Elasticsearch's transport (9300), Memcached (11211).
+func defaultOpaquePorts() []ports.Range {
+	var out []ports.Range
+	for _, port := range []uint16{25, 587, 3306, 4222, 4444, 5432, 6222, 6379, 7422, 9300, 11211} {
+		out = append(out, ports.Range{From: port, To: port})
+	}
+	return out
+}
+
+// transparentListeners are two for inbound and two for outbound connections,
+// one of each for IPv4 and for IPv6. The kernel redirects the workload's own
+// connections to loopback, so that is where those are accepted: other hosts
+// cannot use the proxy as a way out.
+func (t *Traffic) transparentListeners() []listen.Spec {
+	var out []listen.Spec
+	for _, l := range []struct {
+		direction event.Direction
+		host      string
+		port      uint16
+	}{
+		{event.Inbound, "0.0.0.0", t.InboundPort}, {event.Inbound, "::", t.InboundPort},
+		{event.Outbound, "127.0.0.1", t.OutboundPort}, {event.Outbound, "::1", t.OutboundPort},
+	} {
+		out = append(out, listen.Spec{
+			Direction: l.direction, Listen: net.JoinHostPort(l.host, strconv.Itoa(int(l.port))),
+			Transparent: true, OpaquePorts: t.OpaquePorts,
+		})
+	}
+	return out
 }

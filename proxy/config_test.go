@@ -40,6 +40,7 @@ func TestParse(t *testing.T) {
 					Peer: event.Workload{Cluster: "east", Namespace: "emojivoto", Kind: "deploy", Name: "emoji"}},
 				{Direction: event.Outbound, Listen: "127.0.0.1:4150", Target: "db.example:443", Protocol: event.HTTP2},
 			},
+			InboundPort: 4143, OutboundPort: 4140, OpaquePorts: proxy.DefaultConfig().Traffic.OpaquePorts,
 			ConnectTimeout: 2 * time.Second, MaxConnections: 7, MaxHeadBytes: 128 << 10,
 			DrainTimeout: time.Minute,
 		},
@@ -141,4 +142,53 @@ func TestParseHelpAndVersion(t *testing.T) {
 			t.Errorf("the help does not know %s", flag)
 		}
 	}
+}
+
+func TestParseTransparent(t *testing.T) {
+	f := func(args []string, opaque string, wants ...string) {
+		t.Helper()
+		c, err := proxy.Parse(append(args, "--transparent"), noEnv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range c.Traffic.Listeners {
+			if !s.Transparent || !reflect.DeepEqual(s.OpaquePorts, c.Traffic.OpaquePorts) {
+				t.Errorf("%+v", s)
+			}
+			got = append(got, s.Direction.String()+" "+s.Listen)
+		}
+		if !reflect.DeepEqual(got, wants) {
+			t.Errorf("%q: got %q, want %q", args, got, wants)
+		}
+		var ranges []string
+		for _, r := range c.Traffic.OpaquePorts {
+			ranges = append(ranges, r.String())
+		}
+		if s := strings.Join(ranges, ","); s != opaque {
+			t.Errorf("%q: opaque are %q, want %q", args, s, opaque)
+		}
+	}
+	f(nil, "25,587,3306,4222,4444,5432,6222,6379,7422,9300,11211",
+		"inbound 0.0.0.0:4143", "inbound [::]:4143", "outbound 127.0.0.1:4140", "outbound [::1]:4140")
+	f([]string{"--inbound-port", "15006", "--outbound-port", "15001", "--opaque-ports", "9000-9010,25,9005-9020"}, "25,9000-9020",
+		"inbound 0.0.0.0:15006", "inbound [::]:15006", "outbound 127.0.0.1:15001", "outbound [::1]:15001")
+	f([]string{"--opaque-ports", "none"}, "",
+		"inbound 0.0.0.0:4143", "inbound [::]:4143", "outbound 127.0.0.1:4140", "outbound [::1]:4140")
+}
+
+func TestParseTransparentRefuses(t *testing.T) {
+	f := func(flag, value string, wants ...string) {
+		t.Helper()
+		_, err := proxy.Parse([]string{"--transparent", flag + "=" + value}, noEnv)
+		if err == nil {
+			t.Fatalf("%s=%s is accepted", flag, value)
+		}
+		mustContain(t, err.Error(), append(wants, flag)...)
+	}
+	f("--transparent", "perhaps", "2 times")
+	f("--inbound-port", "0", `"0"`)
+	f("--inbound-port", "4140", "4140", "differ")
+	f("--outbound-port", "http", `"http"`)
+	f("--opaque-ports", "25,x", `"25,x"`, `"x"`, "9000-9010")
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/weirmesh/weir/event"
@@ -35,7 +36,8 @@ type Proxy struct {
 	group    *listen.Group
 	pipeline *telemetry.Pipeline // nil without telemetry
 	admin    *admin              // nil without admin port
-	addrs    []netip.AddrPort    // of cfg.Traffic.Listeners
+	specs    []listen.Spec       // those that are listened on
+	addrs    []netip.AddrPort    // of specs
 }
 
 // New binds all ports of cfg and starts telemetry towards sink, which may be
@@ -80,10 +82,18 @@ func New(ctx context.Context, cfg Config, sink telemetry.Sink, log *slog.Logger)
 func (p *Proxy) bind(ctx context.Context) error {
 	for _, s := range p.cfg.Traffic.Listeners {
 		addr, err := p.group.Listen(ctx, s)
-		if err != nil {
+		switch {
+		case err == nil:
+		case s.Transparent && lacksAddress(err):
+			p.log.Info("not listening: the host lacks this version of IP", "direction", s.Direction.String(), "listen", s.Listen)
+			continue
+		case s.Transparent:
+			return fmt.Errorf("%w; change --%s-port here and of weir-proxy init", err, s.Direction)
+		default:
 			return fmt.Errorf("%w; change --%s %s=%s", err, s.Direction, s.Listen, s.Target)
 		}
 		p.addrs = append(p.addrs, addr)
+		p.specs = append(p.specs, s)
 	}
 	if p.cfg.Admin.Listen == "" {
 		return nil
@@ -95,7 +105,13 @@ func (p *Proxy) bind(ctx context.Context) error {
 	return nil
 }
 
-// Addrs returns where the listeners of the Config listen, in its order.
+// lacksAddress tells that a listener's address is none of this host's.
+func lacksAddress(err error) bool {
+	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
+}
+
+// Addrs returns where the listeners of the Config listen, in its order;
+// transparent ones of a version of IP that the host lacks are left out.
 func (p *Proxy) Addrs() []netip.AddrPort { return p.addrs }
 
 // AdminAddr returns where the admin port listens; invalid where there is none.
@@ -115,8 +131,12 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if p.admin != nil {
 		p.admin.serve()
 	}
-	for i, s := range p.cfg.Traffic.Listeners {
-		p.log.Info("accepting connections", "direction", s.Direction.String(), "listen", p.addrs[i], "target", s.Target)
+	for i, s := range p.specs {
+		target := s.Target
+		if s.Transparent {
+			target = "the original destination"
+		}
+		p.log.Info("accepting connections", "direction", s.Direction.String(), "listen", p.addrs[i], "target", target)
 	}
 	<-ctx.Done()
 	return p.drain(context.WithoutCancel(ctx))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/listen"
+	"github.com/weirmesh/weir/proxy/ports"
 )
 
 // Results of Parse that are no Config.
@@ -31,7 +32,8 @@ const envPrefix = "WEIR_PROXY_"
 // setting is one flag, and its environment variable.
 type setting struct {
 	name, value, usage string
-	// want says what is accepted, with an example.
+	// want says what is accepted, with an example. A setting without value is
+	// a boolean.
 	want string
 	// many: repeatable, and separated by spaces in the environment.
 	many bool
@@ -55,6 +57,19 @@ func settings() []setting {
 			usage: "accept the workload's own connections at LISTEN and carry them to TARGET",
 			want:  fmt.Sprintf(wantListener, "outbound", "127.0.0.1:4140=10.0.0.7:4143,mesh"),
 			set:   func(c *Config, v string) error { return c.addListener(event.Outbound, v) }},
+		{name: "transparent", usage: "take what weir-proxy init redirects, and carry it to where it meant to go (default false)",
+			want: "true or false, for example --transparent=true",
+			set:  func(c *Config, v string) error { return setBool(&c.Traffic.Transparent, v) }},
+		{name: "inbound-port", value: "PORT", usage: "where --transparent takes inbound connections (default 4143)",
+			want: "1 to 65535, for example --inbound-port 4143",
+			set:  func(c *Config, v string) error { return setPort(&c.Traffic.InboundPort, v) }},
+		{name: "outbound-port", value: "PORT", usage: "where --transparent takes the workload's own connections (default 4140)",
+			want: "1 to 65535, for example --outbound-port 4140",
+			set:  func(c *Config, v string) error { return setPort(&c.Traffic.OutboundPort, v) }},
+		{name: "opaque-ports", value: "PORTS|none",
+			usage: `ports whose connections --transparent carries as TCP, undetected (default "` + portList(defaultOpaquePorts()) + `")`,
+			want:  "ports and ranges, or none, for example --opaque-ports 25,3306,9000-9010",
+			set:   setOpaquePorts},
 		{name: "workload", value: "NS/KIND/NAME", usage: "what the proxy stands beside; names its telemetry",
 			want: "NS/KIND/NAME with kind " + kinds + ", for example --workload emojivoto/deploy/web",
 			set: func(c *Config, v string) error {
@@ -112,10 +127,15 @@ func Parse(args []string, env func(string) string) (Config, error) {
 	all := settings()
 	given := make([][]string, len(all))
 	for i := range all {
-		fs.Func(all[i].name, "", func(v string) error {
+		keep := func(v string) error {
 			given[i] = append(given[i], v)
 			return nil
-		})
+		}
+		if all[i].value == "" {
+			fs.BoolFunc(all[i].name, "", keep)
+		} else {
+			fs.Func(all[i].name, "", keep)
+		}
 	}
 	version := fs.Bool("version", false, "")
 	err := fs.Parse(args)
@@ -186,8 +206,14 @@ func splitList(v string) []string {
 
 // check finds what is wrong with the settings together, and completes them.
 func (c *Config) check() error {
+	if c.Traffic.Transparent {
+		if c.Traffic.InboundPort == c.Traffic.OutboundPort {
+			return fmt.Errorf("--inbound-port and --outbound-port are both %d: they must differ", c.Traffic.InboundPort)
+		}
+		c.Traffic.Listeners = append(c.Traffic.Listeners, c.Traffic.transparentListeners()...)
+	}
 	if len(c.Traffic.Listeners) == 0 {
-		return errors.New("nothing to carry: give --inbound LISTEN=TARGET or --outbound LISTEN=TARGET, " +
+		return errors.New("nothing to carry: give --transparent, --inbound LISTEN=TARGET or --outbound LISTEN=TARGET, " +
 			"for example --inbound 127.0.0.1:4143=127.0.0.1:8080")
 	}
 	if c.Publishes() && c.Self.Workload.Name == "" {
@@ -353,6 +379,39 @@ func setAdmin(c *Config, v string) error {
 	return checkHostPort(v, true)
 }
 
+func setBool(dst *bool, v string) error {
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		return errors.New("it is neither")
+	}
+	*dst = b
+	return nil
+}
+
+func setPort(dst *uint16, v string) (err error) {
+	*dst, err = ports.ParseOne(v)
+	return err
+}
+
+func setOpaquePorts(c *Config, v string) error {
+	if v == "none" {
+		c.Traffic.OpaquePorts = nil
+		return nil
+	}
+	list, err := ports.Parse(v)
+	c.Traffic.OpaquePorts = ports.Merge(list)
+	return err
+}
+
+// portList is the list as flags have it.
+func portList(list []ports.Range) string {
+	var texts []string
+	for _, r := range list {
+		texts = append(texts, r.String())
+	}
+	return strings.Join(texts, ",")
+}
+
 func setMaxConnections(c *Config, v string) error {
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 1 {
@@ -399,10 +458,12 @@ func setBytes(dst *int, v string, least int) error {
 func Usage() string {
 	var b strings.Builder
 	b.WriteString("weir-proxy carries a workload's traffic and publishes an event for each request.\n\n" +
-		"Usage:\n  weir-proxy --inbound 127.0.0.1:4143=127.0.0.1:8080 --workload emojivoto/deploy/web --bus nats://127.0.0.1:4222\n\n" +
+		"Usage:\n  weir-proxy init [flags]             redirect a pod's traffic to its proxy; see weir-proxy init --help\n" +
+		"  weir-proxy [run] --transparent --workload emojivoto/deploy/web --bus nats://weir-bus:4222\n" +
+		"  weir-proxy [run] --inbound 127.0.0.1:4143=127.0.0.1:8080 --workload emojivoto/deploy/web --bus nats://127.0.0.1:4222\n\n" +
 		"Flags (each also as environment variable, the flag outdoes it):\n")
 	for _, s := range settings() {
-		fmt.Fprintf(&b, "  --%s %s\n        %s", s.name, s.value, s.usage)
+		fmt.Fprintf(&b, "  --%s\n        %s", strings.TrimSpace(s.name+" "+s.value), s.usage)
 		if s.many {
 			b.WriteString("; repeatable")
 		}

@@ -1,5 +1,6 @@
 // Command weir-proxy is Weir's sidecar: it carries a workload's traffic and
-// publishes one event for each request. `weir-proxy --help` lists its flags.
+// publishes one event for each request. `weir-proxy init` redirects the traffic to
+// it; `weir-proxy --help` lists the flags.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 
 	"github.com/weirmesh/weir/bus/client"
 	"github.com/weirmesh/weir/proxy"
+	"github.com/weirmesh/weir/proxy/intercept"
 	"github.com/weirmesh/weir/proxy/telemetry"
 )
 
@@ -35,6 +37,12 @@ const gcPercent = 50
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
+	switch {
+	case len(args) > 0 && args[0] == "init":
+		return redirect(args[1:])
+	case len(args) > 0 && args[0] == "run":
+		args = args[1:]
+	}
 	cfg, err := proxy.Parse(args, os.Getenv)
 	switch {
 	case errors.Is(err, proxy.ErrHelp):
@@ -59,6 +67,22 @@ func run(args []string) int {
 	context.AfterFunc(ctx, stop)
 	if err := serve(ctx, cfg, log); err != nil {
 		fmt.Fprintln(os.Stderr, "weir-proxy:", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// redirect is `weir-proxy init`.
+func redirect(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := intercept.Command(ctx, args, os.Getenv, os.Stdout, os.Stderr)
+	switch {
+	case errors.Is(err, intercept.ErrUsage):
+		fmt.Fprintln(os.Stderr, "weir-proxy init:", err)
+		return exitUsage
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "weir-proxy init:", err)
 		return exitFailed
 	}
 	return exitOK

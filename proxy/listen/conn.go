@@ -30,9 +30,13 @@ type verdict struct {
 // work on it: serve waits on the client, connect dials and waits on the
 // server. They wake each other by read deadlines.
 type conn struct {
-	g        *Group
-	l        *listener
-	client   *net.TCPConn
+	g      *Group
+	l      *listener
+	client *net.TCPConn
+	// target is where the connection goes: host:port; opaque says that it is
+	// carried undetected.
+	target   string
+	opaque   bool
 	accepted time.Time
 	id       uint64
 	peer     event.Peer
@@ -72,6 +76,7 @@ func newConn(g *Group, l *listener, client *net.TCPConn) *conn {
 		peer:     event.Peer{Workload: l.Peer},
 		done:     make(chan struct{}),
 	}
+	c.target, c.opaque = g.destination(l, client)
 	g.mu.Lock()
 	g.detecting[c] = struct{}{}
 	if g.draining {
@@ -168,7 +173,7 @@ func (c *conn) describe(rc *relay.Conn, v verdict) {
 		rc.Peer.Addr = addrOf(c.client.RemoteAddr())
 	} else if c.server != nil {
 		rc.Peer.Addr = addrOf(c.server.RemoteAddr())
-	} else if addr, err := netip.ParseAddrPort(c.l.Target); err == nil {
+	} else if addr, err := netip.ParseAddrPort(c.target); err == nil {
 		rc.Peer.Addr = addr
 	}
 	if h := c.answered; h != nil {
@@ -283,7 +288,7 @@ func (c *conn) abort() {
 // has the server watched, unless the client spoke.
 func (c *conn) connect() {
 	g, l := c.g, c.l
-	server, reason := g.dial(g.hard, l)
+	server, reason := g.dial(g.hard, l, c.target)
 	var answered *hello.Hello
 	if server != nil && l.Mesh && l.Direction == event.Outbound {
 		h, err := c.greet(server)
@@ -399,7 +404,7 @@ func (c *conn) greet(server *net.TCPConn) (answer *hello.Hello, reason string) {
 		Pod:         g.o.Self.Pod,
 		Connection:  c.id,
 		Protocol:    protocol,
-		Destination: c.l.Target,
+		Destination: c.target,
 	}
 	stop := context.AfterFunc(g.hard, func() { _ = server.SetDeadline(past()) })
 	defer stop()
@@ -417,7 +422,7 @@ func (c *conn) greet(server *net.TCPConn) (answer *hello.Hello, reason string) {
 		return &h, ""
 	}
 	g.helloErrors.Add(1)
-	g.log.Debug("cannot exchange hellos", "target", c.l.Target, "error", err)
+	g.log.Debug("cannot exchange hellos", "target", c.target, "error", err)
 	return nil, helloReason(err)
 }
 

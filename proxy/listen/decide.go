@@ -77,11 +77,11 @@ func mayBeHello(v detect.Verdict, b []byte, greeted bool) bool {
 func (c *conn) foregone() (verdict, bool) {
 	l := c.l
 	switch {
-	case l.Opaque:
+	case c.opaque:
 		return verdict{protocol: event.TCP, detection: event.DetectOpaque}, true
 	case l.Protocol != event.ProtocolUnknown:
 		return verdict{protocol: l.Protocol, detection: event.DetectConfig}, true
-	case c.g.memory.Knows(l.Target, c.accepted):
+	case c.g.memory.Knows(c.target, c.accepted):
 		return verdict{protocol: event.TCP, detection: event.DetectRemembered}, true
 	}
 	return verdict{}, false
@@ -138,7 +138,7 @@ func (c *conn) timeUp(fixed verdict, known bool, have int) (verdict, bool) {
 			return fixed, true
 		}
 		if spoke == detect.TCP {
-			c.g.memory.Remember(c.l.Target, time.Now())
+			c.g.memory.Remember(c.target, time.Now())
 		}
 		return verdict{protocol: event.TCP, detection: event.DetectServerFirst}, true
 	case silent:
@@ -186,7 +186,7 @@ func (c *conn) meet() (v verdict, ok bool) {
 	}
 	c.id = h.Connection
 	c.peer.Workload, c.peer.Pod, c.peer.Meshed = h.Workload, h.Pod, true
-	if h.Protocol == event.ProtocolUnknown || c.l.Opaque || c.l.Protocol != event.ProtocolUnknown {
+	if h.Protocol == event.ProtocolUnknown || c.opaque || c.l.Protocol != event.ProtocolUnknown {
 		return verdict{}, false
 	}
 	return verdict{protocol: carrier(h.Protocol), detection: event.DetectHello}, true

@@ -14,9 +14,9 @@ import (
 // errLoop says that a destination is one of the proxy's own listeners.
 var errLoop = errors.New("the destination is this proxy")
 
-// dial connects to the listener's target. Where it cannot, reason is an
-// event.Err constant.
-func (g *Group) dial(ctx context.Context, l *listener) (server *net.TCPConn, reason string) {
+// dial connects to target, on behalf of a listener. Where it cannot, reason is
+// an event.Err constant.
+func (g *Group) dial(ctx context.Context, l *listener, target string) (server *net.TCPConn, reason string) {
 	d := net.Dialer{
 		Timeout:         g.o.ConnectTimeout,
 		KeepAliveConfig: keepAlive(),
@@ -28,7 +28,7 @@ func (g *Group) dial(ctx context.Context, l *listener) (server *net.TCPConn, rea
 			return nil
 		},
 	}
-	conn, err := d.DialContext(ctx, "tcp", l.Target)
+	conn, err := d.DialContext(ctx, "tcp", target)
 	if err != nil {
 		g.dialErrors[l.Direction].Add(1)
 		return nil, dialReason(err)
@@ -52,7 +52,8 @@ func dialReason(err error) string {
 
 // loops tells whether address is a listener of this proxy that l must not dial.
 // One case is no loop: a workload that calls itself goes out and comes in
-// again, so an outbound listener may dial an inbound one.
+// again, so an outbound listener may dial an inbound one. Where connections are
+// redirected, such a call never comes to the proxy.
 func (g *Group) loops(l *listener, address string) bool {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -62,7 +63,8 @@ func (g *Group) loops(l *listener, address string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, own := range g.listeners {
-		if own.addr.Port() != to.Port() || l.Direction == event.Outbound && own.Direction == event.Inbound {
+		outAndIn := l.Direction == event.Outbound && own.Direction == event.Inbound && !l.Transparent
+		if own.addr.Port() != to.Port() || outAndIn {
 			continue
 		}
 		at := own.addr.Addr().Unmap().WithZone("")

@@ -25,12 +25,14 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/detect"
+	"github.com/weirmesh/weir/proxy/ports"
 	"github.com/weirmesh/weir/proxy/relay"
 )
 
@@ -102,8 +104,15 @@ type Spec struct {
 	// Mesh, outbound: the target is a Weir proxy; exchange hellos. Inbound:
 	// clients are Weir proxies; wait for their hello even if the server speaks.
 	Mesh bool
-	// Opaque connections are carried as TCP, undetected.
-	Opaque bool
+	// Transparent: connections come here because the kernel redirects them
+	// (package intercept), and go to where they meant to go, instead of to
+	// Target. Listen must then have an IP address, and accepts that version of
+	// IP only.
+	Transparent bool
+	// Opaque connections are carried as TCP, undetected; so are those to
+	// OpaquePorts of a Transparent listener.
+	Opaque      bool
+	OpaquePorts []ports.Range
 	// Protocol fixes what connections speak; ProtocolUnknown detects it.
 	Protocol event.Protocol
 	// Peer names the other side where it does not name itself.
@@ -202,7 +211,14 @@ func keepAlive() net.KeepAliveConfig {
 // Serve.
 func (g *Group) Listen(ctx context.Context, s Spec) (netip.AddrPort, error) {
 	lc := net.ListenConfig{KeepAliveConfig: keepAlive()}
-	ln, err := lc.Listen(ctx, "tcp", s.Listen)
+	network := "tcp"
+	if s.Transparent {
+		// The original destination is asked for by version of IP.
+		if network = "tcp4"; strings.HasPrefix(s.Listen, "[") {
+			network = "tcp6"
+		}
+	}
+	ln, err := lc.Listen(ctx, network, s.Listen)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("cannot listen on %s: %w", s.Listen, err)
 	}

@@ -15,11 +15,11 @@ import (
 type counters struct {
 	set *metrics.Set
 
-	events, batches, duplicates, skewed, moved *metrics.Counter
-	lost, evicted                              *metrics.Counter
-	rollups, parts, partBytes                  *metrics.Counter
-	fenced, badRollups, queries                *metrics.Counter
-	delay                                      *metrics.Histogram
+	events, skipped, batches, duplicates, skewed, moved *metrics.Counter
+	lost, evicted                                       *metrics.Counter
+	rollups, parts, partBytes                           *metrics.Counter
+	fenced, badRollups, queries                         *metrics.Counter
+	delay                                               *metrics.Histogram
 }
 
 func newCounters(a *Aggregator) *counters {
@@ -27,6 +27,7 @@ func newCounters(a *Aggregator) *counters {
 	c := &counters{
 		set:        set,
 		events:     set.NewCounter("weir_aggregator_events_total"),
+		skipped:    set.NewCounter("weir_aggregator_refused_events_total"),
 		batches:    set.NewCounter("weir_aggregator_batches_total"),
 		duplicates: set.NewCounter("weir_aggregator_duplicate_batches_total"),
 		skewed:     set.NewCounter("weir_aggregator_clock_skew_batches_total"),
@@ -75,6 +76,7 @@ func (c *counters) folded(r *rollup.Result, now time.Time) {
 	c.batches.Inc()
 	c.events.Add(r.Events)
 	c.moved.Add(r.Moved)
+	c.skipped.Add(r.Skipped)
 	if r.Skewed {
 		c.skewed.Inc()
 	}

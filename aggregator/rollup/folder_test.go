@@ -356,3 +356,17 @@ func TestManySeconds(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 }
+
+// TestImpossibleDirections: such events are left out, and told of.
+func TestImpossibleDirections(t *testing.T) {
+	f := rollup.NewFolder(rollup.Limits{})
+	none, third := request(event.Inbound, t0, "/a"), request(event.Inbound, t0, "/b")
+	none.Direction, third.Direction = 0, 3
+	r, err := fold(f, encode(header(1, 1, t0), none, third, request(event.Inbound, t0, "/c")), t0)
+	if err != nil {
+		return // the codec refuses them by itself
+	}
+	if n := sums(f)[[2]int{int(rollup.Total), 1}].Requests; r.Events != 1 || r.Skipped != 2 || n != 1 {
+		t.Errorf("%+v, %d requests", r, n)
+	}
+}

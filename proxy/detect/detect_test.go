@@ -146,6 +146,11 @@ func TestMemory(t *testing.T) {
 	if m.Knows("d", now.Add(time.Minute)) || !m.Knows("a", now.Add(time.Minute)) {
 		t.Fatal("the time to live is not kept")
 	}
+	m.Forget("a")
+	m.Forget("never known")
+	if m.Knows("a", now) {
+		t.Fatal("knows what it was told to forget")
+	}
 	for i := range 100 {
 		m.Remember(fmt.Sprint(i), now)
 	}

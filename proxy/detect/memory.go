@@ -60,6 +60,15 @@ func (m *Memory) Knows(destination string, now time.Time) bool {
 	return true
 }
 
+// Forget drops what is known of destination.
+func (m *Memory) Forget(destination string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if el, ok := m.entries[destination]; ok {
+		m.remove(el)
+	}
+}
+
 // Len is the number of destinations remembered.
 func (m *Memory) Len() int {
 	m.mu.Lock()

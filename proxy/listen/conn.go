@@ -388,9 +388,14 @@ func (c *conn) grace() time.Duration {
 		return 0
 	case c.l.Mesh:
 		return c.g.o.HelloTimeout
+	case c.g.plain.Knows(c.clientHost(), c.accepted):
+		return min(plainGrace, c.g.o.HelloGrace)
 	}
 	return c.g.o.HelloGrace
 }
+
+// clientHost is the client's IP address.
+func (c *conn) clientHost() string { return addrOf(c.client.RemoteAddr()).Addr().String() }
 
 // greet sends the proxy's hello to the server's proxy and reads its answer.
 // Where that fails, reason is an event.Err constant.

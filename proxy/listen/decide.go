@@ -134,6 +134,9 @@ func (c *conn) timeUp(fixed verdict, known bool, have int) (verdict, bool) {
 	}
 	switch {
 	case spoke != detect.NeedMore:
+		if c.l.Direction == event.Inbound && !c.greeted {
+			c.g.plain.Remember(c.clientHost(), time.Now())
+		}
 		if known {
 			return fixed, true
 		}
@@ -184,6 +187,7 @@ func (c *conn) meet() (v verdict, ok bool) {
 		}
 		return verdict{refused: event.ErrMalformed}, true
 	}
+	g.plain.Forget(c.clientHost())
 	c.id = h.Connection
 	c.peer.Workload, c.peer.Pod, c.peer.Meshed = h.Workload, h.Pod, true
 	if h.Protocol == event.ProtocolUnknown || c.opaque || c.l.Protocol != event.ProtocolUnknown {

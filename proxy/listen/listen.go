@@ -16,7 +16,8 @@
 // where it knows it already, and the server's proxy answers with its own
 // before anything else (package hello). The server's proxy recognises a hello
 // by its first bytes, and serves clients without one too. A server that speaks
-// first is held back for a moment, lest its bytes overtake the answer.
+// first is held back for a moment, lest its bytes overtake the answer; for a
+// client that is known to send no hello, that moment is next to none.
 package listen
 
 import (
@@ -49,6 +50,14 @@ const (
 const (
 	memorySize = 1024
 	memoryTTL  = 10 * time.Minute
+)
+
+// Of clients without a proxy it is remembered for a shorter time that they sent
+// no hello: an address may get another owner. Until then a server that speaks
+// first is held back for plainGrace at most.
+const (
+	plainTTL   = time.Minute
+	plainGrace = 5 * time.Millisecond
 )
 
 // Reasons for plain connections, as events state them.
@@ -86,7 +95,8 @@ type Options struct {
 	// HelloTimeout bounds the exchange of hellos.
 	HelloTimeout time.Duration
 	// HelloGrace is how long a server that speaks first is held back for the
-	// client's hello, on inbound listeners not declared Mesh.
+	// client's hello, on inbound listeners not declared Mesh. It is waited once:
+	// of clients that send none, it is remembered for a minute.
 	HelloGrace time.Duration
 	// MaxHeadBytes and Progress are handed to the relays.
 	MaxHeadBytes int
@@ -141,7 +151,8 @@ type Stats struct {
 // are safe for concurrent use.
 type Group struct {
 	o      Options
-	memory *detect.Memory
+	memory *detect.Memory // of servers that speak first
+	plain  *detect.Memory // of clients that sent no hello where one was waited for
 	log    *slog.Logger
 
 	hard     context.Context // ended by Close: connections end at once
@@ -194,6 +205,7 @@ func New(o Options) *Group {
 	g := &Group{
 		o:         o,
 		memory:    detect.NewMemory(memorySize, memoryTTL),
+		plain:     detect.NewMemory(memorySize, plainTTL),
 		log:       o.Logger,
 		detecting: make(map[*conn]struct{}),
 	}

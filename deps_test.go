@@ -86,6 +86,7 @@ var importRules = []importRule{
 	{"bench/*", "", "benchmarks run the binaries that users run, beside those of others"},
 
 	{"e2e", "api/client api/weirpb", "black box: it sees what a user sees"},
+	{"e2e/conformance", "", "as e2e; its tests read events off the bus, as anyone may"},
 	{"e2e/transparent", "", "as e2e; its tests read events off the bus, as anyone may"},
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # test-deps.sh: see to what `make test` needs beyond Go: a C compiler, which the
-# race detector links with, and Chromium, which the end-to-end tests drive.
+# race detector links with; Chromium, which the end-to-end tests drive; curl and
+# nghttpd, which the proxy is held against.
 # Installs what is missing on Debian when root; else says what to install.
 set -euo pipefail
 
@@ -8,6 +9,8 @@ missing=()
 command -v "${CC:-gcc}" >/dev/null || missing+=(gcc libc6-dev)
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
   missing+=(chromium)
+command -v curl >/dev/null || missing+=(curl)
+command -v nghttpd >/dev/null || missing+=(nghttp2-server)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then

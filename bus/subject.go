@@ -55,6 +55,11 @@ func PartitionFilter(partition int) string {
 	return prefixPart + "." + strconv.Itoa(partition) + ".>"
 }
 
+// StoredFilter matches the subjects that the events stream gives to the batches
+// of all workloads that match, whichever partition they are in: each field of w
+// that is empty matches any.
+func StoredFilter(w event.Workload) string { return workloadFilter(prefixPart+".*", w) }
+
 // RollupSubject is where the owner of a partition publishes its rollups.
 func RollupSubject(partition int) string {
 	return prefixRollups + "." + strconv.Itoa(partition)

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weirmesh/weir/bus"
+	"github.com/weirmesh/weir/event"
 )
 
 const (
@@ -51,9 +52,40 @@ func (c *Client) ConsumeEvents(ctx context.Context, partition int, after uint64,
 	})
 }
 
+// ReadEvents calls fn with every batch of the workloads that match w (its empty
+// fields match any), in the order of the stream: those that were stored at
+// since or later, or where since is zero, those that come from now on. Where
+// until is zero it waits for more until ctx ends, and returns ctx's error; else
+// it returns nil after the last batch that was stored before until, or that was
+// there when it began. stored is when the stream got the batch; data is fn's to
+// keep. fn may take its time: the stream keeps what is to come.
+//
+// opened, where not nil, is called once before fn: with the time of the oldest
+// message that the stream still holds (zero where it is empty) and the number of
+// batches that fn will get of those there are.
+//
+// fn's error ends it and is returned. Absences of the bus it sits out as
+// ConsumeEvents does.
+func (c *Client) ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(oldest time.Time, batches uint64), fn func(stored time.Time, data []byte) error) error {
+	return c.read(ctx, &reading{
+		stream: bus.StreamEvents,
+		filter: bus.StoredFilter(w),
+		since:  since,
+		fresh:  since.IsZero(),
+		finite: !until.IsZero(),
+		until:  until,
+		opened: opened,
+		bytes:  4 * bus.MaxBatch,
+		fn: func(m message) error {
+			return fn(m.stored, m.data)
+		},
+	})
+}
+
 type message struct {
 	sequence uint64
 	subject  string
+	stored   time.Time
 	data     []byte
 }
 
@@ -66,10 +98,17 @@ type reading struct {
 	after uint64
 	// since applies only until fn got the first message, and where it is set.
 	since time.Time
+	// fresh leaves out what the stream held when the reading began.
+	fresh bool
 	// finite ends the reading at last, the stream's end when it began.
 	finite bool
 	last   uint64
 	known  bool
+	// until, where set, ends a finite reading at the first message stored then.
+	until time.Time
+	// opened is called once, with the time of the stream's oldest message and
+	// the number of messages to come of those there are.
+	opened func(oldest time.Time, messages uint64)
 	// bytes bounds what one request asks for; more than any message.
 	bytes int
 	fn    func(message) error
@@ -142,6 +181,10 @@ func (c *Client) readFrom(ctx context.Context, r *reading) error {
 	}
 	info := consumer.CachedInfo()
 	defer c.forget(stream, info.Name)
+	if r.opened != nil {
+		r.opened(stream.CachedInfo().State.FirstTime, info.NumPending)
+		r.opened = nil
+	}
 	if r.finite && info.NumPending == 0 {
 		return errDone
 	}
@@ -167,8 +210,11 @@ func (c *Client) open(ctx context.Context, r *reading) (jetstream.Stream, error)
 		return nil, fmt.Errorf("cannot open the stream: %w", err)
 	}
 	state := stream.CachedInfo().State
-	if r.finite && !r.known {
+	if !r.known {
 		r.last, r.known = state.LastSeq, true
+		if r.fresh {
+			r.after = state.LastSeq
+		}
 	}
 	switch {
 	case r.after == 0:
@@ -217,10 +263,10 @@ func (r *reading) follow(ctx context.Context, iterator jetstream.MessagesContext
 		if meta.Sequence.Consumer != delivered {
 			return fmt.Errorf("expected delivery %d of the consumer, got %d", delivered, meta.Sequence.Consumer)
 		}
-		if r.finite && meta.Sequence.Stream > r.last {
+		if r.finite && (meta.Sequence.Stream > r.last || !r.until.IsZero() && !meta.Timestamp.Before(r.until)) {
 			return errDone
 		}
-		if err := r.fn(message{meta.Sequence.Stream, msg.Subject(), msg.Data()}); err != nil {
+		if err := r.fn(message{meta.Sequence.Stream, msg.Subject(), meta.Timestamp, msg.Data()}); err != nil {
 			return fnError{err}
 		}
 		r.after = meta.Sequence.Stream

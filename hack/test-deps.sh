@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # test-deps.sh: see to what `make test` needs beyond Go: a C compiler, which the
 # race detector links with; Chromium, which the end-to-end tests drive; curl and
-# nghttpd, which the proxy is held against.
+# nghttpd, which the proxy is held against; and for the tests of interception ip
+# and nft, and real servers with their clients.
 # Installs what is missing on Debian when root; else says what to install.
 set -euo pipefail
 
@@ -11,11 +12,21 @@ command -v chromium >/dev/null || command -v chromium-browser >/dev/null || comm
   missing+=(chromium)
 command -v curl >/dev/null || missing+=(curl)
 command -v nghttpd >/dev/null || missing+=(nghttp2-server)
+# Servers may be where only root looks for them.
+PATH=$PATH:/usr/sbin:/sbin
+command -v ip >/dev/null || missing+=(iproute2)
+command -v nft >/dev/null || missing+=(nftables)
+command -v nginx >/dev/null || missing+=(nginx)
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v redis-cli >/dev/null || missing+=(redis-tools)
+command -v mariadbd >/dev/null || missing+=(mariadb-server-core)
+command -v mariadb >/dev/null || missing+=(mariadb-client-core)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
   echo "installing ${missing[*]}" >&2
-  export DEBIAN_FRONTEND=noninteractive
+  # RUNLEVEL: servers that are installed are not started, where that is heard.
+  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends "${missing[@]}"
 else

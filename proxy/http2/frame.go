@@ -54,7 +54,11 @@ const (
 // Settings that the relay follows.
 const (
 	settingTableSize = 1
+	settingPush      = 2
+	settingStreams   = 3
+	settingWindow    = 4
 	settingFrameSize = 5
+	settingHeadSize  = 6
 )
 
 // Bounds of SETTINGS_MAX_FRAME_SIZE; the least is also the default.
@@ -65,6 +69,9 @@ const (
 
 // maxStreamID is the highest stream identifier.
 const maxStreamID = 1<<31 - 1
+
+// maxWindow is the largest window.
+const maxWindow = 1<<31 - 1
 
 // frame is a frame's header.
 type frame struct {
@@ -105,6 +112,17 @@ func appendGoAway(dst []byte, last uint32, code errorCode, text string) []byte {
 func appendReset(dst []byte, stream uint32, code errorCode) []byte {
 	dst = appendFrame(dst, 4, frameReset, 0, stream)
 	return binary.BigEndian.AppendUint32(dst, uint32(code))
+}
+
+// appendSetting appends a setting to a SETTINGS frame's payload.
+func appendSetting(dst []byte, id uint16, value uint32) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(dst, id), value)
+}
+
+// appendStreamWindow is appendWindow for a stream.
+func appendStreamWindow(dst []byte, stream, increment uint32) []byte {
+	dst = appendFrame(dst, 4, frameWindow, 0, stream)
+	return binary.BigEndian.AppendUint32(dst, increment)
 }
 
 func appendWindow(dst []byte, increment uint32) []byte {

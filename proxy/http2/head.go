@@ -28,12 +28,17 @@ type head struct {
 	// literal collects all fields as literals where keepAll is set.
 	literal []byte
 	keepAll bool
+
+	// fields takes all fields where it is not nil. never: the field at hand
+	// must not enter a table; known: it comes from one.
+	fields       *fields
+	never, known bool
 }
 
 func (h *head) reset() {
 	*h = head{
 		method: h.method[:0], authority: h.authority[:0], path: h.path[:0], host: h.host[:0],
-		literal: h.literal[:0], grpcStatus: event.NoGRPCStatus,
+		literal: h.literal[:0], grpcStatus: event.NoGRPCStatus, fields: h.fields,
 	}
 }
 
@@ -42,6 +47,9 @@ func (h *head) field(id fieldName, name, value []byte) {
 	h.size += len(name) + len(value) + entryCost
 	if h.keepAll {
 		h.literal = appendField(h.literal, name, value)
+	}
+	if h.fields != nil {
+		h.fields.add(id, name, value, h.never, h.known)
 	}
 	switch id {
 	case fieldOther:

@@ -54,7 +54,9 @@ func (d *decoder) decode(block []byte, maxList int, h *head) error {
 			}
 			continue // still at the beginning
 		default:
+			h.never = b&0x10 != 0
 			block, err = d.literal(block, 4, false, h)
+			h.never = false
 		}
 		if err != nil {
 			return err
@@ -86,7 +88,9 @@ func (d *decoder) indexed(block []byte, h *head) ([]byte, error) {
 	if !ok {
 		return nil, errCompression
 	}
+	h.known = true
 	h.field(id, name, value)
+	h.known = false
 	return rest, nil
 }
 

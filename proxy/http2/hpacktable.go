@@ -14,6 +14,11 @@ const (
 	fieldContentType
 	fieldTraceparent
 	fieldGRPCStatus
+	fieldScheme
+	fieldLength
+	fieldTE
+	// fieldHop are the names that HTTP/2 forbids.
+	fieldHop
 )
 
 // nameOf classifies a name.
@@ -37,6 +42,14 @@ func nameOf(name []byte) fieldName {
 		return fieldTraceparent
 	case "grpc-status":
 		return fieldGRPCStatus
+	case ":scheme":
+		return fieldScheme
+	case "content-length":
+		return fieldLength
+	case "te":
+		return fieldTE
+	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
+		return fieldHop
 	}
 	return fieldOther
 }
@@ -54,8 +67,8 @@ var staticTable = [staticFields]struct {
 	{":method", "POST", fieldMethod},
 	{":path", "/", fieldPath},
 	{":path", "/index.html", fieldPath},
-	{":scheme", "http", fieldOther},
-	{":scheme", "https", fieldOther},
+	{":scheme", "http", fieldScheme},
+	{":scheme", "https", fieldScheme},
 	{":status", "200", fieldStatus},
 	{":status", "204", fieldStatus},
 	{":status", "206", fieldStatus},
@@ -76,7 +89,7 @@ var staticTable = [staticFields]struct {
 	{"content-disposition", "", fieldOther},
 	{"content-encoding", "", fieldOther},
 	{"content-language", "", fieldOther},
-	{"content-length", "", fieldOther},
+	{"content-length", "", fieldLength},
 	{"content-location", "", fieldOther},
 	{"content-range", "", fieldOther},
 	{"content-type", "", fieldContentType},
@@ -105,7 +118,7 @@ var staticTable = [staticFields]struct {
 	{"server", "", fieldOther},
 	{"set-cookie", "", fieldOther},
 	{"strict-transport-security", "", fieldOther},
-	{"transfer-encoding", "", fieldOther},
+	{"transfer-encoding", "", fieldHop},
 	{"user-agent", "", fieldOther},
 	{"vary", "", fieldOther},
 	{"via", "", fieldOther},

@@ -1,6 +1,7 @@
 package http2_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -43,8 +44,8 @@ func echoHead(conn net.Conn) {
 				out = append(append(out, 0, 0, 1, 1, 4), id...)
 				out = append(out, 0x88)
 				out = append(append(append(out, 0, 0, 30, 0, 0), id...), make([]byte, 30)...)
-				out = append(append(out, 0, 0, 14, 1, 5), id...)
-				out = append(out, "\x00\x0bgrpc-status\x010"[:14]...)
+				out = append(append(out, 0, 0, 15, 1, 5), id...)
+				out = append(out, "\x00\x0bgrpc-status\x010"...)
 			} else if b[3] == 4 && b[4] == 0 {
 				out = append(out, 0, 0, 0, 4, 1, 0, 0, 0, 0)
 			}
@@ -86,7 +87,7 @@ func benchmarkOutbound(b *testing.B, streams, servers int) {
 		close(served)
 	}()
 	_, _ = io.WriteString(conn, xhttp2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-	framer := xhttp2.NewFramer(conn, conn)
+	framer := xhttp2.NewFramer(conn, bufio.NewReaderSize(conn, 64<<10))
 	framer.ReadMetaHeaders = nil
 	framer.SetReuseFrames()
 	first, rest := newExchange(streams, true), newExchange(streams, false)

@@ -121,9 +121,7 @@ func startDemo(t *testing.T, args ...string) *mesh {
 func (m *mesh) botOut() string { return "127.0.0.1:" + strconv.Itoa(m.portBase) }
 
 func (m *mesh) stop() {
-	if m.cmd.ProcessState == nil {
-		_ = m.cmd.Process.Signal(syscall.SIGINT)
-	}
+	_ = m.cmd.Process.Signal(syscall.SIGINT) // it may have ended already
 	select {
 	case err := <-m.exited:
 		m.exited <- err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -112,6 +113,12 @@ func TestKilledDemoTakesItsProcessesAlong(t *testing.T) {
 }
 
 func TestDemoStopsWhenItsParentDies(t *testing.T) {
+	// Where the tests run under nohup, hangups are ignored, and a demo then
+	// means to outlive its parent; a signal that is caught here is not ignored
+	// in what is started from here.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	base := freePorts(t, 14)
 	addr := func(i int) string { return "127.0.0.1:" + strconv.Itoa(base+i) }
 	shell := exec.Command("sh", "-c", `"$@" & echo "pid $!"; wait`, "sh", filepath.Join(bin, "weir"), "demo",

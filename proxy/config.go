@@ -43,6 +43,8 @@ type Traffic struct {
 	MaxConnections int
 	// MaxHeadBytes bounds an HTTP head.
 	MaxHeadBytes int
+	// HeadTimeout bounds how long a client may take to send one.
+	HeadTimeout time.Duration
 	// DrainDelay is how long connections are still accepted after SIGTERM,
 	// DrainTimeout how long open ones may then go on.
 	DrainDelay, DrainTimeout time.Duration
@@ -82,6 +84,7 @@ func DefaultConfig() Config {
 			ConnectTimeout: listen.DefaultConnectTimeout,
 			MaxConnections: listen.DefaultMaxConnections,
 			MaxHeadBytes:   relay.DefaultMaxHeadBytes,
+			HeadTimeout:    relay.DefaultHeadTimeout,
 			DrainDelay:     time.Second,
 			DrainTimeout:   30 * time.Second,
 		},

@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 		"--workload", "emojivoto/deploy/web", "--pod", "web-0", "--node", "n1", "--cluster", "east",
 		"--bus", "nats://a:4222,nats://b:4222", "--bus", "nats://c:4222",
 		"--admin", "off", "--drain-delay", "0s", "--drain-timeout", "1m", "--connect-timeout", "2s",
-		"--max-connections", "7", "--max-head-bytes", "128KiB", "--telemetry-buffer", "1MiB",
+		"--max-connections", "7", "--max-head-bytes", "128KiB", "--head-timeout", "7s", "--telemetry-buffer", "1MiB",
 		"--log-level", "debug", "--log-format", "json",
 	}, noEnv)
 	if err != nil {
@@ -41,7 +41,7 @@ func TestParse(t *testing.T) {
 				{Direction: event.Outbound, Listen: "127.0.0.1:4150", Target: "db.example:443", Protocol: event.HTTP2},
 			},
 			InboundPort: 4143, OutboundPort: 4140, OpaquePorts: proxy.DefaultConfig().Traffic.OpaquePorts,
-			ConnectTimeout: 2 * time.Second, MaxConnections: 7, MaxHeadBytes: 128 << 10,
+			ConnectTimeout: 2 * time.Second, MaxConnections: 7, MaxHeadBytes: 128 << 10, HeadTimeout: 7 * time.Second,
 			DrainTimeout: time.Minute,
 		},
 		Telemetry: proxy.Telemetry{Bus: "nats://a:4222,nats://b:4222,nats://c:4222", RetainBytes: 1 << 20},

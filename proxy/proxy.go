@@ -65,6 +65,7 @@ func New(ctx context.Context, cfg Config, sink telemetry.Sink, log *slog.Logger)
 		MaxConnections: cfg.Traffic.MaxConnections,
 		ConnectTimeout: cfg.Traffic.ConnectTimeout,
 		MaxHeadBytes:   cfg.Traffic.MaxHeadBytes,
+		HeadTimeout:    cfg.Traffic.HeadTimeout,
 		Logger:         log,
 	})
 	if err := p.bind(ctx); err != nil {

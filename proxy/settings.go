@@ -110,6 +110,11 @@ func settings() []setting {
 		{name: "max-head-bytes", value: "BYTES", usage: "bound of an HTTP head (default 64KiB)",
 			want: "bytes, at least 4KiB, for example --max-head-bytes 128KiB",
 			set:  func(c *Config, v string) error { return setBytes(&c.Traffic.MaxHeadBytes, v, 4<<10) }},
+		{name: "head-timeout", value: "DURATION", usage: "bound of a client's sending an HTTP head (default 1m)",
+			want: "a duration of at least 1ms, for example --head-timeout 30s",
+			set: func(c *Config, v string) error {
+				return setDuration(&c.Traffic.HeadTimeout, v, time.Millisecond)
+			}},
 		{name: "log-level", value: "LEVEL", usage: `debug, info, warn or error (default "info")`,
 			want: "debug, info, warn or error, for example --log-level debug",
 			set:  func(c *Config, v string) error { return c.Log.Level.UnmarshalText([]byte(v)) }},

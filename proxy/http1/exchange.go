@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/relay"
 	"github.com/weirmesh/weir/proxy/tcp"
 )
 
@@ -84,7 +85,7 @@ func (r *relayer) exchange() bool {
 // readRequest reads the request's head.
 func (r *relayer) readRequest() *cut {
 	x := &r.x
-	for {
+	for armed := false; ; {
 		whole, f := x.request.parse(r.client.buf.Bytes(), r.limit)
 		switch {
 		case f != nil:
@@ -98,8 +99,16 @@ func (r *relayer) readRequest() *cut {
 			r.describe(r.client.buf.Bytes())
 			return nil
 		}
+		if !armed {
+			armed = true // idle may have left no deadline
+			r.client.arm(r.tick)
+		}
 		if _, err := r.client.reader.Fill(&r.client.buf); err != nil {
 			if woken(err) {
+				if time.Since(x.start) >= r.patience {
+					r.refuse(faultTooLate, relay.ReasonHeadTimeout, event.Refused|event.TimedOut)
+					return &cut{}
+				}
 				r.client.arm(r.tick)
 				r.report()
 				continue

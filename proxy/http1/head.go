@@ -18,6 +18,7 @@ func malformed(text string) *fault { return &fault{400, text} }
 // What can be wrong with a head.
 var (
 	faultTooLarge      = &fault{431, "the head is too large"}
+	faultTooLate       = &fault{408, "the head did not come in time"}
 	faultBareCR        = malformed("a CR without LF in the head")
 	faultBareLF        = malformed("a line of the head ends in LF without CR")
 	faultControl       = malformed("a control byte in the head")

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -199,5 +200,43 @@ func TestTraceID(t *testing.T) {
 	client.CloseIdleConnections()
 	if e := p.ended(1)[0]; fmt.Sprintf("%x", e.TraceID) != "0af7651916cd43dd8448eb211c80319c" {
 		t.Errorf("got %x", e.TraceID)
+	}
+}
+
+// TestHeadTimeout sends heads that never end, at once and in drops.
+func TestHeadTimeout(t *testing.T) {
+	for name, drip := range map[string]bool{"silent": false, "dripping": true} {
+		t.Run(name, func(t *testing.T) {
+			p, client, server := raw(t, func(c *relay.Conn) { c.HeadTimeout = 200 * time.Millisecond })
+			client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+			server.expect("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+			server.send(ok2)
+			client.expect(ok2)
+			client.send("GET / HTTP/1.1\r\nHost: h\r\nA: ")
+			stop := make(chan struct{})
+			var wg sync.WaitGroup
+			if drip {
+				wg.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						case <-time.After(10 * time.Millisecond):
+							_, _ = client.Write([]byte("a"))
+						}
+					}
+				})
+			}
+			if got := client.rest(); !strings.HasPrefix(got, "HTTP/1.1 408 Request Timeout\r\n") {
+				t.Errorf("got %q", got)
+			}
+			server.expectEnd()
+			close(stop)
+			wg.Wait()
+			_ = client.Close()
+			if e := p.ended(2)[1]; e.Status != 408 || e.Error != relay.ReasonHeadTimeout || e.Fate != event.Refused|event.TimedOut {
+				t.Errorf("got %+v", e)
+			}
+		})
 	}
 }

@@ -107,6 +107,7 @@ type relayer struct {
 	c              *relay.Conn
 	client, server side
 	limit          int           // of a head, in bytes
+	patience       time.Duration // for a request's head
 	progress       time.Duration // between Progress events
 	tick           time.Duration
 
@@ -130,14 +131,17 @@ type relayer struct {
 // the final response, interim ones (1xx) passing before. See the package's
 // documentation for what is refused and how connections end.
 func Serve(ctx context.Context, c *relay.Conn) {
-	r := &relayer{c: c, limit: c.MaxHeadBytes, progress: c.Progress, tick: tick}
+	r := &relayer{c: c, limit: c.MaxHeadBytes, patience: c.HeadTimeout, progress: c.Progress, tick: tick}
 	if r.limit <= 0 {
 		r.limit = relay.DefaultMaxHeadBytes
+	}
+	if r.patience <= 0 {
+		r.patience = relay.DefaultHeadTimeout
 	}
 	if r.progress <= 0 {
 		r.progress = relay.DefaultProgress
 	}
-	r.tick = min(r.tick, r.progress)
+	r.tick = min(r.tick, r.progress, r.patience)
 	c.Fill(&r.event)
 	r.client.init(c.Client)
 	if c.Server != nil {

@@ -37,6 +37,7 @@ func (s *session) control(ctx context.Context) {
 			s.drain()
 		case now := <-s.ticker.C:
 			s.progress(now)
+			s.stop(s.overdue(now))
 		case <-idle:
 			idle = time.After(s.checkIdle())
 		}

@@ -188,3 +188,27 @@ func TestIdleMemory(t *testing.T) {
 		m.ended(t)
 	}
 }
+
+// TestHeadTimeout begins header blocks and frames and never ends them.
+func TestHeadTimeout(t *testing.T) {
+	for name, begin := range map[string]func(c *peer){
+		"header block": func(c *peer) {
+			c.ok(c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x82}}))
+		},
+		"frame header": func(c *peer) {
+			_, err := c.conn.Write([]byte{0, 0, 8, byte(xhttp2.FramePing)})
+			c.ok(err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, s, m := rawPair(t, func(c *relay.Conn) { c.HeadTimeout = 200 * time.Millisecond })
+			begin(c)
+			c.goAway(0, xhttp2.ErrCodeEnhanceYourCalm)
+			c.closed()
+			s.closed()
+			if e := m.wait(t, 1)[0]; e.Error != relay.ReasonHeadTimeout || e.Fate != event.Refused|event.TimedOut {
+				t.Errorf("wrong event %+v", e)
+			}
+		})
+	}
+}

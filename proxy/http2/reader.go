@@ -142,6 +142,15 @@ func (rd *reader) consume(n int) {
 	}
 }
 
+// pending is when the first of the bytes that are not consumed came; zero where
+// all are.
+func (rd *reader) pending() time.Time {
+	if rd.r == rd.w {
+		return time.Time{}
+	}
+	return rd.since
+}
+
 // reserve makes room to read at least one byte, where nothing is held into a
 // buffer of the given size.
 func (rd *reader) reserve(size int) {

@@ -114,6 +114,23 @@ func (d *direction) run() *cause {
 			return c
 		}
 		d.in.consume(used)
+		if d.from == client {
+			d.s.await(d.in.pending())
+		}
+	}
+}
+
+// await notes since when the client owes the rest of what it began; zero: it
+// owes none.
+func (s *session) await(since time.Time) {
+	if since.IsZero() && !s.owed {
+		return // as nearly always
+	}
+	s.owed = !since.IsZero()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun = since; s.owed {
+		s.tick()
 	}
 }
 

@@ -28,6 +28,7 @@ func (s side) String() string {
 type session struct {
 	c        *relay.Conn
 	period   time.Duration // of progress events
+	patience time.Duration // for the rest of what the client began
 	maxHead  int           // bytes of a decoded header list, and of a block
 	toClient writer
 	// answering: there is no server, and the relay answers.
@@ -43,8 +44,12 @@ type session struct {
 	event   event.Event
 	cause   *cause // why the session ends; nil while it does not
 	ticking bool
-	maxID   uint32 // the highest stream that the client opened
-	goAway  uint32 // the last stream that the server will answer
+	// begun is when the client began a header block or control frame that is
+	// not whole; zero where there is none.
+	begun  time.Time
+	owed   bool   // begun is not zero; of the client's direction, unguarded
+	maxID  uint32 // the highest stream that the client opened
+	goAway uint32 // the last stream that the server will answer
 	// refuseAbove is the last stream that the relay forwards; those above are
 	// refused for refuseReason.
 	refuseAbove  uint32
@@ -62,7 +67,7 @@ type session struct {
 
 func newSession(c *relay.Conn) *session {
 	s := &session{
-		c: c, period: c.Progress, maxHead: c.MaxHeadBytes,
+		c: c, period: c.Progress, patience: c.HeadTimeout, maxHead: c.MaxHeadBytes,
 		answering: c.Server == nil,
 		done:      make(chan struct{}),
 		ticker:    time.NewTimer(math.MaxInt64),
@@ -71,6 +76,9 @@ func newSession(c *relay.Conn) *session {
 	}
 	if s.period <= 0 {
 		s.period = relay.DefaultProgress
+	}
+	if s.patience <= 0 {
+		s.patience = relay.DefaultHeadTimeout
 	}
 	if s.maxHead <= 0 {
 		s.maxHead = relay.DefaultMaxHeadBytes
@@ -98,12 +106,20 @@ func newSession(c *relay.Conn) *session {
 func (s *session) open(id uint32, start time.Time) *stream {
 	st := newStream(id, &s.head, start)
 	s.streams.put(st)
-	if !s.ticking {
-		s.ticking = true
-		s.ticker.Reset(s.period / 2)
-	}
+	s.tick()
 	return st
 }
+
+// tick has the ticker run.
+func (s *session) tick() {
+	if !s.ticking {
+		s.ticking = true
+		s.ticker.Reset(s.interval())
+	}
+}
+
+// interval is the ticker's.
+func (s *session) interval() time.Duration { return min(s.period, s.patience) / 2 }
 
 // ended notes that a side ended its half of a stream.
 func (s *session) ended(from side, st *stream, now time.Time) {
@@ -162,7 +178,7 @@ func (s *session) goneAway(last uint32, now time.Time) {
 func (s *session) progress(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.streams.count == 0 {
+	if s.streams.count == 0 && s.begun.IsZero() {
 		s.ticking = false
 		return
 	}
@@ -171,7 +187,20 @@ func (s *session) progress(now time.Time) {
 			s.record(st, event.Progress, "", 0, now)
 		}
 	})
-	s.ticker.Reset(s.period / 2)
+	s.ticker.Reset(s.interval())
+}
+
+// overdue is the violation of a client that does not go on with what it began;
+// nil where there is none.
+func (s *session) overdue(now time.Time) *cause {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun.IsZero() || now.Sub(s.begun) < s.patience {
+		return nil
+	}
+	f := s.dirs[client].fail(codeCalm, 0, "the beginning of a frame or header block, and not its rest in time")
+	f.reason, f.fate = relay.ReasonHeadTimeout, event.Refused|event.TimedOut
+	return f.cause()
 }
 
 // refuse records a violation: the end of the stream that it came on, or an

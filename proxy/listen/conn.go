@@ -151,6 +151,7 @@ func (c *conn) relay(v verdict) {
 		OnDrain:       g.onDrain,
 		Progress:      g.o.Progress,
 		MaxHeadBytes:  g.o.MaxHeadBytes,
+		HeadTimeout:   g.o.HeadTimeout,
 	}
 	if c.server != nil {
 		rc.Server = c.server

@@ -98,8 +98,9 @@ type Options struct {
 	// client's hello, on inbound listeners not declared Mesh. It is waited once:
 	// of clients that send none, it is remembered for a minute.
 	HelloGrace time.Duration
-	// MaxHeadBytes and Progress are handed to the relays.
+	// MaxHeadBytes, HeadTimeout and Progress are handed to the relays.
 	MaxHeadBytes int
+	HeadTimeout  time.Duration
 	Progress     time.Duration
 	// Logger is told what an operator must know; nil discards.
 	Logger *slog.Logger

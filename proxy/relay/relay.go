@@ -74,12 +74,21 @@ type Conn struct {
 	Progress time.Duration
 	// MaxHeadBytes bounds a request or response head; 0 means 64 KiB.
 	MaxHeadBytes int
+	// HeadTimeout bounds the time from the first byte of a request's head to
+	// its last; 0 means 60 s. It keeps clients that send a head for ever from
+	// holding connections that their servers believe idle.
+	HeadTimeout time.Duration
 }
+
+// ReasonHeadTimeout is the Event.Error of a request whose head did not come
+// within Conn.HeadTimeout.
+const ReasonHeadTimeout = "head_timeout"
 
 // Defaults for the zero values of Conn.
 const (
 	DefaultProgress     = 10 * time.Second
 	DefaultMaxHeadBytes = 64 << 10
+	DefaultHeadTimeout  = 60 * time.Second
 )
 
 // Fill sets the fields of e that are the same for every exchange on c. The

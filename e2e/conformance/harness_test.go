@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -165,8 +166,10 @@ func startProxy(t *testing.T, direction, target string, args ...string) *proxy {
 	t.Helper()
 	for range 5 {
 		p := &proxy{addr: freeAddr(t), admin: freeAddr(t)}
-		p.args = append([]string{"--" + direction, p.addr + "=" + target, "--admin", p.admin,
-			"--drain-delay", "0s", "--drain-timeout", "5s"}, args...)
+		p.args = append([]string{"--" + direction, p.addr + "=" + target, "--admin", p.admin}, args...)
+		if !slices.Contains(args, "--drain-delay") {
+			p.args = append(p.args, "--drain-delay", "0s", "--drain-timeout", "5s")
+		}
 		p.process = start(t, binary, p.args...)
 		if p.ready() {
 			return p
@@ -203,15 +206,6 @@ func pair(t *testing.T, target string, args ...string) (out, in *proxy) {
 	t.Helper()
 	in = startProxy(t, "inbound", target, args...)
 	return startProxy(t, "outbound", in.addr+",mesh", args...), in
-}
-
-// again starts p anew after it has ended, at the same addresses.
-func (p *proxy) again(t *testing.T) {
-	t.Helper()
-	p.process = start(t, binary, p.args...)
-	if !p.ready() {
-		t.Fatalf("weir-proxy did not start again:\n%s", p.log)
-	}
 }
 
 // metric reads one of the proxy's metrics; 0 where it is not there.

@@ -13,6 +13,7 @@ COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 FUZZTIME ?= 30s
+SOAK     ?= 30m
 BENCH    ?= .
 ARGS     ?=
 
@@ -72,6 +73,10 @@ bench: ## run the benchmarks (BENCH=regexp)
 .PHONY: bench-proxy
 bench-proxy: build ## compare the proxy with nginx and haproxy (20 min; BENCH_ONLY=h1-32)
 	@hack/bench-proxy.sh
+
+.PHONY: soak
+soak: test-deps ## mixed load on a pair of proxies for SOAK (30m), and their memory
+	SOAK='$(SOAK)' go test ./e2e/conformance -run '^(TestSoak|TestMemory)$$' -count=1 -v -timeout 24h
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (30s)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bounds of resident memory, in bytes. They leave room beyond what is measured
@@ -26,6 +28,7 @@ func TestMemory(t *testing.T) {
 	if os.Getenv("SOAK") != "" {
 		idle, busy, later = 10_000, 1000, time.Minute
 	}
+	moreFiles(t, 2*uint64(idle)+1000)
 	p := startProxy(t, "inbound", webServer(t), "--max-connections", "20000")
 	began := p.rss()
 	conns := make([]net.Conn, 0, idle)
@@ -68,5 +71,20 @@ func TestMemory(t *testing.T) {
 	}
 	if os.Getenv("SOAK") != "" && after > mostAfter {
 		t.Errorf("%d bytes resident in %v after %d busy connections, want at most %d", after, later, busy, mostAfter)
+	}
+}
+
+// moreFiles lets this process, and those that it starts, open n files.
+func moreFiles(t *testing.T, n uint64) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Cur >= n {
+		return
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: max(n, limit.Max)}); err != nil {
+		t.Fatalf("cannot open %d files: %v; run it as root, or after 'ulimit -n %d'", n, err, n)
 	}
 }

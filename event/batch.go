@@ -55,7 +55,8 @@ const (
 	fieldPeers           = 12
 	fieldConnections     = 13
 	fieldOutcomes        = 14
-	fieldEvents          = 15
+	fieldExchanges       = 15
+	fieldEvents          = 16
 
 	fieldCluster   = 1
 	fieldNamespace = 2
@@ -64,26 +65,34 @@ const (
 	fieldPod       = 5
 	fieldNode      = 6
 
-	// A dictionary's columns are in an array in order of their fields; the
-	// first, field 1, gives its length.
+	// In every section, field 1 is the count; the columns begin with field 2,
+	// and are in an array in order of their fields.
+	fieldCount  = 1
+	fieldColumn = 2
+
+	stringShared, stringLength, stringColumns = 0, 1, 2
+	fieldText                                 = 4
+
 	routeKind, routeMethod, routeAuthority, routePath, routeColumns = 0, 1, 2, 3, 4
 
-	peerIPLength, peerCluster, peerNamespace, peerKind, peerName   = 0, 2, 3, 4, 5
-	peerPod, peerIdentity, peerFlags, peerColumns                  = 6, 7, 8, 9
-	fieldPeerIP                                                    = 2
-	connID, connPeer, connPort, connSecurity, connReason           = 0, 1, 2, 3, 4
-	connDetection, connDetectionTime, connStream, connColumns      = 5, 6, 7, 8
-	outcomeKind, outcomeStatus, outcomeGRPC, outcomeError          = 0, 1, 2, 3
-	outcomeFate, outcomeAttempt, outcomeColumns                    = 4, 5, 6
-	eventEnd, eventRoute, eventConnection, eventOutcome            = 0, 1, 2, 3
-	eventLatency, eventTail, eventRequestBytes, eventResponseBytes = 4, 5, 6, 7
-	eventStream, eventColumns                                      = 8, 9
+	peerIPLength, peerCluster, peerNamespace, peerKind, peerName = 0, 1, 2, 3, 4
+	peerPod, peerIdentity, peerFlags, peerColumns                = 5, 6, 7, 8
+	fieldPeerIP                                                  = 10
 
-	// Of Events, field 1 is the count, and the columns begin with field 2.
-	fieldCount    = 1
-	fieldEnd      = 2
-	fieldTraceRow = 11
-	fieldTraceID  = 12
+	connID, connPeer, connPort, connSecurity, connReason  = 0, 1, 2, 3, 4
+	connDetection, connDetectionTime, connStream          = 5, 6, 7
+	connColumns                                           = 8
+	outcomeKind, outcomeStatus, outcomeGRPC, outcomeError = 0, 1, 2, 3
+	outcomeFate, outcomeAttempt, outcomeColumns           = 4, 5, 6
+	exchangeRoute, exchangeOutcome                        = 0, 1
+	exchangeRequest, exchangeResponse, exchangeColumns    = 2, 3, 4
+	eventEnd, eventExchange, eventConnection              = 0, 1, 2
+	eventLatency, eventTail                               = 3, 4
+	eventRequestBytes, eventResponseBytes                 = 5, 6
+	eventStream, eventColumns                             = 7, 8
+	fieldTraceRow                                         = 10
+	fieldTraceID                                          = 11
+	maxColumns                                            = peerColumns
 
 	flagMeshed = 1
 )

@@ -1,9 +1,13 @@
 package event
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+	"slices"
+)
 
-// column is a packed repeated field being written. One that holds zeros only
-// is left out of the batch.
+// column gathers the numbers of one column while a batch fills: compactly, as
+// zigzag varints. [packer] brings it into the form of the wire.
 type column struct {
 	data []byte
 	any  uint64
@@ -11,6 +15,7 @@ type column struct {
 
 func (c *column) put(v uint64) {
 	c.any |= v
+	v = zigzag(int64(v))
 	if v < 0x80 {
 		c.data = append(c.data, byte(v))
 		return
@@ -30,7 +35,200 @@ func resetColumns(columns []column) {
 	}
 }
 
-// fieldSize is what a bytes field of n bytes takes; fields are all below 16,
+// blockRows is how many rows are unpacked or packed at a time; as a multiple of
+// eight it makes every block begin with a byte of its own.
+const blockRows = 128
+
+// How a column is written.
+const (
+	plain   = iota
+	changes // of values from one to the next
+	changed // the same, and what was put are the differences
+)
+
+// Flags of a packed column's first number, below its width.
+const (
+	flagBase   = 1
+	flagDelta  = 2
+	widthShift = 2
+)
+
+// packer writes columns: all numbers in as many bits as most need, less a base,
+// and patches for the others. It keeps its memory.
+type packer struct {
+	block   [blockRows]uint64
+	patches []byte
+	counts  [2 * 65]uint32
+}
+
+// source is a column as the packer reads it.
+type source struct {
+	data []byte
+	n    int
+	mode int
+	// rank translates numbers, where not nil.
+	rank []uint32
+	// first is added to the first value.
+	first uint64
+
+	row  int
+	last uint64
+}
+
+// next gives the next block of values, or none at the end.
+func (p *packer) next(s *source) []uint64 {
+	b := p.block[:min(blockRows, s.n-s.row)]
+	s.data = decodeVarints(b, s.data)
+	for i, v := range b {
+		b[i] = uint64(unzigzag(v))
+	}
+	if s.row == 0 && len(b) > 0 {
+		b[0] += s.first
+	}
+	s.row += len(b)
+	if s.rank != nil {
+		for i, v := range b {
+			b[i] = uint64(s.rank[v])
+		}
+	}
+	if s.mode == changes {
+		for i, v := range b {
+			b[i], s.last = v-s.last, v
+		}
+	}
+	return b
+}
+
+// append writes a column as a field, or nothing where it holds only zeros.
+func (p *packer) append(dst []byte, field int, s source) []byte {
+	base, width := p.choose(s)
+	if width == 0 && base == 0 && len(p.patches) == 0 && p.counts[0] == uint32(s.n) {
+		return dst
+	}
+	dst = append(dst, byte(field<<3|wireBytes))
+	at := len(dst)
+	head := uint64(width) << widthShift
+	if base != 0 {
+		head |= flagBase
+	}
+	if s.mode != plain {
+		head |= flagDelta
+	}
+	dst = binary.AppendUvarint(dst, head)
+	if base != 0 {
+		dst = binary.AppendUvarint(dst, zigzag(int64(base)))
+	}
+	dst = p.pack(dst, s, base, width)
+	return endField(dst, at)
+}
+
+// endField puts the length before what was appended since at.
+func endField(dst []byte, at int) []byte {
+	n := len(dst) - at
+	size := uvarintSize(uint64(n))
+	dst = append(dst, make([]byte, size)...)
+	copy(dst[at+size:], dst[at:at+n])
+	binary.PutUvarint(dst[at:], uint64(n))
+	return dst
+}
+
+// choose finds the base and the width that make a column shortest, or nearly.
+func (p *packer) choose(s source) (base uint64, width int) {
+	clear(p.counts[:])
+	p.patches = p.patches[:0]
+	least, most := int64(1<<63-1), int64(-1<<63)
+	for b := p.next(&s); len(b) > 0; b = p.next(&s) {
+		for _, v := range b {
+			q := int64(v)
+			sign := q >> 63
+			p.counts[bits.Len64(uint64(q^sign))+int(sign&65)]++
+			least, most = min(least, q), max(most, q)
+		}
+	}
+	if s.n == 0 {
+		return 0, 0
+	}
+	base, width = uint64(least), bits.Len64(uint64(most)-uint64(least))
+	if least > 0 && bits.Len64(uint64(most)) <= width || width == 64 {
+		base = 0
+	}
+	best := s.n*width + 8*baseSize(base)
+	top := bits.Len64(max(uint64(most)&^uint64(most>>63), uint64(least^least>>63)))
+	for w := range min(width, top) {
+		if cost := s.n*w + p.patchBits(w, w, -1, s.n); cost < best {
+			best, base, width = cost, 0, w
+		}
+		if w == 0 || least >= 0 {
+			continue
+		}
+		middle := ^uint64(0) << (w - 1)
+		if cost := s.n*w + 8*baseSize(middle) + p.patchBits(w, w-1, w-1, s.n); cost < best {
+			best, base, width = cost, middle, w
+		}
+	}
+	return base, width
+}
+
+func baseSize(base uint64) int {
+	if base == 0 {
+		return 0
+	}
+	return uvarintSize(zigzag(int64(base)))
+}
+
+// patchBits estimates what patches take at a width, where values from 0 up fit
+// that have up to positive bits, and those below that have up to negative.
+func (p *packer) patchBits(width, positive, negative, n int) int {
+	total, count := 0, 0
+	for size := range 65 {
+		c := 0
+		if size > positive {
+			c += int(p.counts[size])
+		}
+		if size > negative {
+			c += int(p.counts[65+size])
+		}
+		count += c
+		total += c * (1 + max(size-width, 0)/7)
+	}
+	if total += count; count*64 < n {
+		total += count
+	}
+	return 8 * total
+}
+
+// pack writes the numbers' low bits, and then the patches.
+func (p *packer) pack(dst []byte, s source, base uint64, width int) []byte {
+	at := len(dst)
+	size := (s.n*width + 7) / 8
+	dst = slices.Grow(dst, size+8)[:at+size+8]
+	mask := uint64(1)<<width - 1
+	var held uint64
+	bit, patched := 0, 0
+	for b := p.next(&s); len(b) > 0; b = p.next(&s) {
+		for i, v := range b {
+			v -= base
+			if high := int64(v) >> width; high != 0 && width < 64 {
+				row := s.row - len(b) + i
+				p.patches = binary.AppendUvarint(p.patches, uint64(row-patched))
+				p.patches = binary.AppendUvarint(p.patches, zigzag(high))
+				patched = row
+			}
+			v &= mask
+			held |= v << bit
+			if bit += width; bit >= 64 {
+				binary.LittleEndian.PutUint64(dst[at:], held)
+				at += 8
+				bit -= 64
+				held = v >> (width - bit)
+			}
+		}
+	}
+	binary.LittleEndian.PutUint64(dst[at:], held)
+	return append(dst[:at+(bit+7)/8], p.patches...)
+}
+
+// fieldSize is what a bytes field of n bytes takes; fields are mostly below 16,
 // so a tag is one byte.
 func fieldSize(n int) int { return 1 + uvarintSize(uint64(n)) + n }
 
@@ -43,30 +241,6 @@ func uvarintSize(v uint64) int {
 	return n
 }
 
-// columnsSize is the size of a message that consists of columns. The first is
-// always written where force is set.
-func columnsSize(columns []column, force bool) int {
-	size := 0
-	for i := range columns {
-		c := &columns[i]
-		if c.any != 0 || force && i == 0 && len(c.data) > 0 {
-			size += fieldSize(len(c.data))
-		}
-	}
-	return size
-}
-
-// appendColumns appends columns as the fields from first on.
-func appendColumns(dst []byte, columns []column, first int, force bool) []byte {
-	for i := range columns {
-		c := &columns[i]
-		if c.any != 0 || force && i == 0 && len(c.data) > 0 {
-			dst = appendBytes(dst, first+i, c.data)
-		}
-	}
-	return dst
-}
-
 const (
 	wireVarint  = 0
 	wireFixed64 = 1
@@ -74,14 +248,13 @@ const (
 )
 
 func appendBytes[T string | []byte](dst []byte, field int, data T) []byte {
-	dst = appendLength(dst, field, len(data))
+	dst = appendTag(dst, field, wireBytes)
+	dst = binary.AppendUvarint(dst, uint64(len(data)))
 	return append(dst, data...)
 }
 
-// appendLength begins a field of n bytes.
-func appendLength(dst []byte, field, n int) []byte {
-	dst = append(dst, byte(field<<3|wireBytes))
-	return binary.AppendUvarint(dst, uint64(n))
+func appendTag(dst []byte, field, wire int) []byte {
+	return binary.AppendUvarint(dst, uint64(field<<3|wire))
 }
 
 // appendString leaves out the empty string, as proto3 does.
@@ -97,7 +270,7 @@ func appendUint(dst []byte, field int, v uint64) []byte {
 	if v == 0 {
 		return dst
 	}
-	dst = append(dst, byte(field<<3|wireVarint))
+	dst = appendTag(dst, field, wireVarint)
 	return binary.AppendUvarint(dst, v)
 }
 

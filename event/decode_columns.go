@@ -5,31 +5,33 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"unicode/utf8"
+	"unsafe"
 
 	"github.com/VictoriaMetrics/easyproto"
 )
 
-// fields are the columns of one message, by field number less 1, yet to be
-// read.
+// fields are the columns of one section, by field number less fieldColumn, yet
+// to be read.
 type fields struct {
-	data [fieldTraceID][]byte
-	seen uint32
-	// count is field 1 where it is a plain number, as in Events.
-	count uint64
+	data  [fieldTraceID - fieldColumn + 1][]byte
+	seen  uint32
+	count int
 }
 
-func (f *fields) parse(data []byte, counted bool) error {
+// parse finds the fields of a section that has at most limit entries.
+func (f *fields) parse(data []byte, limit int) error {
 	var fc easyproto.FieldContext
 	for len(data) > 0 {
 		var err error
 		if data, err = fc.NextField(data); err != nil {
 			return err
 		}
-		n := fc.FieldNum
+		n := int(fc.FieldNum)
 		if n == 0 {
 			return errors.New("field number 0")
 		}
-		if int(n) > len(f.data) {
+		if n >= fieldColumn+len(f.data) {
 			continue // of a later version
 		}
 		if f.seen&(1<<n) != 0 {
@@ -37,44 +39,46 @@ func (f *fields) parse(data []byte, counted bool) error {
 		}
 		f.seen |= 1 << n
 		var ok bool
-		if counted && n == fieldCount {
-			f.count, ok = fc.Uint64()
+		if n == fieldCount {
+			var count uint64
+			if count, ok = fc.Uint64(); ok && count > uint64(limit) {
+				return fmt.Errorf("count is %d, and more than %d are not accepted here", count, limit)
+			}
+			f.count = int(count)
 		} else {
-			f.data[n-1], ok = fc.Bytes()
+			f.data[n-fieldColumn], ok = fc.Bytes()
 		}
 		if !ok {
-			return fmt.Errorf("field %d is not of its type (columns are packed)", n)
+			return fmt.Errorf("field %d is not of its type", n)
 		}
 	}
 	return nil
 }
 
-// spec is what a column's values must be below; 0 for no bound.
-type spec struct {
-	name  string
-	limit uint64
-}
-
-func (s spec) exceeded(entry int, v uint64) error {
-	return fmt.Errorf("%s of entry %d is %d, and must be below %d", s.name, entry, v, s.limit)
+// readDictionary decodes the columns of a dictionary into d.dictionary and
+// returns its length.
+func (d *Decoder) readDictionary(data []byte, specs []spec) (int, fields, error) {
+	var f fields
+	if err := f.parse(data, d.limit); err != nil {
+		return 0, f, err
+	}
+	for i, s := range specs {
+		var err error
+		if d.dictionary[i], err = readColumn(d.dictionary[i], f.data[i], f.count, s); err != nil {
+			return 0, f, err
+		}
+	}
+	return f.count, f, nil
 }
 
 // readColumn decodes a column of n values into dst, whose memory it may use.
 // It is empty where the column is absent.
 func readColumn(dst []uint64, data []byte, n int, want spec) ([]uint64, error) {
-	if len(data) == 0 {
-		return dst[:0], nil
+	var p packed
+	if err := p.parse(data, n); err != nil {
+		return dst[:0], fmt.Errorf("%s %w", want.name, err)
 	}
-	if got := countVarints(data); got != n {
-		return dst[:0], fmt.Errorf("%s has %d values, want %d", want.name, got, n)
-	}
-	if cap(dst) < n {
-		dst = make([]uint64, n)
-	}
-	dst = dst[:n]
-	if !decodeVarints(dst, data) {
-		return dst[:0], fmt.Errorf("%s holds what is no varint", want.name)
-	}
+	dst = p.all(dst)
 	if want.limit > 0 {
 		for i, v := range dst {
 			if v >= want.limit {
@@ -85,35 +89,54 @@ func readColumn(dst []uint64, data []byte, n int, want spec) ([]uint64, error) {
 	return dst, nil
 }
 
-// readDictionary decodes the columns of a dictionary into d.dictionary and
-// returns its length, that of its first column. A column without a name is none.
-func (d *Decoder) readDictionary(data []byte, specs []spec) (int, fields, error) {
-	var f fields
-	if err := f.parse(data, false); err != nil {
-		return 0, f, err
-	}
-	n := countVarints(f.data[0])
-	if n > MaxEvents {
-		return 0, f, fmt.Errorf("%d entries, and more than %d are not accepted", n, MaxEvents)
-	}
-	for i, s := range specs {
-		if s.name == "" {
-			continue
-		}
-		var err error
-		if d.dictionary[i], err = readColumn(d.dictionary[i], f.data[i], n, s); err != nil {
-			return 0, f, err
-		}
-	}
-	return n, f, nil
-}
-
 // room is a slice of n elements that uses the memory of s if it can.
 func room[T any](s []T, n int) []T {
 	if cap(s) < n {
 		return make([]T, n)
 	}
 	return s[:n]
+}
+
+// parseStrings puts the strings together. Number 0 is the empty string.
+func (d *Decoder) parseStrings(data []byte) error {
+	n, f, err := d.readDictionary(data, []spec{{"shared", MaxStringBytes + 1}, {"length", MaxStringBytes + 1}})
+	if err != nil {
+		return err
+	}
+	c, text := &d.dictionary, f.data[fieldText-fieldColumn]
+	total, before := 0, 0
+	for i := range n {
+		shared, length := int(at(c[stringShared], i)), int(at(c[stringLength], i))
+		if shared > before || shared+length > MaxStringBytes || length > len(text) {
+			return fmt.Errorf("number %d shares %d bytes with the %d before it, and goes on with %d of %d that are left",
+				i+1, shared, before, length, len(text))
+		}
+		text, before = text[length:], shared+length
+		if total += before; total > MaxBatchBytes {
+			return fmt.Errorf("they have more than %d bytes", MaxBatchBytes)
+		}
+	}
+	if len(text) > 0 {
+		return fmt.Errorf("%d bytes of text are no string's", len(text))
+	}
+	// Memory of its own for each batch, so that strings that somebody keeps
+	// stay what they are.
+	all := make([]byte, 0, total)
+	d.strings = append(room(d.strings, n+1)[:0], "")
+	text, before = f.data[fieldText-fieldColumn], 0
+	for i := range n {
+		shared, length := int(at(c[stringShared], i)), int(at(c[stringLength], i))
+		start := len(all)
+		all = append(all, all[before:before+shared]...)
+		all = append(all, text[:length]...)
+		text, before = text[length:], start
+		one := unsafe.String(unsafe.SliceData(all[start:]), len(all)-start)
+		if !utf8.ValidString(one) {
+			return fmt.Errorf("number %d is no valid UTF-8", i+1)
+		}
+		d.strings = append(d.strings, one)
+	}
+	return nil
 }
 
 func (d *Decoder) parseRoutes(data []byte) error {
@@ -141,14 +164,14 @@ func (d *Decoder) parseRoutes(data []byte) error {
 func (d *Decoder) parsePeers(data []byte) error {
 	text := uint64(len(d.strings))
 	n, f, err := d.readDictionary(data, []spec{
-		{"ip_length", 17}, {}, {"cluster", text}, {"namespace", text}, {"kind", text}, {"name", text},
+		{"ip_length", 17}, {"cluster", text}, {"namespace", text}, {"kind", text}, {"name", text},
 		{"pod", text}, {"identity", text}, {"flags", 0},
 	})
 	if err != nil {
 		return err
 	}
 	d.peers = room(d.peers, n)
-	c, ips := &d.dictionary, f.data[fieldPeerIP-1]
+	c, ips := &d.dictionary, f.data[fieldPeerIP-fieldColumn]
 	for i := range d.peers {
 		length := int(at(c[peerIPLength], i))
 		if length != 0 && length != 4 && length != 16 || length > len(ips) {
@@ -189,11 +212,9 @@ func (d *Decoder) parseConnections(data []byte) error {
 	}
 	d.connections = room(d.connections, n)
 	c := &d.dictionary
-	var id uint64
 	for i := range d.connections {
-		id += uint64(unzigzag(at(c[connID], i)))
 		d.connections[i] = connection{
-			id:            id,
+			id:            at(c[connID], i),
 			peer:          uint32(at(c[connPeer], i)),
 			port:          uint16(at(c[connPort], i)),
 			security:      Security(at(c[connSecurity], i)),
@@ -229,68 +250,77 @@ func (d *Decoder) parseOutcomes(data []byte) error {
 	return nil
 }
 
-func (d *Decoder) parseEvents(data []byte) error {
-	var f fields
-	if err := f.parse(data, true); err != nil {
+func (d *Decoder) parseExchanges(data []byte) error {
+	n, _, err := d.readDictionary(data, []spec{
+		{"route", max(uint64(len(d.routes)), 1)}, {"outcome", max(uint64(len(d.outcomes)), 1)},
+		{"request_bytes", 0}, {"response_bytes", 0},
+	})
+	if err != nil {
 		return err
 	}
-	if f.count > MaxEvents {
-		return fmt.Errorf("count is %d, and more than %d are not accepted", f.count, MaxEvents)
+	if n > 0 && (len(d.routes) == 0 || len(d.outcomes) == 0) {
+		return errors.New("there are no routes or outcomes for them")
 	}
-	n := int(f.count)
-	if n > 0 && (len(d.routes) == 0 || len(d.connections) == 0 || len(d.outcomes) == 0) {
-		return errors.New("there are no routes, connections or outcomes for them")
-	}
-	for i, s := range [eventColumns]spec{
-		{"end", 0}, {"route", uint64(len(d.routes))}, {"connection", uint64(len(d.connections))},
-		{"outcome", uint64(len(d.outcomes))}, {"latency", 0}, {"tail", 0}, {"request_bytes", 0},
-		{"response_bytes", 0}, {"stream", 0},
-	} {
-		if err := d.columns[i].read(f.data[fieldEnd-1+i], n, s); err != nil {
-			return err
+	d.exchanges = room(d.exchanges, n)
+	c := &d.dictionary
+	for i := range d.exchanges {
+		d.exchanges[i] = exchange{
+			route: uint32(at(c[exchangeRoute], i)), outcome: uint32(at(c[exchangeOutcome], i)),
+			request: at(c[exchangeRequest], i), response: at(c[exchangeResponse], i),
 		}
 	}
-	if err := d.parseTraces(f.data[fieldTraceRow-1], f.data[fieldTraceID-1], n); err != nil {
+	return nil
+}
+
+func (d *Decoder) parseEvents(data []byte) error {
+	var f fields
+	if err := f.parse(data, MaxEvents); err != nil {
+		return err
+	}
+	n := f.count
+	if n > 0 && (len(d.exchanges) == 0 || len(d.connections) == 0) {
+		return errors.New("there are no exchanges or connections for them")
+	}
+	for i, s := range [eventColumns]spec{
+		{"end", 0}, {"exchange", uint64(len(d.exchanges))}, {"connection", uint64(len(d.connections))},
+		{"latency", 0}, {"tail", 0}, {"request_bytes", 0}, {"response_bytes", 0}, {"stream", 0},
+	} {
+		p := &d.columns[i]
+		if err := p.parse(f.data[i], n); err != nil {
+			return fmt.Errorf("%s %w", s.name, err)
+		}
+		if err := p.check(s); err != nil {
+			return err
+		}
+		if p.n == 0 {
+			d.block[i] = [blockRows]uint64{}
+		}
+	}
+	if err := d.parseTraces(f.data[fieldTraceRow-fieldColumn], f.data[fieldTraceID-fieldColumn], n); err != nil {
 		return err
 	}
 	d.count = n
 	return nil
 }
 
-// read takes a column of n events.
-func (v *values) read(data []byte, n int, want spec) error {
-	if len(data) == n && isNarrow(data) {
-		if want.limit > 0 && want.limit < 0x80 {
-			for i, one := range data {
-				if uint64(one) >= want.limit {
-					return want.exceeded(i, uint64(one))
-				}
-			}
-		}
-		v.narrow = data
+func (d *Decoder) parseTraces(rows, ids []byte, n int) error {
+	if len(ids)%16 != 0 || len(ids)/16 > n {
+		return fmt.Errorf("trace_id has %d bytes: no multiple of 16, or more than events", len(ids))
+	}
+	if len(ids) == 0 {
 		return nil
 	}
 	var err error
-	v.buffer, err = readColumn(v.buffer, data, n, want)
-	v.wide = v.buffer
-	return err
-}
-
-func (d *Decoder) parseTraces(rows, ids []byte, n int) error {
-	var err error
-	if len(ids)%16 != 0 {
-		return fmt.Errorf("trace_id has %d bytes, no multiple of 16", len(ids))
-	}
-	if len(rows) == 0 && len(ids) > 0 {
-		return errors.New("trace_row is absent, and trace_id is not")
-	}
 	if d.traced, err = readColumn(d.traced, rows, len(ids)/16, spec{"trace_row", uint64(n)}); err != nil {
 		return err
 	}
-	row := 0
-	for i, delta := range d.traced {
-		if row += int(delta); row >= n || i > 0 && delta == 0 {
-			return fmt.Errorf("trace_row %d is not above the one before and below %d", row, n)
+	if len(d.traced) == 0 {
+		// All zeros: there is one, of the first event.
+		d.traced = append(d.traced, make([]uint64, len(ids)/16)...)
+	}
+	for i := 1; i < len(d.traced); i++ {
+		if d.traced[i] <= d.traced[i-1] {
+			return fmt.Errorf("trace_row %d is not above the one before", d.traced[i])
 		}
 	}
 	d.traceIDs = ids

@@ -110,7 +110,7 @@ func TestParseJSONRejects(t *testing.T) {
 	f("{}", "instance \"\" is not 16")
 	f(strings.Replace(good, `"index":0`, `"index":-1`, 1), "index is -1")
 	f(strings.Replace(good, `"end"`, `""`, 1), "event, direction")
-	f(strings.Replace(good, `"stream":1`, `"stream":1,"trace_id":"XY"`, 1), "trace_id \"XY\"")
+	f(strings.Replace(good, `"stream":`, `"trace_id":"XY","stream":`, 1), "trace_id \"XY\"")
 	f(strings.Repeat(" ", event.MaxBatchBytes+1), "more than")
 	later := strings.Replace(good, `{`, `{"new":[1,{}],`, 1)
 	if _, err := event.ParseJSON([]byte(later)); err != nil {

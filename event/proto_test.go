@@ -2,7 +2,7 @@ package event_test
 
 import (
 	"context"
-	"fmt"
+	"encoding/binary"
 	"net/netip"
 	"testing"
 
@@ -27,23 +27,47 @@ func (m message) get(name string) protoreflect.Value {
 
 func (m message) part(name string) message { return message{m.get(name).Message()} }
 
-// at is an element of a column; 0 where the column is absent.
-func (m message) at(name string, i int) uint64 {
-	list := m.get(name).List()
-	if list.Len() == 0 {
-		return 0
-	}
-	switch v := list.Get(i).Interface().(type) {
-	case int64:
-		return uint64(v)
-	case uint32:
-		return uint64(v)
-	default:
-		return v.(uint64)
-	}
-}
+func (m message) count() int { return int(m.get("count").Uint()) }
 
-func (m message) length(name string) int { return m.get(name).List().Len() }
+// column reads n whole numbers as event.proto says.
+func (m message) column(name string, n int) []uint64 {
+	data, values := m.get(name).Bytes(), make([]uint64, n)
+	if len(data) == 0 {
+		return values
+	}
+	varint := func() uint64 {
+		v, size := binary.Uvarint(data)
+		data = data[size:]
+		return v
+	}
+	signed := func() uint64 {
+		v := varint()
+		return v>>1 ^ -(v & 1)
+	}
+	head, base := varint(), uint64(0)
+	width := int(head / 4)
+	if head&1 != 0 {
+		base = signed()
+	}
+	for i := range values {
+		for bit := range width {
+			at := i*width + bit
+			values[i] |= uint64(data[at/8]>>(at%8)&1) << bit
+		}
+		values[i] += base
+	}
+	data = data[(n*width+7)/8:]
+	for row := uint64(0); len(data) > 0; {
+		row += varint()
+		values[row] += signed() << width
+	}
+	if head&2 != 0 {
+		for i := 1; i < n; i++ {
+			values[i] += values[i-1]
+		}
+	}
+	return values
+}
 
 func compile(t *testing.T) protoreflect.MessageDescriptor {
 	t.Helper()
@@ -109,65 +133,98 @@ func headerOf(b message) event.Header {
 	}
 }
 
+// words are the strings of the batch by number.
+func words(b message) []string {
+	s := b.part("strings")
+	n, text, all := s.count(), s.get("text").Bytes(), []string{""}
+	shared, length := s.column("shared", n), s.column("length", n)
+	for i := range n {
+		all = append(all, all[i][:shared[i]]+string(text[:length[i]]))
+		text = text[length[i]:]
+	}
+	return all
+}
+
+func peersOf(b message) []event.Peer {
+	m, all := b.part("peers"), words(b)
+	n := m.count()
+	peers := make([]event.Peer, n)
+	text := func(name string, put func(*event.Peer) *string) {
+		for i, v := range m.column(name, n) {
+			*put(&peers[i]) = all[v]
+		}
+	}
+	text("cluster", func(p *event.Peer) *string { return &p.Workload.Cluster })
+	text("namespace", func(p *event.Peer) *string { return &p.Workload.Namespace })
+	text("kind", func(p *event.Peer) *string { return &p.Workload.Kind })
+	text("name", func(p *event.Peer) *string { return &p.Workload.Name })
+	text("pod", func(p *event.Peer) *string { return &p.Pod })
+	text("identity", func(p *event.Peer) *string { return &p.Identity })
+	ips, flags := m.get("ip").Bytes(), m.column("flags", n)
+	for i, length := range m.column("ip_length", n) {
+		addr, _ := netip.AddrFromSlice(ips[:length])
+		peers[i].Addr, peers[i].Meshed = netip.AddrPortFrom(addr, 0), flags[i]&1 != 0
+		ips = ips[length:]
+	}
+	return peers
+}
+
+// describe sets what the entries of the dictionaries say of an event.
+func describe(b message) func(e *event.Event, route, conn, outcome uint64) {
+	all, peers := words(b), peersOf(b)
+	table := func(m message, names ...string) map[string][]uint64 {
+		columns := map[string][]uint64{}
+		for _, name := range names {
+			columns[name] = m.column(name, m.count())
+		}
+		return columns
+	}
+	routes := table(b.part("routes"), "kind", "method", "authority", "path")
+	conns := table(b.part("connections"), "id", "peer", "port", "security", "security_reason", "detection", "detection_time")
+	outcomes := table(b.part("outcomes"), "kind", "status", "grpc_status", "error", "fate", "attempt")
+	return func(e *event.Event, r, c, o uint64) {
+		e.Direction, e.Protocol = event.Direction(routes["kind"][r]%4), event.Protocol(routes["kind"][r]/4)
+		e.Method, e.Authority, e.Path = all[routes["method"][r]], all[routes["authority"][r]], all[routes["path"][r]]
+		e.Peer, e.Connection = peers[conns["peer"][c]], conns["id"][c]
+		e.Peer.Addr = netip.AddrPortFrom(e.Peer.Addr.Addr(), uint16(conns["port"][c]))
+		e.Security, e.SecurityReason = event.Security(conns["security"][c]), all[conns["security_reason"][c]]
+		e.Detection, e.DetectionTime = event.Detection(conns["detection"][c]), uint32(conns["detection_time"][c])
+		e.Kind, e.Status = event.Kind(outcomes["kind"][o]), uint16(outcomes["status"][o])
+		e.GRPCStatus, e.Error = int16(outcomes["grpc_status"][o])-1, all[outcomes["error"][o]]
+		e.Fate, e.Attempt = event.Fate(outcomes["fate"][o]), uint8(outcomes["attempt"][o])
+	}
+}
+
 func eventsOf(b message) []event.Event {
-	routes, conns, outcomes, rows := b.part("routes"), b.part("connections"), b.part("outcomes"), b.part("events")
-	text := func(m message, column string, i int) string {
-		return b.get("strings").List().Get(int(m.at(column, i))).String()
+	x, rows := b.part("exchanges"), b.part("events")
+	routes, outcomes := x.column("route", x.count()), x.column("outcome", x.count())
+	request, response := x.column("request_bytes", x.count()), x.column("response_bytes", x.count())
+	streams := b.part("connections").column("stream", b.part("connections").count())
+	n, fill := rows.count(), describe(b)
+	columns := map[string][]uint64{}
+	for _, name := range []string{
+		"end", "exchange", "connection", "latency", "tail", "request_bytes", "response_bytes", "stream",
+	} {
+		columns[name] = rows.column(name, n)
 	}
-	var addrs []netip.Addr
-	peers, ips := b.part("peers"), b.part("peers").get("ip").Bytes()
-	for i := range peers.length("ip_length") {
-		n := peers.at("ip_length", i)
-		addr, _ := netip.AddrFromSlice(ips[:n])
-		addrs, ips = append(addrs, addr), ips[n:]
-	}
-	var ids, streams []uint64
-	for i := range conns.length("id") {
-		id := conns.at("id", i)
-		if i > 0 {
-			id += ids[i-1]
-		}
-		ids, streams = append(ids, id), append(streams, conns.at("stream", i))
-	}
-	request, response := make([]uint64, routes.length("kind")), make([]uint64, routes.length("kind"))
-	var end int64
-	events := make([]event.Event, rows.get("count").Uint())
+	events := make([]event.Event, n)
 	for i := range events {
-		r, c, o := int(rows.at("route", i)), int(rows.at("connection", i)), int(rows.at("outcome", i))
-		p := int(conns.at("peer", c))
-		request[r] += rows.at("request_bytes", i)
-		response[r] += rows.at("response_bytes", i)
-		streams[c] += rows.at("stream", i)
-		end += int64(rows.at("end", i))
-		duration := rows.at("latency", i) + rows.at("tail", i)
+		x, c := columns["exchange"][i], columns["connection"][i]
+		request[x] += columns["request_bytes"][i]
+		response[x] += columns["response_bytes"][i]
+		streams[c] += columns["stream"][i]
+		duration := columns["latency"][i] + columns["tail"][i]
 		events[i] = event.Event{
-			Direction: event.Direction(routes.at("kind", r) % 4), Protocol: event.Protocol(routes.at("kind", r) / 4),
-			Method: text(routes, "method", r), Authority: text(routes, "authority", r), Path: text(routes, "path", r),
-			Connection: ids[c], Security: event.Security(conns.at("security", c)),
-			SecurityReason: text(conns, "security_reason", c), Stream: uint32(streams[c]),
-			Detection: event.Detection(conns.at("detection", c)), DetectionTime: uint32(conns.at("detection_time", c)),
-			Peer: event.Peer{
-				Workload: event.Workload{
-					Cluster: text(peers, "cluster", p), Namespace: text(peers, "namespace", p),
-					Kind: text(peers, "kind", p), Name: text(peers, "name", p),
-				},
-				Pod: text(peers, "pod", p), Identity: text(peers, "identity", p), Meshed: peers.at("flags", p)&1 != 0,
-				Addr: netip.AddrPortFrom(addrs[p], uint16(conns.at("port", c))),
-			},
-			Kind: event.Kind(outcomes.at("kind", o)), Status: uint16(outcomes.at("status", o)),
-			GRPCStatus: int16(outcomes.at("grpc_status", o)) - 1, Error: text(outcomes, "error", o),
-			Fate: event.Fate(outcomes.at("fate", o)), Attempt: uint8(outcomes.at("attempt", o)),
-			Latency: rows.at("latency", i), Duration: duration, Start: end - int64(duration),
-			RequestBytes: request[r], ResponseBytes: response[r],
+			Latency: columns["latency"][i], Duration: duration,
+			Start:        b.get("sent").Int() + int64(columns["end"][i]-duration),
+			RequestBytes: request[x], ResponseBytes: response[x], Stream: uint32(streams[c]),
 		}
+		fill(&events[i], routes[x], c, outcomes[x])
 		streams[c]++
 	}
-	row, traces := uint64(0), rows.get("trace_id").Bytes()
-	for i := range rows.length("trace_row") {
-		row += rows.at("trace_row", i)
-		if copy(events[row].TraceID[:], traces[16*i:]) != 16 {
-			panic(fmt.Sprintf("trace id %d is cut", i))
-		}
+	traces := rows.get("trace_id").Bytes()
+	for i, row := range rows.column("trace_row", len(traces)/16) {
+		copy(events[row].TraceID[:], traces[16*i:])
 	}
 	return events
 }

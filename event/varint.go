@@ -7,41 +7,12 @@ import (
 
 const continuations = 0x8080808080808080
 
-// countVarints is how many varints a packed column holds: each ends with its
-// first byte below 0x80.
-func countVarints(b []byte) int {
+// decodeVarints fills dst from b, which holds at least that many valid varints,
+// and returns what follows them. It takes eight bytes at a time, and each value
+// in them without a branch on its length, which a processor could not predict.
+func decodeVarints(dst []uint64, b []byte) []byte {
 	n := 0
-	for ; len(b) >= 8; b = b[8:] {
-		n += bits.OnesCount64(^binary.LittleEndian.Uint64(b) & continuations)
-	}
-	for _, c := range b {
-		n += int(c>>7 ^ 1)
-	}
-	return n
-}
-
-// isNarrow tells that every varint of a column takes one byte.
-func isNarrow(b []byte) bool {
-	for ; len(b) >= 8; b = b[8:] {
-		if binary.LittleEndian.Uint64(b)&continuations != 0 {
-			return false
-		}
-	}
-	for _, c := range b {
-		if c >= 0x80 {
-			return false
-		}
-	}
-	return true
-}
-
-// decodeVarints fills dst from a column that holds len(dst) of them, and tells
-// whether each is valid and b ends with the last. It takes eight bytes at a
-// time, and each value in them without a branch on its length, which a
-// processor could not predict.
-func decodeVarints(dst []uint64, b []byte) bool {
-	n := 0
-	for len(b) >= 8 {
+	for len(b) >= 8 && n < len(dst) {
 		x := binary.LittleEndian.Uint64(b)
 		ends := ^x & continuations
 		if ends == continuations && len(dst)-n >= 8 {
@@ -54,9 +25,6 @@ func decodeVarints(dst []uint64, b []byte) bool {
 		}
 		if ends == 0 {
 			v, size := binary.Uvarint(b)
-			if size <= 0 || n == len(dst) {
-				return false
-			}
 			dst[n] = v
 			n++
 			b = b[size:]
@@ -71,19 +39,13 @@ func decodeVarints(dst []uint64, b []byte) bool {
 			used += last + 1
 		}
 		b = b[used>>3:]
-		if used == 0 {
-			return false
-		}
 	}
 	for ; n < len(dst); n++ {
 		v, size := binary.Uvarint(b)
-		if size <= 0 {
-			return false
-		}
 		dst[n] = v
 		b = b[size:]
 	}
-	return len(b) == 0
+	return b
 }
 
 // compact joins the low seven bits of each of eight bytes.

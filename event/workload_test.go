@@ -22,16 +22,26 @@ var header = event.Header{
 
 // traffic is what a busy proxy sees: 64 routes by Zipf's law, 32 connections of
 // 8 peers, 10,000 exchanges a second, a failure in 50.
-func traffic(n int) []event.Event {
+func traffic(n int) []event.Event { return trafficAt(n, 10_000) }
+
+// trafficAt is traffic of n exchanges that end at random times, so many a
+// second.
+func trafficAt(n, rate int) []event.Event {
 	rng := rand.New(rand.NewPCG(1, 2))
 	zipf := rand.NewZipf(rng, 1.2, 1, 63)
 	var streams [32]uint32
+	var ids [32]uint64
+	var ports [32]uint16
+	for i := range ids {
+		// Proxies draw ids, kernels ports.
+		ids[i], ports[i], streams[i] = rng.Uint64(), uint16(32_768+rng.IntN(28_232)), rng.Uint32N(100_000)
+	}
 	events := make([]event.Event, n)
 	end := int64(start)
 	for i := range events {
 		route, conn := int(zipf.Uint64()), rng.IntN(32)
 		streams[conn]++
-		end += rng.Int64N(200)
+		end += int64(rng.ExpFloat64() * 1e6 / float64(rate))
 		latency := uint64(400*(1+route%7)) + uint64(rng.ExpFloat64()*900)
 		e := event.Event{
 			Direction: event.Inbound, Protocol: event.HTTP2, Security: event.Mutual,
@@ -39,10 +49,10 @@ func traffic(n int) []event.Event {
 			Status: 200, GRPCStatus: event.NoGRPCStatus, Latency: latency, Duration: latency + rng.Uint64N(60),
 			RequestBytes:  uint64(180+3*route) + rng.Uint64N(8),
 			ResponseBytes: uint64(300+100*(route%9)) + rng.Uint64N(50),
-			Peer:          peer(conn % 8), Connection: 0x1234_5678_0000_0000 + uint64(conn), Stream: streams[conn],
+			Peer:          peer(conn % 8), Connection: ids[conn], Stream: streams[conn],
 			Detection: event.DetectHello, DetectionTime: uint32(40 + conn),
 		}
-		e.Peer.Addr = netip.AddrPortFrom(e.Peer.Addr.Addr(), uint16(40_000+conn))
+		e.Peer.Addr = netip.AddrPortFrom(e.Peer.Addr.Addr(), ports[conn])
 		e.Start = end - int64(e.Duration)
 		switch rng.IntN(100) {
 		case 0:

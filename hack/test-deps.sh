@@ -19,14 +19,21 @@ command -v nft >/dev/null || missing+=(nftables)
 command -v nginx >/dev/null || missing+=(nginx)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v redis-cli >/dev/null || missing+=(redis-tools)
-command -v mariadbd >/dev/null || missing+=(mariadb-server-core)
+command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null || missing+=(mariadb-server-core)
 command -v mariadb >/dev/null || missing+=(mariadb-client-core)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
   echo "installing ${missing[*]}" >&2
-  # RUNLEVEL: servers that are installed are not started, where that is heard.
-  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+  export DEBIAN_FRONTEND=noninteractive
+  # Debian asks this before it starts a service that it installs: the tests
+  # start servers of their own, and want no others on this machine.
+  policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+  fi
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends "${missing[@]}"
 else

@@ -83,7 +83,7 @@ func (h *host) startNginx() {
 	dir, _ := h.w.folder("nginx", "root")
 	writeCertificate(t, dir)
 	conf := fmt.Sprintf(`
-daemon off; pid %[1]s/pid; error_log stderr notice; worker_processes 1; user root;
+daemon off; master_process off; pid %[1]s/pid; error_log stderr notice;
 events {}
 http {
   access_log off;
@@ -98,7 +98,8 @@ http {
 	if err := os.WriteFile(dir+"/nginx.conf", []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	h.start(0, "nginx", "-p", dir, "-e", "stderr", "-c", dir+"/nginx.conf").await(t, "start worker process ")
+	// One process: a worker would outlive a test that is killed.
+	h.start(0, "nginx", "-p", dir, "-e", "stderr", "-c", dir+"/nginx.conf").await(t, `using the "epoll" event method`)
 }
 
 // writeCertificate writes a certificate of the test's own.

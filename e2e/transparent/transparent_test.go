@@ -120,20 +120,26 @@ func TestProtocols(t *testing.T) {
 				})
 			}
 		})
-		t.Run("NATS over "+version, func(t *testing.T) {
-			for _, url := range []string{"nats://" + at + ":" + natsPort, "nats://" + at + ":" + natsOtherPort, "ws://" + at + ":" + websocketPort} {
-				out, err := p.client.output("/usr/bin/env", roleVariable+"=nats "+url, self)
-				if err != nil || out != "over "+url+"\n" {
-					t.Fatalf("%s: %v\n%s", url, err, out)
-				}
-			}
-			for port, want := range map[string][2]string{
-				natsPort: {"tcp", "opaque"}, natsOtherPort: {"tcp", "server"}, websocketPort: {"websocket", "bytes"},
-			} {
-				p.both(t, version, port, func(e *event.JSONEvent) bool {
-					return e.Protocol == want[0] && strings.HasPrefix(e.Detection, want[1]) && to(e, port)
-				})
-			}
+		t.Run("NATS over "+version, func(t *testing.T) { p.callNATS(t, version) })
+	}
+}
+
+// callNATS makes a request over each of the server's NATS ports, by a real
+// client; one of them speaks WebSocket.
+func (p *pair) callNATS(t *testing.T, version string) {
+	t.Helper()
+	at := p.server.addresses()[version]
+	for _, url := range []string{"nats://" + at + ":" + natsPort, "nats://" + at + ":" + natsOtherPort, "ws://" + at + ":" + websocketPort} {
+		out, err := p.client.output("/usr/bin/env", roleVariable+"=nats "+url, self)
+		if err != nil || out != "over "+url+"\n" {
+			t.Fatalf("%s: %v\n%s", url, err, out)
+		}
+	}
+	for port, want := range map[string][2]string{
+		natsPort: {"tcp", "opaque"}, natsOtherPort: {"tcp", "server"}, websocketPort: {"websocket", "bytes"},
+	} {
+		p.both(t, version, port, func(e *event.JSONEvent) bool {
+			return e.Protocol == want[0] && strings.HasPrefix(e.Detection, want[1]) && to(e, port)
 		})
 	}
 }
@@ -210,90 +216,142 @@ func (h *host) accepted() [2]string {
 	}
 }
 
-func TestExemptions(t *testing.T) {
-	w := newWorld(t)
-	server, plain := w.host("server"), w.host("plain")
-	client := w.host("client")
-	server.role("apps")
-	plain.role("apps")
-	client.role("apps")
+// changes tells whether the host's sidecar took connections over while f ran.
+func (h *host) changes(f func()) bool {
+	h.w.t.Helper()
+	before := h.accepted()
+	f()
+	return h.accepted() != before
+}
 
+// skips are flags for init: of the ports of the role "apps", who to skip on
+// the server, and on the client the plain host, too.
+func (p *pair) skips() (server, client []string) {
+	return []string{"--validate=false", "--skip-inbound-ports", "22,7002-7003"},
+		[]string{"--validate=false", "--skip-outbound-ports", "7000-7002", "--skip-subnets", p.plain.ip4 + "/32," + p.plain.ip6 + "/128"}
+}
+
+func TestRedirected(t *testing.T) {
+	p := newPair(t)
 	// Through the sidecar, the application sees its own host as the client.
-	server.mesh()
-	client.mesh()
-	if got := who(t, plain, server.ip4+":"+whoPort); got != server.ip4 {
-		t.Errorf("seen as %s: not through the sidecar", got)
-	}
-	if got := who(t, plain, "["+server.ip6+"]:"+whoPort); got != server.ip6 {
-		t.Errorf("seen as %s: not through the sidecar", got)
-	}
-	unchanged := func(h *host, what string, f func()) {
-		t.Helper()
-		before := h.accepted()
-		f()
-		if after := h.accepted(); after != before {
-			t.Errorf("%s: the sidecar took connections: %v, then %v", what, before, after)
+	for version, at := range p.server.addresses() {
+		if got := who(t, p.plain, at+":"+whoPort); got != p.server.ip(version) {
+			t.Errorf("%s: seen as %s: not through the sidecar", version, got)
+		}
+		if !p.client.changes(func() { p.client.sh(t, "curl -fsSg -m 10 http://"+p.plain.addresses()[version]+":"+httpPort+"/") }) {
+			t.Errorf("%s: the client's sidecar does not have what it sent to a host without one", version)
 		}
 	}
+}
 
-	unchanged(client, "loopback", func() {
-		for _, at := range []string{"127.0.0.1", "[::1]", client.ip4, "[" + client.ip6 + "]"} {
-			got := who(t, client, at+":"+whoPort)
-			if want := strings.Trim(at, "[]"); got != want {
+func TestExempt(t *testing.T) {
+	p := newPair(t)
+	p.client.role("apps")
+	for _, at := range []string{"127.0.0.1", "[::1]", p.client.ip4, "[" + p.client.ip6 + "]"} {
+		if p.client.changes(func() {
+			if got, want := who(t, p.client, at+":"+whoPort), strings.Trim(at, "[]"); got != want {
 				t.Errorf("%s: seen as %s", at, got)
 			}
-			client.sh(t, "curl -fsSg -m 10 http://"+at+":"+httpPort+"/")
+			p.client.sh(t, "curl -fsSg -m 10 http://"+at+":"+httpPort+"/")
+		}) {
+			t.Errorf("%s: the sidecar took what its host said to itself", at)
 		}
-	})
-	unchanged(client, "the proxy's own uid", func() {
-		p := client.start(proxyUID, "curl", "-fsS", "-m", "10", "http://"+plain.ip4+":"+httpPort+"/")
-		p.ends = true
-		<-p.done
-		if p.err != nil {
-			t.Errorf("%v: %s", p.err, p.out.tail(1000))
-		}
-	})
-
-	// Skipped ports of the server are reached directly, others not.
-	server.init("--skip-inbound-ports", "22,7002-7003", "--validate=false")
-	unchanged(server, "skipped inbound port", func() {
-		for _, at := range []string{server.ip4, "[" + server.ip6 + "]"} {
-			if got, want := who(t, plain, at+":"+whoPort), map[bool]string{true: plain.ip6, false: plain.ip4}[at[0] == '[']; got != want {
-				t.Errorf("seen as %s, want %s", got, want)
+	}
+	for _, at := range p.plain.addresses() {
+		if p.client.changes(func() {
+			curl := p.client.start(proxyUID, "curl", "-fsSg", "-m", "10", "http://"+at+":"+httpPort+"/")
+			curl.ends = true
+			<-curl.done
+			if curl.err != nil {
+				t.Errorf("%v: %s", curl.err, curl.out.tail(1000))
 			}
+		}) {
+			t.Errorf("%s: the sidecar took what its own user sent", at)
 		}
-	})
-	before := server.accepted()
-	plain.sh(t, "curl -fsS -m 10 http://"+server.ip4+":"+httpPort+"/")
-	if after := server.accepted(); after == before {
-		t.Error("a port that is not skipped is not redirected")
+	}
+}
+
+func TestSkipped(t *testing.T) {
+	p := newPair(t)
+	server, client := p.skips()
+
+	p.server.init(server...)
+	for version, at := range p.server.addresses() {
+		if p.server.changes(func() {
+			if got := who(t, p.plain, at+":"+whoPort); got != p.plain.ip(version) {
+				t.Errorf("%s: seen as %s", version, got)
+			}
+		}) {
+			t.Errorf("%s: the sidecar took a skipped inbound port", version)
+		}
+		if !p.server.changes(func() { p.plain.sh(t, "curl -fsSg -m 10 http://"+at+":"+httpPort+"/") }) {
+			t.Errorf("%s: an inbound port that is not skipped is not redirected", version)
+		}
 	}
 
-	client.init("--skip-outbound-ports", "7000-7002", "--skip-subnets", plain.ip4+"/32,"+plain.ip6+"/128", "--validate=false")
-	unchanged(client, "skipped outbound port", func() { who(t, client, server.ip4+":"+whoPort) })
-	unchanged(client, "skipped subnet", func() {
-		client.sh(t, "curl -fsSg -m 10 http://"+plain.ip4+":"+httpPort+"/ http://["+plain.ip6+"]:"+httpPort+"/")
-	})
-	before = client.accepted()
-	client.sh(t, "curl -fsSg -m 10 http://"+server.ip4+":"+httpPort+"/ http://["+server.ip6+"]:"+httpPort+"/")
-	if after := client.accepted(); after == before {
-		t.Error("what is not skipped is not redirected")
+	p.client.init(client...)
+	for version, at := range p.server.addresses() {
+		if p.client.changes(func() {
+			if got := who(t, p.client, at+":"+whoPort); got != p.client.ip(version) {
+				t.Errorf("%s: seen as %s", version, got)
+			}
+		}) {
+			t.Errorf("%s: the sidecar took a skipped outbound port", version)
+		}
+		if p.client.changes(func() { p.client.sh(t, "curl -fsSg -m 10 http://"+p.plain.addresses()[version]+":"+httpPort+"/") }) {
+			t.Errorf("%s: the sidecar took a skipped subnet", version)
+		}
+		if !p.client.changes(func() { p.client.sh(t, "curl -fsSg -m 10 http://"+at+":"+httpPort+"/") }) {
+			t.Errorf("%s: what is not skipped is not redirected", version)
+		}
 	}
+}
 
-	// Twice is once, and undone is as if it had never been.
-	dump := client.sh(t, "nft -s -a list ruleset")
-	client.init("--skip-outbound-ports", "7000-7002", "--skip-subnets", plain.ip4+"/32,"+plain.ip6+"/128", "--validate=false")
-	if again := client.sh(t, "nft -s -a list ruleset"); again != dump {
-		t.Errorf("before\n%s\nafter\n%s", dump, again)
+// Twice is once, and undone is as if it had never been.
+func TestTwiceAndUndo(t *testing.T) {
+	p := newPair(t)
+	_, flags := p.skips()
+	p.client.init(flags...)
+	const dump = "nft -s -a list ruleset" // with handles, which a rule that is made anew would have anew
+	before := p.client.sh(t, dump)
+	if said := p.client.init(flags...); !strings.Contains(said, "in place already") {
+		t.Errorf("the second init says %q", said)
 	}
-	for _, h := range []*host{client, server} {
-		h.init("--undo")
+	if again := p.client.sh(t, dump); again != before {
+		t.Errorf("before\n%s\nafter\n%s", before, again)
+	}
+	for _, h := range []*host{p.client, p.server} {
+		for range 2 {
+			h.init("--undo")
+		}
 		if left := h.sh(t, "nft list ruleset"); left != "" {
 			t.Errorf("left on %s is\n%s", h.name, left)
 		}
 	}
-	if got := who(t, client, server.ip4+":"+whoPort); got != client.ip4 {
-		t.Errorf("after --undo: seen as %s", got)
+	for version, at := range p.server.addresses() {
+		if got := who(t, p.client, at+":"+whoPort); got != p.client.ip(version) {
+			t.Errorf("%s: after --undo: seen as %s", version, got)
+		}
+	}
+}
+
+// init proves the redirect, and a host whose redirect does not work gets told:
+// here another table takes the packets first.
+func TestValidation(t *testing.T) {
+	w := newWorld(t)
+	h := w.host("client")
+	if said := h.init(); !strings.Contains(said, "IPv4") || !strings.Contains(said, "IPv6") {
+		t.Errorf("init says %q, and not what it has proved", said)
+	}
+	h.init("--check")
+	h.sh(t, "nft add table inet other")
+	h.sh(t, "nft add chain inet other out { type nat hook output priority -150 ; }")
+	h.sh(t, "nft add rule inet other out meta l4proto tcp redirect to :9")
+	for _, mode := range []string{"--check", "--check=false"} {
+		out, err := h.output(bin+"/weir-proxy", "init", "--validate-timeout", "1s", mode)
+		if err == nil || !strings.Contains(out, "redirection does not work") {
+			t.Errorf("init %s where another table redirects: %v\n%s", mode, err, out)
+		}
 	}
 }
 

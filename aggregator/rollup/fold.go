@@ -3,6 +3,7 @@ package rollup
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/weirmesh/weir/event"
@@ -95,10 +96,20 @@ type batch struct {
 	skipped     int
 	pods        [3]*slot
 	// By the batch's dictionary numbers.
-	routes []*slot
-	conns  []*peerSlots
+	routes    []*slot
+	conns     []*peerSlots
+	exchanges []exchange
 	// peers are the different ones among the connections' peers.
 	peers []*peerSlots
+}
+
+// exchange is what all events of a route and outcome have in common, with room
+// for what one of them has of its own.
+type exchange struct {
+	event            event.Event
+	route            int
+	known            bool
+	request, success bool
 }
 
 // peerSlots are the slots of a peer in the batch at hand.
@@ -240,6 +251,8 @@ func (f *Folder) begin(h *event.Header, sent, shift int64) *batch {
 	b.routes = emptied(b.routes, routes)
 	b.conns = emptied(b.conns, connections)
 	b.peers = b.peers[:0]
+	b.exchanges = slices.Grow(b.exchanges[:0], f.decoder.Exchanges())[:f.decoder.Exchanges()]
+	clear(b.exchanges)
 	return b
 }
 
@@ -276,47 +289,58 @@ func (f *Folder) account(s *Source, h *event.Header, b *batch, lost int64) {
 
 // events counts the events of the batch, whose decoder is at its beginning.
 func (f *Folder) events(b *batch, visit func(int, *event.Event)) (n int) {
-	var e event.Event
-	for ; f.decoder.Next(&e); n++ {
-		if e.Direction != event.Inbound && e.Direction != event.Outbound {
+	var r event.Row
+	var whole event.Event
+	for ; f.decoder.NextRow(&r); n++ {
+		x := &b.exchanges[r.Exchange]
+		if !x.known {
+			f.decoder.Describe(r.Exchange, r.Connection, &x.event)
+			x.route, _ = f.decoder.Exchange(r.Exchange)
+			x.request = x.event.IsRequest()
+			x.success = x.request && x.event.Success()
+			x.known = true
+		}
+		if x.event.Direction != event.Inbound && x.event.Direction != event.Outbound {
 			b.skipped++
 			continue
 		}
 		if visit != nil {
-			visit(n, &e)
+			f.decoder.Fill(&whole)
+			visit(n, &whole)
 		}
-		f.observe(b, &e)
+		f.observe(b, x, &r)
 	}
 	return n
 }
 
 // observe counts one event in each of its cells. The total is the sum over the
 // pods, and is worked out when it is needed.
-func (f *Folder) observe(b *batch, e *event.Event) {
-	second := f.second(b, e)
-	at, conn, _ := f.decoder.Indexes()
+func (f *Folder) observe(b *batch, x *exchange, r *event.Row) {
+	second := f.second(b, r)
+	e := &x.event
+	e.Latency, e.Duration = r.Latency, r.Duration
+	e.RequestBytes, e.ResponseBytes = r.RequestBytes, r.ResponseBytes
 	pod := b.pods[e.Direction]
 	if pod == nil {
 		pod = f.slot(Key{Dimension: ByPod, Direction: e.Direction, Workload: b.workload, Pod: b.pod}, second)
 		b.pods[e.Direction] = pod
 	}
-	route := b.routes[at]
+	route := b.routes[x.route]
 	if route == nil {
 		route = f.slot(Key{Dimension: ByRoute, Direction: e.Direction, Workload: b.workload, Route: routeOf(e)}, second)
-		b.routes[at] = route
+		b.routes[x.route] = route
 	}
-	peer := b.conns[conn]
+	peer := b.conns[r.Connection]
 	if peer == nil || peer.direction != e.Direction {
+		f.decoder.Describe(r.Exchange, r.Connection, e)
 		peer = f.peer(b, e, second)
-		b.conns[conn] = peer
+		b.conns[r.Connection] = peer
 	}
-	request := e.IsRequest()
-	success := request && e.Success()
-	f.cell(pod, second).observe(e, request, success)
-	f.cell(route, second).observe(e, request, success)
-	f.cell(peer.slot, second).observe(e, request, success)
+	f.cell(pod, second).observe(e, x.request, x.success)
+	f.cell(route, second).observe(e, x.request, x.success)
+	f.cell(peer.slot, second).observe(e, x.request, x.success)
 	if e.Direction == event.Outbound {
-		f.cell(f.pair(b, peer, at, e, second), second).observe(e, request, success)
+		f.cell(f.pair(b, peer, x, r, second), second).observe(e, x.request, x.success)
 	}
 }
 
@@ -353,23 +377,26 @@ func samePeer(e *event.Event, p *event.Peer) bool {
 }
 
 // pair is the slot of a peer and route.
-func (f *Folder) pair(b *batch, p *peerSlots, route int, e *event.Event, second int64) *slot {
-	if p.pairs != nil && p.pairs[route] != nil {
-		return p.pairs[route]
+func (f *Folder) pair(b *batch, p *peerSlots, x *exchange, r *event.Row, second int64) *slot {
+	if p.pairs != nil && p.pairs[x.route] != nil {
+		return p.pairs[x.route]
 	}
+	e := &x.event
+	f.decoder.Describe(r.Exchange, r.Connection, e) // its peer may be another event's
 	key := Key{Dimension: ByPeerRoute, Direction: e.Direction, Workload: b.workload, Route: routeOf(e)}
 	key.Peer.Workload = peerOf(e).Workload
 	s := f.slot(key, second)
 	if p.pairs != nil {
-		p.pairs[route] = s
+		p.pairs[x.route] = s
 	}
 	return s
 }
 
 // second is the Unix second in which an exchange ended. Where that is not
 // possible, or there are too many seconds at once, it is the batch's.
-func (f *Folder) second(b *batch, e *event.Event) int64 {
-	end := bounded(e.Start) + int64(min(e.Duration, farTime)) + b.shift
+func (f *Folder) second(b *batch, r *event.Row) int64 {
+	start := bounded(r.End - int64(r.Duration))
+	end := start + int64(min(r.Duration, farTime)) + b.shift
 	if end > b.sent+maxSkew || end < b.sent-maxAge || f.pending >= 2*f.limits.Pending {
 		b.moved++
 		end = b.sent

@@ -48,17 +48,19 @@ var importRules = []importRule{
 	{"proxy/policy", "event proxy/relay", whyProxy},
 	{"proxy/mtls", "event proxy/relay", whyProxy},
 	{"proxy/balance", "event proxy/relay proxy/policy", whyProxy},
-	{"proxy/tcp", "event proxy/hello proxy/relay", whyProxy},
-	{"proxy/http1", "event proxy/relay proxy/balance proxy/tcp", whyProxy},
-	{"proxy/http2", "event proxy/relay proxy/balance", whyProxy},
-	{"proxy/listen", "event proxy/ports proxy/hello proxy/relay proxy/detect proxy/mtls proxy/tcp proxy/http1 proxy/http2", whyProxy},
+	{"proxy/socket", "", "system calls, and nothing of what they carry"},
+	{"proxy/tcp", "event proxy/socket proxy/hello proxy/relay", whyProxy},
+	{"proxy/http1", "event proxy/socket proxy/relay proxy/balance proxy/tcp", whyProxy},
+	{"proxy/http2", "event proxy/socket proxy/relay proxy/balance", whyProxy},
+	{"proxy/listen", "event proxy/ports proxy/hello proxy/relay proxy/detect proxy/mtls proxy/balance proxy/tcp proxy/http1 proxy/http2", whyProxy},
 	{"proxy", "event proxy/*", "the data plane meets the rest in event and bus alone; cmd hands it its Sink, so that it never links nats.go and is tested with slices"},
 
 	{"aggregator/query", "event", "questions and answers are plain values: api imports them, and nothing else of the aggregator"},
 	{"aggregator/rollup", "event", whyAggregator},
 	{"aggregator/store", "event aggregator/query aggregator/rollup", whyAggregator},
 	{"aggregator/tap", "event aggregator/query", whyAggregator},
-	{"aggregator/scan", "event aggregator/query aggregator/rollup", whyAggregator},
+	{"aggregator/match", "event aggregator/query", "one meaning of a filter for whoever reads events"},
+	{"aggregator/scan", "event aggregator/query aggregator/rollup aggregator/match", whyAggregator},
 	{"aggregator", "event aggregator/*", "the aggregator meets the rest in event and bus alone; cmd hands it its Source, so that it never links nats.go and is tested with slices"},
 
 	{"controller", "event bus deploy/inject controller/*", "the side that faces Kubernetes talks to proxies over the bus only"},
@@ -66,7 +68,7 @@ var importRules = []importRule{
 
 	{"api/weirpb", "", "generated; whoever speaks the API in another language has the same and no more"},
 	{"api/client", "event aggregator/query api/weirpb", "the client of the API must not link its server"},
-	{"api", "event aggregator/query api/*", "the API shows what the aggregator answers; it never folds events itself, so that no two readers can disagree"},
+	{"api", "event aggregator/query aggregator/match aggregator/scan api/*", "the API shows what the aggregator answers, and what aggregator/scan reads back from the stream; it never folds events itself, so that no two readers can disagree"},
 	{"api/*", "event aggregator/query api/weirpb api/client", "parts of the API hang below its server"},
 
 	{"dashboard", "", "the dashboard reads the API from the browser, as anyone may"},

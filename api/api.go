@@ -4,9 +4,10 @@
 //
 // It holds no data. Each question is checked, put to all aggregators over a
 // [Backend], and their partial answers are added up; rates and quantiles are
-// worked out last, from exact sums. A tap reads the live events of the selected
-// workloads and filters and limits them here, so that a consumer that is slow
-// or asks for little costs the mesh nothing and is told what it did not get.
+// worked out last, from exact sums. Taps and scans read the raw events back from
+// the stream and filter them here, before anything is encoded: a consumer that
+// is slow or asks for little costs the mesh nothing, loses nothing, and is told
+// what is missing.
 package api
 
 import (
@@ -19,19 +20,24 @@ import (
 	"github.com/weirmesh/weir/event"
 )
 
-// Backend is the way to the aggregators. Package bus/client has one. It must
+// Backend is the way to the aggregators and to the stream of events. Package bus/client has one. It must
 // be safe for concurrent use.
 type Backend interface {
 	// Ask puts request to every member of service and gathers their replies
 	// until all have answered or ctx ends. Replies gathered before an error are
 	// returned beside it. An error without replies means that none answers.
 	Ask(ctx context.Context, service, method string, request []byte) (replies [][]byte, err error)
-	// TapDropped calls fn with each live event (event.ParseJSON) of the
-	// workloads that match w, whose empty fields match all. Where events were
-	// dropped before fn saw them it calls dropped with their total so far.
-	// Calls come one at a time, must not block and may keep data. TapDropped
-	// returns when ctx ends or it cannot go on.
-	TapDropped(ctx context.Context, w event.Workload, fn func(data []byte), dropped func(total uint64)) error
+	// ReadEvents calls fn with every batch of the workloads that match w, whose
+	// empty fields match all, in the order of the stream: those stored at since
+	// or later (zero: that come from now on), and ends before until or, where it
+	// is zero, with ctx. from is whose subject the batch came on; data is fn's to
+	// keep. opened is called once before, with the time of the oldest message
+	// that there is and the number of batches known to come.
+	ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(oldest time.Time, batches uint64),
+		fn func(from event.Workload, stored time.Time, data []byte) error) error
+	// AnnounceTapped tells the proxies of a workload that somebody waits for
+	// their events, so that they send them at once for a while.
+	AnnounceTapped(w event.Workload) error
 }
 
 // Build names a build of Weir.
@@ -69,8 +75,11 @@ const (
 	queryTimeout = 10 * time.Second
 	// maxQueries are worked on at a time; more wait for their turn.
 	maxQueries = 32
-	// maxTaps run at a time; more are refused.
-	maxTaps = 64
+	// maxTaps run at a time, and maxScans; more are refused.
+	maxTaps  = 64
+	maxScans = 2
+	// scanTimeout bounds one scan.
+	scanTimeout = 10 * time.Minute
 )
 
 // service implements weirpb.WeirServer.
@@ -83,9 +92,10 @@ type service struct {
 	metrics *serverMetrics
 	now     func() time.Time
 
-	// queries and taps are places: a send takes one, a receive frees it.
+	// queries, taps and scans are places: a send takes one, a receive frees it.
 	queries chan struct{}
 	taps    chan struct{}
+	scans   chan struct{}
 	// stopping is closed when taps have to end.
 	stopping chan struct{}
 	stopOnce sync.Once
@@ -100,6 +110,7 @@ func newService(o *Options, m *serverMetrics) *service {
 		now:      time.Now,
 		queries:  make(chan struct{}, maxQueries),
 		taps:     make(chan struct{}, maxTaps),
+		scans:    make(chan struct{}, maxScans),
 		stopping: make(chan struct{}),
 	}
 }

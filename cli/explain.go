@@ -20,7 +20,7 @@ func callError(what string, err error) error {
 		if s.Code() == codes.Canceled {
 			return fmt.Errorf("cannot %s: %w", what, context.Canceled)
 		}
-		return fmt.Errorf("cannot %s: %w", what, errors.New(s.Message()))
+		return fmt.Errorf("cannot %s: %w", what, errors.New(asFlags(s.Message())))
 	}
 	return fmt.Errorf("cannot %s: %w", what, err)
 }

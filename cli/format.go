@@ -56,15 +56,35 @@ func trafficCells(s *weirpb.Stats) []string {
 
 var trafficHeads = []string{"SUCCESS", "RPS", "LATENCY_P50", "LATENCY_P95", "LATENCY_P99"}
 
+// wideHeads are what -o wide adds to trafficHeads.
+var wideHeads = []string{"LATENCY_P99.9", "LATENCY_P99.99", "LATENCY_MAX"}
+
+func wideCells(s *weirpb.Stats) []string {
+	q := s.GetLatencyMs()
+	if q == nil {
+		return []string{none, none, none}
+	}
+	return []string{millis(q.GetP999()), millis(q.GetP9999()), millis(q.GetMax())}
+}
+
 // traffic is what all JSON rows have in common, under Linkerd's keys and ours.
 // Latencies are null where there was no request, as is success.
 type traffic struct {
 	Success      *float64          `json:"success"`
 	RPS          float64           `json:"rps"`
 	LatencyP50   *float64          `json:"latency_ms_p50"`
+	LatencyP75   *float64          `json:"latency_ms_p75"`
+	LatencyP90   *float64          `json:"latency_ms_p90"`
 	LatencyP95   *float64          `json:"latency_ms_p95"`
 	LatencyP99   *float64          `json:"latency_ms_p99"`
+	LatencyP999  *float64          `json:"latency_ms_p999"`
+	LatencyP9999 *float64          `json:"latency_ms_p9999"`
 	LatencyMax   *float64          `json:"latency_ms_max"`
+	LatencyMean  *float64          `json:"latency_ms_mean"`
+	DurationP50  *float64          `json:"duration_ms_p50"`
+	DurationP95  *float64          `json:"duration_ms_p95"`
+	DurationP99  *float64          `json:"duration_ms_p99"`
+	DurationMax  *float64          `json:"duration_ms_max"`
 	Requests     uint64            `json:"requests"`
 	Successes    uint64            `json:"successes"`
 	Failures     uint64            `json:"failures"`
@@ -92,7 +112,11 @@ func newTraffic(s *weirpb.Stats) traffic {
 		t.Success = &s.Success
 	}
 	if q := s.GetLatencyMs(); q != nil {
-		t.LatencyP50, t.LatencyP95, t.LatencyP99, t.LatencyMax = &q.P50, &q.P95, &q.P99, &q.Max
+		t.LatencyP50, t.LatencyP75, t.LatencyP90, t.LatencyP95, t.LatencyP99 = &q.P50, &q.P75, &q.P90, &q.P95, &q.P99
+		t.LatencyP999, t.LatencyP9999, t.LatencyMax, t.LatencyMean = &q.P999, &q.P9999, &q.Max, &q.Mean
+	}
+	if q := s.GetDurationMs(); q != nil {
+		t.DurationP50, t.DurationP95, t.DurationP99, t.DurationMax = &q.P50, &q.P95, &q.P99, &q.Max
 	}
 	return t
 }

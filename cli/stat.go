@@ -24,6 +24,7 @@ type statCommand struct {
 	scope  scope
 	peers  peers
 	window windowFlags
+	late   lateFlags
 	output output
 	watch  bool
 }
@@ -43,10 +44,15 @@ that only sends are what it sent. With --to they are what it sent there, with
 --from what it got from there. Counts are exact. Latency is the time to the
 first byte of the response, with two digits below 10ms; its quantiles are exact
 within a bound that -o wide and -o json name. MESHED is how many of the pods
-that were seen within the window report now.`,
+that were seen within the window report now.
+
+With --by, or any filter, the answer comes from the events themselves, which
+are read back from the stream: any field may be asked for, after the fact. The
+fields, and what --where takes, are in docs/cli.md.`,
 		Example: `  weir stat deploy -n emojivoto
   weir stat deploy/web --to deploy/voting -n emojivoto -t 10m
   weir stat ns --since 14:00 --until 14:30
+  weir stat deploy/web --by path,status --where 'latency > 250ms' --since 30m
   weir stat pod -A -o json`,
 		ValidArgsFunction: completeResources,
 		RunE:              s.run,
@@ -54,6 +60,7 @@ that were seen within the window report now.`,
 	s.scope.flags(cmd)
 	s.peers.flags(cmd)
 	s.window.flags(cmd)
+	s.late.flags(cmd)
 	outputFlag(cmd, &s.output, outputTable, outputWide, outputJSON)
 	cmd.Flags().BoolVarP(&s.watch, "watch", "w", false, "show it anew each second, until interrupted")
 	return cmd
@@ -79,6 +86,9 @@ func (s *statCommand) run(cmd *cobra.Command, args []string) error {
 	}
 	if _, err := s.window.resolve(cmd, s.now()); err != nil {
 		return err
+	}
+	if s.late.late(cmd) {
+		return s.scan(cmd, resources)
 	}
 	ctx := cmd.Context()
 	c, err := s.dial(ctx)
@@ -187,7 +197,7 @@ func (s *statCommand) table(rows []*weirpb.StatRow, requests []*weirpb.StatReque
 	heads = append(append(heads, "MESHED"), trafficHeads...)
 	heads = append(heads, "TCP_CONN")
 	if s.output == outputWide {
-		heads = append(heads, "READ_BYTES/SEC", "WRITE_BYTES/SEC", "REQUESTS", "SHED", "LOST", "DIRECTION")
+		heads = append(append(heads, wideHeads...), "READ_BYTES/SEC", "WRITE_BYTES/SEC", "REQUESTS", "SHED", "LOST", "DIRECTION")
 	}
 	t.add(heads...)
 	for _, r := range rows {
@@ -206,7 +216,7 @@ func (s *statCommand) table(rows []*weirpb.StatRow, requests []*weirpb.StatReque
 		cells = append(cells, fmt.Sprint(r.GetTcpOpenConnections()))
 		if s.output == outputWide {
 			st := r.GetStats()
-			cells = append(cells, byteRate(st.GetTcpReadBytesRate()), byteRate(st.GetTcpWriteBytesRate()),
+			cells = append(append(cells, wideCells(st)...), byteRate(st.GetTcpReadBytesRate()), byteRate(st.GetTcpWriteBytesRate()),
 				fmt.Sprint(st.GetRequests()), fmt.Sprint(r.GetShed()), fmt.Sprint(r.GetLostBatches()), orNone(r.GetDirection()))
 		}
 		t.add(cells...)

@@ -7,47 +7,66 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/api/client"
 	"github.com/weirmesh/weir/api/weirpb"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 type tapCommand struct {
 	*app
-	scope  scope
-	peers  peers
-	output output
-	req    weirpb.TapRequest
+	scope        scope
+	peers        peers
+	filter       filterFlags
+	since, until string
+	output       output
+	req          weirpb.TapRequest
+	// Of the stream under way: what --max-rps kept back since it was last said,
+	// and when this command was last said to be behind.
+	limited     uint64
+	saidBehind  time.Time
+	saidOldest  bool
+	saidReading time.Time
 }
 
 func newTap(a *app) *cobra.Command {
 	t := &tapCommand{app: a}
 	cmd := &cobra.Command{
 		Use:   "tap (TYPE [NAME] | TYPE/NAME)",
-		Short: "Show each request as it happens",
+		Short: "Show each request, as it happens or from the past",
 		Long: `Show each exchange of a resource as soon as it is over, one line each, as its
 proxy saw it: proxy=in where the resource answered, proxy=out where it asked.
 A request between two resources that are both tapped shows twice. Long-lived
 exchanges also show now and then what they carried since ("progress").
 
-Nothing is sampled. What this command could not be given, because of --max-rps
-or because it reads too slowly, is counted on stderr.`,
+Nothing is sampled, and nothing is lost however slowly this command reads. What
+is missing all the same, because of --max-rps, or because a proxy's batches are
+missing in their numbering, is counted and named on stderr.
+
+With --since the requests of the past are read back from the stream, to --until
+or now; with -f it then goes on into the present, without gap or repetition.
+
+Filters are asked before anything is sent here, and all must agree. Each may
+also speak of the response. --where takes an expression over the fields of an
+event (docs/cli.md lists them) with ==, !=, <, <=, >, >=, +, -, *, /, in [..],
+contains, startsWith, endsWith, and, or, not; numbers may have units.`,
 		Example: `  weir tap deploy/web -n emojivoto
   weir tap deploy/voting -n emojivoto --status 5xx -o wide
-  weir tap ns/emojivoto --method POST --path /api --limit 10 -o json`,
+  weir tap deploy/web -n emojivoto --since 10m --latency '>250ms' -f
+  weir tap ns/emojivoto --where 'bytes > 10kB or path startsWith "/api/vote"' -o json`,
 		ValidArgsFunction: completeResources,
 		RunE:              t.run,
 	}
 	t.scope.flags(cmd)
 	t.peers.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&t.req.Method, "method", "", "only this HTTP method")
-	f.StringVar(&t.req.Authority, "authority", "", "only this host (:authority)")
-	f.StringVar(&t.req.Path, "path", "", "only paths that begin so")
-	f.StringVar(&t.req.Status, "status", "", "only this HTTP status (404; 0: no response) or class (5xx)")
-	f.StringVar(&t.req.Direction, "direction", "", "only what the proxy saw inbound (in) or outbound (out)")
+	t.filter.flags(cmd)
+	f.StringVar(&t.since, "since", "", "begin with the past: a time (RFC 3339, or 15:04[:05] today) or how long ago, as 10m")
+	f.StringVar(&t.until, "until", "", "end there, as --since (default: now)")
+	f.BoolVarP(&t.req.Follow, "follow", "f", false, "after the past, go on with what comes")
 	f.Float64Var(&t.req.MaxRps, "max-rps", 0, "show at most so many a second (0: all) and count the rest")
 	f.Uint32Var(&t.req.Limit, "limit", 0, "end after so many (0: never)")
 	outputFlag(cmd, &t.output, outputTable, outputWide, outputJSON)
@@ -65,11 +84,11 @@ func (t *tapCommand) run(cmd *cobra.Command, args []string) error {
 	if err := t.scope.check(cmd); err != nil {
 		return err
 	}
-	if t.req.To, t.req.From, err = t.peers.resolve(cmd, &t.scope); err != nil {
+	if t.req.Filter, err = t.filter.resolve(cmd, &t.peers, &t.scope); err != nil {
 		return err
 	}
-	if t.req.Direction, err = parseDirection(t.req.GetDirection()); err != nil {
-		return Usagef(cmd, "--direction: %w", err)
+	if err := t.resolveTimes(cmd); err != nil {
+		return err
 	}
 	if t.req.GetMaxRps() < 0 {
 		return Usagef(cmd, "--max-rps %v is no rate", t.req.GetMaxRps())
@@ -82,8 +101,42 @@ func (t *tapCommand) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	t.noteUnseen(ctx, c)
+	if t.req.GetSince() == nil {
+		t.noteUnseen(ctx, c)
+	}
 	return t.follow(ctx, c)
+}
+
+// resolveTimes turns --since, --until and -f into the request's.
+func (t *tapCommand) resolveTimes(cmd *cobra.Command) error {
+	if t.since == "" {
+		if t.until != "" {
+			return Usagef(cmd, "--until needs --since: without it a tap begins now")
+		}
+		t.req.Follow = false // it does anyway
+		return nil
+	}
+	if t.until != "" && t.req.GetFollow() {
+		return Usagef(cmd, "--until and -f contradict each other")
+	}
+	now := t.now()
+	since, err := parseTime(t.since, now)
+	if err != nil {
+		return Usagef(cmd, "--since: %w", err)
+	}
+	t.req.Since = timestamppb.New(since)
+	if t.until == "" {
+		return nil
+	}
+	until, err := parseTime(t.until, now)
+	if err != nil {
+		return Usagef(cmd, "--until: %w", err)
+	}
+	if !since.Before(until) {
+		return Usagef(cmd, "--since %s is not before --until %s", t.since, t.until)
+	}
+	t.req.Until = timestamppb.New(until)
+	return nil
 }
 
 func parseDirection(s string) (string, error) {
@@ -171,8 +224,8 @@ func receiveTap(ctx context.Context, stream grpc.ServerStreamingClient[weirpb.Ta
 func (t *tapCommand) printAll(items <-chan *weirpb.TapResponse) error {
 	out := bufio.NewWriterSize(t.Streams.Out, 32<<10)
 	for item := range items {
-		if gap := item.GetGap(); gap != nil {
-			t.notef("%s", gapNote(gap))
+		if err := t.note(item); err != nil {
+			return err
 		}
 		if e := item.GetEvent(); e != nil {
 			line, err := t.line(e)
@@ -189,6 +242,7 @@ func (t *tapCommand) printAll(items <-chan *weirpb.TapResponse) error {
 			}
 		}
 	}
+	t.noteLimited(0)
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("cannot write the output: %w", err)
 	}
@@ -200,15 +254,4 @@ func (t *tapCommand) line(e *weirpb.TapEvent) ([]byte, error) {
 		return tapJSON(e)
 	}
 	return tapLine(e, t.output == outputWide), nil
-}
-
-func gapNote(gap *weirpb.TapGap) string {
-	why := gap.GetReason()
-	switch why {
-	case "max_rps":
-		why = "more came than --max-rps lets through"
-	case "slow_consumer":
-		why = "this command reads too slowly"
-	}
-	return fmt.Sprintf("%d skipped: %s.", gap.GetSkipped(), why)
 }

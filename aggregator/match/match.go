@@ -95,6 +95,15 @@ func (m *Matcher) Match(h *event.Header, e *event.Event) bool {
 	return !m.not
 }
 
+// All returns what asks for the events that each of ms asks for.
+func All(ms ...*Matcher) *Matcher {
+	out := &Matcher{}
+	for _, m := range ms {
+		out.all = append(out.all, m.Match)
+	}
+	return out
+}
+
 // Compile checks a filter and prepares it. The error is an *Error.
 func Compile(f *Filter) (*Matcher, error) {
 	m := &Matcher{not: f.Not}

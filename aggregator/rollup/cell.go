@@ -66,6 +66,12 @@ type Cell struct {
 	Lost int64
 }
 
+// Add adds one event. Strings of e are copied where they are kept.
+func (c *Cell) Add(e *event.Event) {
+	request := e.IsRequest()
+	c.observe(e, request, request && e.Success())
+}
+
 // observe adds one event. request and success are the event's, asked once for
 // all cells. Strings of e are copied where they are kept.
 func (c *Cell) observe(e *event.Event, request, success bool) {

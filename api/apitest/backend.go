@@ -1,5 +1,6 @@
-// Package apitest stands in for the aggregators in tests of the query API and
-// of its clients: a backend that answers with the values it was given.
+// Package apitest stands in for the aggregators and the stream of events in
+// tests of the query API and of its clients: a backend that answers with the
+// values it was given.
 package apitest
 
 import (
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/event"
@@ -32,13 +34,31 @@ type Backend struct {
 	answers map[string][]func(query.Request) query.Reply
 	asked   []Question
 	taps    map[*tap]struct{}
-	changed chan struct{}
+	batches []message
+	// produced events by instance.
+	produced  map[uint64]uint64
+	announced map[event.Workload]int
+	changed   chan struct{}
 }
 
-type tap struct {
-	workload event.Workload
-	fn       func([]byte)
-	dropped  func(uint64)
+// tap is a reading without an end.
+type tap struct{ workload event.Workload }
+
+// message is what the stream holds.
+type message struct {
+	from   event.Workload
+	stored time.Time
+	data   []byte
+}
+
+// selected tells whether a reading gets the message.
+func (m *message) selected(w event.Workload, since, until time.Time) bool {
+	for _, f := range [][2]string{{w.Cluster, m.from.Cluster}, {w.Namespace, m.from.Namespace}, {w.Kind, m.from.Kind}, {w.Name, m.from.Name}} {
+		if f[0] != "" && f[0] != f[1] {
+			return false
+		}
+	}
+	return !m.stored.Before(since) && (until.IsZero() || m.stored.Before(until))
 }
 
 // Answer makes members answer a method with replies, one each.
@@ -95,25 +115,93 @@ func (b *Backend) Ask(_ context.Context, service, method string, request []byte)
 	return replies, nil
 }
 
-// TapDropped implements api.Backend.
-func (b *Backend) TapDropped(ctx context.Context, w event.Workload, fn func(data []byte), dropped func(total uint64)) error {
-	t := &tap{workload: w, fn: fn, dropped: dropped}
+// ReadEvents implements api.Backend.
+func (b *Backend) ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(oldest time.Time, batches uint64), fn func(from event.Workload, stored time.Time, data []byte) error) error {
 	b.mu.Lock()
-	if b.taps == nil {
-		b.taps = map[*tap]struct{}{}
+	next, end := 0, len(b.batches)
+	if since.IsZero() {
+		next = end
 	}
-	b.taps[t] = struct{}{}
-	b.notify()
+	var oldest time.Time
+	if end > 0 {
+		oldest = b.batches[0].stored
+	}
+	var waiting uint64
+	for _, m := range b.batches[next:] {
+		if m.selected(w, since, until) {
+			waiting++
+		}
+	}
 	b.mu.Unlock()
-	<-ctx.Done()
-	b.mu.Lock()
-	delete(b.taps, t)
-	b.notify()
-	b.mu.Unlock()
-	return ctx.Err()
+	opened(oldest, waiting)
+
+	t := &tap{workload: w}
+	if until.IsZero() {
+		b.mu.Lock()
+		if b.taps == nil {
+			b.taps = map[*tap]struct{}{}
+		}
+		b.taps[t] = struct{}{}
+		b.notify()
+		b.mu.Unlock()
+		defer func() {
+			b.mu.Lock()
+			delete(b.taps, t)
+			b.notify()
+			b.mu.Unlock()
+		}()
+	}
+	for {
+		b.mu.Lock()
+		if until.IsZero() {
+			end = len(b.batches)
+		}
+		fresh := b.batches[next:end]
+		if b.changed == nil {
+			b.changed = make(chan struct{})
+		}
+		changed := b.changed
+		b.mu.Unlock()
+		for _, m := range fresh {
+			next++
+			if !m.selected(w, since, until) {
+				continue
+			}
+			if err := fn(m.from, m.stored, m.data); err != nil {
+				return err
+			}
+		}
+		if !until.IsZero() {
+			return ctx.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
 }
 
-// notify wakes WaitTaps; b.mu is held.
+// AnnounceTapped implements api.Backend.
+func (b *Backend) AnnounceTapped(w event.Workload) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.announced == nil {
+		b.announced = map[event.Workload]int{}
+	}
+	b.announced[w]++
+	return nil
+}
+
+// Announced tells how often the proxies of a workload were told that they are
+// tapped.
+func (b *Backend) Announced(w event.Workload) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.announced[w]
+}
+
+// notify wakes WaitTaps and readings; b.mu is held.
 func (b *Backend) notify() {
 	if b.changed != nil {
 		close(b.changed)
@@ -147,20 +235,31 @@ func (b *Backend) WaitTaps(ctx context.Context, n int) ([]event.Workload, error)
 	}
 }
 
-// Publish gives an event's JSON to every open tap.
-func (b *Backend) Publish(data []byte) {
+// Publish stores a batch, as a proxy publishes it: with the header's Produced
+// and Shed set from what was published before. It counts as stored when the
+// header says that it was sent, or now where it does not.
+func (b *Backend) Publish(h event.Header, events ...event.Event) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	for t := range b.taps {
-		t.fn(data)
+	if b.produced == nil {
+		b.produced = map[uint64]uint64{}
 	}
+	b.produced[h.Instance] += uint64(len(events))
+	h.Produced = b.produced[h.Instance] + h.Shed
+	b.mu.Unlock()
+	if h.Sent == 0 {
+		h.Sent = time.Now().UnixMicro()
+	}
+	var encoder event.Encoder
+	for i := range events {
+		encoder.Add(&events[i])
+	}
+	b.PublishRaw(h.Source.Workload, time.UnixMicro(h.Sent), encoder.Encode(nil, &h))
 }
 
-// Drop tells every open tap how many events were dropped so far.
-func (b *Backend) Drop(total uint64) {
+// PublishRaw stores what may be no batch.
+func (b *Backend) PublishRaw(from event.Workload, stored time.Time, data []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for t := range b.taps {
-		t.dropped(total)
-	}
+	b.batches = append(b.batches, message{from, stored, data})
+	b.notify()
 }

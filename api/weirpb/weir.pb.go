@@ -1760,32 +1760,236 @@ func (x *PodRow) GetOpenConnections() uint64 {
 	return 0
 }
 
+// Filter says which events are asked for. An empty field asks for all; an event
+// must be what every other one says. Where a field takes a list, its words have
+// commas between.
+type Filter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// List of HTTP methods.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// Prefix of the path.
+	Path      string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Authority string `protobuf:"bytes,3,opt,name=authority,proto3" json:"authority,omitempty"`
+	// List of 404, 5xx, >=500; 0: no response came.
+	Status string `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	// List of 14, Unavailable, >0, none.
+	GrpcStatus string `protobuf:"bytes,5,opt,name=grpc_status,json=grpcStatus,proto3" json:"grpc_status,omitempty"`
+	// Comparisons with a time, as >250ms: to the first byte, and to the end.
+	Latency  string `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`
+	Duration string `protobuf:"bytes,7,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Comparison with the bytes of request and response, as >1MB.
+	Bytes string `protobuf:"bytes,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Only exchanges with this as destination, or as source.
+	To   *Resource `protobuf:"bytes,9,opt,name=to,proto3" json:"to,omitempty"`
+	From *Resource `protobuf:"bytes,10,opt,name=from,proto3" json:"from,omitempty"`
+	// Name of a pod on either side.
+	Pod string `protobuf:"bytes,11,opt,name=pod,proto3" json:"pod,omitempty"`
+	// List of mutual, passthrough, none, and of reasons why none.
+	Tls string `protobuf:"bytes,12,opt,name=tls,proto3" json:"tls,omitempty"`
+	// List of retried, timed_out, shed, denied, breaker_open, refused, drained;
+	// any.
+	Fate string `protobuf:"bytes,13,opt,name=fate,proto3" json:"fate,omitempty"`
+	// List of http/1, http/2, grpc, websocket, tcp, tls, unknown.
+	Protocol string `protobuf:"bytes,14,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// List of reasons, as connect_refused; any; none.
+	Error string `protobuf:"bytes,15,opt,name=error,proto3" json:"error,omitempty"`
+	// inbound or outbound.
+	Direction string `protobuf:"bytes,16,opt,name=direction,proto3" json:"direction,omitempty"`
+	// Expression over the fields of an event (docs/cli.md lists them), as
+	// latency > 250ms and path startsWith "/api".
+	Where string `protobuf:"bytes,17,opt,name=where,proto3" json:"where,omitempty"`
+	// Ask for the events that all of the above does not ask for.
+	Not           bool `protobuf:"varint,18,opt,name=not,proto3" json:"not,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Filter) Reset() {
+	*x = Filter{}
+	mi := &file_weirpb_weir_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Filter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Filter) ProtoMessage() {}
+
+func (x *Filter) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Filter.ProtoReflect.Descriptor instead.
+func (*Filter) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Filter) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Filter) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Filter) GetAuthority() string {
+	if x != nil {
+		return x.Authority
+	}
+	return ""
+}
+
+func (x *Filter) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Filter) GetGrpcStatus() string {
+	if x != nil {
+		return x.GrpcStatus
+	}
+	return ""
+}
+
+func (x *Filter) GetLatency() string {
+	if x != nil {
+		return x.Latency
+	}
+	return ""
+}
+
+func (x *Filter) GetDuration() string {
+	if x != nil {
+		return x.Duration
+	}
+	return ""
+}
+
+func (x *Filter) GetBytes() string {
+	if x != nil {
+		return x.Bytes
+	}
+	return ""
+}
+
+func (x *Filter) GetTo() *Resource {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Filter) GetFrom() *Resource {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Filter) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *Filter) GetTls() string {
+	if x != nil {
+		return x.Tls
+	}
+	return ""
+}
+
+func (x *Filter) GetFate() string {
+	if x != nil {
+		return x.Fate
+	}
+	return ""
+}
+
+func (x *Filter) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Filter) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Filter) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *Filter) GetWhere() string {
+	if x != nil {
+		return x.Where
+	}
+	return ""
+}
+
+func (x *Filter) GetNot() bool {
+	if x != nil {
+		return x.Not
+	}
+	return false
+}
+
 type TapRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose proxies to listen to.
 	Resource *Resource `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
-	// Only exchanges with this peer as destination, or as source.
+	// As the fields of filter with these names; both may be given.
 	To        *Resource `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
 	From      *Resource `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
 	Method    string    `protobuf:"bytes,4,opt,name=method,proto3" json:"method,omitempty"`
 	Authority string    `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"`
-	// Prefix of the path.
-	Path string `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
-	// "404", "5xx"; empty: all.
-	Status string `protobuf:"bytes,7,opt,name=status,proto3" json:"status,omitempty"`
-	// inbound, outbound; empty: both.
-	Direction string `protobuf:"bytes,8,opt,name=direction,proto3" json:"direction,omitempty"`
+	Path      string    `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
+	Status    string    `protobuf:"bytes,7,opt,name=status,proto3" json:"status,omitempty"`
+	Direction string    `protobuf:"bytes,8,opt,name=direction,proto3" json:"direction,omitempty"`
 	// End after so many events. 0: no limit.
 	Limit uint32 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
 	// At most so many a second, the rest counted in `skipped`. 0: all.
-	MaxRps        float64 `protobuf:"fixed64,10,opt,name=max_rps,json=maxRps,proto3" json:"max_rps,omitempty"`
+	MaxRps float64 `protobuf:"fixed64,10,opt,name=max_rps,json=maxRps,proto3" json:"max_rps,omitempty"`
+	Filter *Filter `protobuf:"bytes,11,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Begin with the events that ended then. Default: now.
+	Since *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=since,proto3" json:"since,omitempty"`
+	// End with the events that ended before.
+	Until *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=until,proto3" json:"until,omitempty"`
+	// After what is there since `since`, go on with what comes.
+	Follow        bool `protobuf:"varint,14,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TapRequest) Reset() {
 	*x = TapRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[22]
+	mi := &file_weirpb_weir_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +2001,7 @@ func (x *TapRequest) String() string {
 func (*TapRequest) ProtoMessage() {}
 
 func (x *TapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[22]
+	mi := &file_weirpb_weir_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +2014,7 @@ func (x *TapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapRequest.ProtoReflect.Descriptor instead.
 func (*TapRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{22}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TapRequest) GetResource() *Resource {
@@ -1883,12 +2087,41 @@ func (x *TapRequest) GetMaxRps() float64 {
 	return 0
 }
 
+func (x *TapRequest) GetFilter() *Filter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *TapRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *TapRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *TapRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
 type TapResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Item:
 	//
 	//	*TapResponse_Event
 	//	*TapResponse_Gap
+	//	*TapResponse_Progress
 	Item          isTapResponse_Item `protobuf_oneof:"item"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1896,7 +2129,7 @@ type TapResponse struct {
 
 func (x *TapResponse) Reset() {
 	*x = TapResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[23]
+	mi := &file_weirpb_weir_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2141,7 @@ func (x *TapResponse) String() string {
 func (*TapResponse) ProtoMessage() {}
 
 func (x *TapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[23]
+	mi := &file_weirpb_weir_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2154,7 @@ func (x *TapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapResponse.ProtoReflect.Descriptor instead.
 func (*TapResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{23}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TapResponse) GetItem() isTapResponse_Item {
@@ -1949,6 +2182,15 @@ func (x *TapResponse) GetGap() *TapGap {
 	return nil
 }
 
+func (x *TapResponse) GetProgress() *TapProgress {
+	if x != nil {
+		if x, ok := x.Item.(*TapResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
 type isTapResponse_Item interface {
 	isTapResponse_Item()
 }
@@ -1962,22 +2204,39 @@ type TapResponse_Gap struct {
 	Gap *TapGap `protobuf:"bytes,2,opt,name=gap,proto3,oneof"`
 }
 
+type TapResponse_Progress struct {
+	// How far the tap is: at once, then each second, and at the end.
+	Progress *TapProgress `protobuf:"bytes,3,opt,name=progress,proto3,oneof"`
+}
+
 func (*TapResponse_Event) isTapResponse_Item() {}
 
 func (*TapResponse_Gap) isTapResponse_Item() {}
 
+func (*TapResponse_Progress) isTapResponse_Item() {}
+
 type TapGap struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Skipped uint64                 `protobuf:"varint,1,opt,name=skipped,proto3" json:"skipped,omitempty"`
-	// max_rps, or slow_consumer.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Events that are missing, as far as anybody can tell.
+	Skipped uint64 `protobuf:"varint,1,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// max_rps: this consumer asked for fewer. lost: batches that are missing in a
+	// proxy's numbering. shed: the proxy had to give up their detail. unreadable:
+	// a message that is no batch, or a forged one.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whose events, but for max_rps.
+	Source *Resource `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	Pod    string    `protobuf:"bytes,4,opt,name=pod,proto3" json:"pod,omitempty"`
+	// The proxy's process, 16 hexadecimal digits, and the first and last batch.
+	Instance      string `protobuf:"bytes,5,opt,name=instance,proto3" json:"instance,omitempty"`
+	From          uint64 `protobuf:"varint,6,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint64 `protobuf:"varint,7,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TapGap) Reset() {
 	*x = TapGap{}
-	mi := &file_weirpb_weir_proto_msgTypes[24]
+	mi := &file_weirpb_weir_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2248,7 @@ func (x *TapGap) String() string {
 func (*TapGap) ProtoMessage() {}
 
 func (x *TapGap) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[24]
+	mi := &file_weirpb_weir_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2261,7 @@ func (x *TapGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapGap.ProtoReflect.Descriptor instead.
 func (*TapGap) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{24}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TapGap) GetSkipped() uint64 {
@@ -2017,6 +2276,502 @@ func (x *TapGap) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *TapGap) GetSource() *Resource {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *TapGap) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *TapGap) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *TapGap) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *TapGap) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+type TapProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far back the stream reaches.
+	Oldest *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	// When what was read last had been stored; absent before the first batch.
+	ReadTo *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=read_to,json=readTo,proto3" json:"read_to,omitempty"`
+	// Batches read, and how many there were to read in the beginning.
+	Batches      uint64 `protobuf:"varint,3,opt,name=batches,proto3" json:"batches,omitempty"`
+	BatchesTotal uint64 `protobuf:"varint,4,opt,name=batches_total,json=batchesTotal,proto3" json:"batches_total,omitempty"`
+	// Events that were looked at, and that matched.
+	Events  uint64 `protobuf:"varint,5,opt,name=events,proto3" json:"events,omitempty"`
+	Matched uint64 `protobuf:"varint,6,opt,name=matched,proto3" json:"matched,omitempty"`
+	// Events that matched a second, in the last second: the true rate where
+	// max_rps shows fewer.
+	MatchedRps float64 `protobuf:"fixed64,7,opt,name=matched_rps,json=matchedRps,proto3" json:"matched_rps,omitempty"`
+	// How far what was read last lies behind now; 0 where nothing waits.
+	Behind        *durationpb.Duration `protobuf:"bytes,8,opt,name=behind,proto3" json:"behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TapProgress) Reset() {
+	*x = TapProgress{}
+	mi := &file_weirpb_weir_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TapProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TapProgress) ProtoMessage() {}
+
+func (x *TapProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TapProgress.ProtoReflect.Descriptor instead.
+func (*TapProgress) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *TapProgress) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *TapProgress) GetReadTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReadTo
+	}
+	return nil
+}
+
+func (x *TapProgress) GetBatches() uint64 {
+	if x != nil {
+		return x.Batches
+	}
+	return 0
+}
+
+func (x *TapProgress) GetBatchesTotal() uint64 {
+	if x != nil {
+		return x.BatchesTotal
+	}
+	return 0
+}
+
+func (x *TapProgress) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *TapProgress) GetMatched() uint64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *TapProgress) GetMatchedRps() float64 {
+	if x != nil {
+		return x.MatchedRps
+	}
+	return 0
+}
+
+func (x *TapProgress) GetBehind() *durationpb.Duration {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
+type ScanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose proxies' events.
+	Resource *Resource `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Filter   *Filter   `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	Window   *Window   `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"`
+	// Fields to tell apart by, at most 8; none: one row.
+	By []string `protobuf:"bytes,4,rep,name=by,proto3" json:"by,omitempty"`
+	// How many rows, at most 1000; the rest is summed up as other. Default 20.
+	Top           uint32 `protobuf:"varint,5,opt,name=top,proto3" json:"top,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanRequest) Reset() {
+	*x = ScanRequest{}
+	mi := &file_weirpb_weir_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanRequest) ProtoMessage() {}
+
+func (x *ScanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
+func (*ScanRequest) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ScanRequest) GetResource() *Resource {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetFilter() *Filter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetWindow() *Window {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetBy() []string {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetTop() uint32 {
+	if x != nil {
+		return x.Top
+	}
+	return 0
+}
+
+type ScanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Item:
+	//
+	//	*ScanResponse_Progress
+	//	*ScanResponse_Result
+	Item          isScanResponse_Item `protobuf_oneof:"item"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanResponse) Reset() {
+	*x = ScanResponse{}
+	mi := &file_weirpb_weir_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanResponse) ProtoMessage() {}
+
+func (x *ScanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
+func (*ScanResponse) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ScanResponse) GetItem() isScanResponse_Item {
+	if x != nil {
+		return x.Item
+	}
+	return nil
+}
+
+func (x *ScanResponse) GetProgress() *TapProgress {
+	if x != nil {
+		if x, ok := x.Item.(*ScanResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *ScanResponse) GetResult() *ScanResult {
+	if x != nil {
+		if x, ok := x.Item.(*ScanResponse_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+type isScanResponse_Item interface {
+	isScanResponse_Item()
+}
+
+type ScanResponse_Progress struct {
+	Progress *TapProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type ScanResponse_Result struct {
+	Result *ScanResult `protobuf:"bytes,2,opt,name=result,proto3,oneof"`
+}
+
+func (*ScanResponse_Progress) isScanResponse_Item() {}
+
+func (*ScanResponse_Result) isScanResponse_Item() {}
+
+type ScanResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	By    []string               `protobuf:"bytes,1,rep,name=by,proto3" json:"by,omitempty"`
+	// Those with the most requests, the most first.
+	Rows []*ScanRow `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
+	// Sum of what has no row; absent where all has.
+	Other *ScanRow `protobuf:"bytes,3,opt,name=other,proto3" json:"other,omitempty"`
+	// How many groups other has, at least.
+	Others uint64 `protobuf:"varint,4,opt,name=others,proto3" json:"others,omitempty"`
+	// Sum of all: exact.
+	Total    *Stats       `protobuf:"bytes,5,opt,name=total,proto3" json:"total,omitempty"`
+	Coverage *Coverage    `protobuf:"bytes,6,opt,name=coverage,proto3" json:"coverage,omitempty"`
+	Progress *TapProgress `protobuf:"bytes,7,opt,name=progress,proto3" json:"progress,omitempty"`
+	// As StatRow's: which events count, so that no request counts twice.
+	Direction string `protobuf:"bytes,8,opt,name=direction,proto3" json:"direction,omitempty"`
+	// What was missing: the first hundred gaps, and the sum of all.
+	Gaps           []*TapGap `protobuf:"bytes,9,rep,name=gaps,proto3" json:"gaps,omitempty"`
+	Missing        uint64    `protobuf:"varint,10,opt,name=missing,proto3" json:"missing,omitempty"`
+	MissingBatches uint64    `protobuf:"varint,11,opt,name=missing_batches,json=missingBatches,proto3" json:"missing_batches,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ScanResult) Reset() {
+	*x = ScanResult{}
+	mi := &file_weirpb_weir_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanResult) ProtoMessage() {}
+
+func (x *ScanResult) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanResult.ProtoReflect.Descriptor instead.
+func (*ScanResult) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ScanResult) GetBy() []string {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *ScanResult) GetRows() []*ScanRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *ScanResult) GetOther() *ScanRow {
+	if x != nil {
+		return x.Other
+	}
+	return nil
+}
+
+func (x *ScanResult) GetOthers() uint64 {
+	if x != nil {
+		return x.Others
+	}
+	return 0
+}
+
+func (x *ScanResult) GetTotal() *Stats {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *ScanResult) GetCoverage() *Coverage {
+	if x != nil {
+		return x.Coverage
+	}
+	return nil
+}
+
+func (x *ScanResult) GetProgress() *TapProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *ScanResult) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *ScanResult) GetGaps() []*TapGap {
+	if x != nil {
+		return x.Gaps
+	}
+	return nil
+}
+
+func (x *ScanResult) GetMissing() uint64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
+func (x *ScanResult) GetMissingBatches() uint64 {
+	if x != nil {
+		return x.MissingBatches
+	}
+	return 0
+}
+
+type ScanRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of `by`.
+	Values []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	Stats  *Stats   `protobuf:"bytes,2,opt,name=stats,proto3" json:"stats,omitempty"`
+	// So many requests more at most may have these values, and be counted in
+	// other; 0: stats are exact.
+	Missing       uint64 `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanRow) Reset() {
+	*x = ScanRow{}
+	mi := &file_weirpb_weir_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanRow) ProtoMessage() {}
+
+func (x *ScanRow) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanRow.ProtoReflect.Descriptor instead.
+func (*ScanRow) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ScanRow) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *ScanRow) GetStats() *Stats {
+	if x != nil {
+		return x.Stats
+	}
+	return nil
+}
+
+func (x *ScanRow) GetMissing() uint64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
 }
 
 // TapEvent is one exchange, as one proxy saw it.
@@ -2053,13 +2808,15 @@ type TapEvent struct {
 	TraceId       string                 `protobuf:"bytes,24,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	Detection     string                 `protobuf:"bytes,25,opt,name=detection,proto3" json:"detection,omitempty"`
 	DetectionUs   uint64                 `protobuf:"varint,26,opt,name=detection_us,json=detectionUs,proto3" json:"detection_us,omitempty"`
+	// Whether the other side's proxy reports this exchange, too.
+	Meshed        bool `protobuf:"varint,27,opt,name=meshed,proto3" json:"meshed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TapEvent) Reset() {
 	*x = TapEvent{}
-	mi := &file_weirpb_weir_proto_msgTypes[25]
+	mi := &file_weirpb_weir_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2828,7 @@ func (x *TapEvent) String() string {
 func (*TapEvent) ProtoMessage() {}
 
 func (x *TapEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[25]
+	mi := &file_weirpb_weir_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2841,7 @@ func (x *TapEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapEvent.ProtoReflect.Descriptor instead.
 func (*TapEvent) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{25}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TapEvent) GetId() string {
@@ -2269,6 +3026,13 @@ func (x *TapEvent) GetDetectionUs() uint64 {
 	return 0
 }
 
+func (x *TapEvent) GetMeshed() bool {
+	if x != nil {
+		return x.Meshed
+	}
+	return false
+}
+
 // Endpoint is one side of an exchange.
 type Endpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2283,7 +3047,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_weirpb_weir_proto_msgTypes[26]
+	mi := &file_weirpb_weir_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2295,7 +3059,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[26]
+	mi := &file_weirpb_weir_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2308,7 +3072,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{26}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Endpoint) GetIp() string {
@@ -2354,7 +3118,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[27]
+	mi := &file_weirpb_weir_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +3130,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[27]
+	mi := &file_weirpb_weir_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +3143,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{27}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{33}
 }
 
 type VersionResponse struct {
@@ -2393,7 +3157,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[28]
+	mi := &file_weirpb_weir_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +3169,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[28]
+	mi := &file_weirpb_weir_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +3182,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{28}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -2595,7 +3359,28 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
 	"\x04live\x18\x03 \x01(\bR\x04live\x127\n" +
 	"\tlast_seen\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12)\n" +
-	"\x10open_connections\x18\x05 \x01(\x04R\x0fopenConnections\"\xb4\x02\n" +
+	"\x10open_connections\x18\x05 \x01(\x04R\x0fopenConnections\"\xd1\x03\n" +
+	"\x06Filter\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1c\n" +
+	"\tauthority\x18\x03 \x01(\tR\tauthority\x12\x16\n" +
+	"\x06status\x18\x04 \x01(\tR\x06status\x12\x1f\n" +
+	"\vgrpc_status\x18\x05 \x01(\tR\n" +
+	"grpcStatus\x12\x18\n" +
+	"\alatency\x18\x06 \x01(\tR\alatency\x12\x1a\n" +
+	"\bduration\x18\a \x01(\tR\bduration\x12\x14\n" +
+	"\x05bytes\x18\b \x01(\tR\x05bytes\x12!\n" +
+	"\x02to\x18\t \x01(\v2\x11.weir.v1.ResourceR\x02to\x12%\n" +
+	"\x04from\x18\n" +
+	" \x01(\v2\x11.weir.v1.ResourceR\x04from\x12\x10\n" +
+	"\x03pod\x18\v \x01(\tR\x03pod\x12\x10\n" +
+	"\x03tls\x18\f \x01(\tR\x03tls\x12\x12\n" +
+	"\x04fate\x18\r \x01(\tR\x04fate\x12\x1a\n" +
+	"\bprotocol\x18\x0e \x01(\tR\bprotocol\x12\x14\n" +
+	"\x05error\x18\x0f \x01(\tR\x05error\x12\x1c\n" +
+	"\tdirection\x18\x10 \x01(\tR\tdirection\x12\x14\n" +
+	"\x05where\x18\x11 \x01(\tR\x05where\x12\x10\n" +
+	"\x03not\x18\x12 \x01(\bR\x03not\"\xd9\x03\n" +
 	"\n" +
 	"TapRequest\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12!\n" +
@@ -2608,14 +3393,62 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\tdirection\x18\b \x01(\tR\tdirection\x12\x14\n" +
 	"\x05limit\x18\t \x01(\rR\x05limit\x12\x17\n" +
 	"\amax_rps\x18\n" +
-	" \x01(\x01R\x06maxRps\"e\n" +
+	" \x01(\x01R\x06maxRps\x12'\n" +
+	"\x06filter\x18\v \x01(\v2\x0f.weir.v1.FilterR\x06filter\x120\n" +
+	"\x05since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
+	"\x06follow\x18\x0e \x01(\bR\x06follow\"\x99\x01\n" +
 	"\vTapResponse\x12)\n" +
 	"\x05event\x18\x01 \x01(\v2\x11.weir.v1.TapEventH\x00R\x05event\x12#\n" +
-	"\x03gap\x18\x02 \x01(\v2\x0f.weir.v1.TapGapH\x00R\x03gapB\x06\n" +
-	"\x04item\":\n" +
+	"\x03gap\x18\x02 \x01(\v2\x0f.weir.v1.TapGapH\x00R\x03gap\x122\n" +
+	"\bprogress\x18\x03 \x01(\v2\x14.weir.v1.TapProgressH\x00R\bprogressB\x06\n" +
+	"\x04item\"\xb7\x01\n" +
 	"\x06TapGap\x12\x18\n" +
 	"\askipped\x18\x01 \x01(\x04R\askipped\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xb2\x06\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12)\n" +
+	"\x06source\x18\x03 \x01(\v2\x11.weir.v1.ResourceR\x06source\x12\x10\n" +
+	"\x03pod\x18\x04 \x01(\tR\x03pod\x12\x1a\n" +
+	"\binstance\x18\x05 \x01(\tR\binstance\x12\x12\n" +
+	"\x04from\x18\x06 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\a \x01(\x04R\x02to\"\xbb\x02\n" +
+	"\vTapProgress\x122\n" +
+	"\x06oldest\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x123\n" +
+	"\aread_to\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06readTo\x12\x18\n" +
+	"\abatches\x18\x03 \x01(\x04R\abatches\x12#\n" +
+	"\rbatches_total\x18\x04 \x01(\x04R\fbatchesTotal\x12\x16\n" +
+	"\x06events\x18\x05 \x01(\x04R\x06events\x12\x18\n" +
+	"\amatched\x18\x06 \x01(\x04R\amatched\x12\x1f\n" +
+	"\vmatched_rps\x18\a \x01(\x01R\n" +
+	"matchedRps\x121\n" +
+	"\x06behind\x18\b \x01(\v2\x19.google.protobuf.DurationR\x06behind\"\xb0\x01\n" +
+	"\vScanRequest\x12-\n" +
+	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12'\n" +
+	"\x06filter\x18\x02 \x01(\v2\x0f.weir.v1.FilterR\x06filter\x12'\n" +
+	"\x06window\x18\x03 \x01(\v2\x0f.weir.v1.WindowR\x06window\x12\x0e\n" +
+	"\x02by\x18\x04 \x03(\tR\x02by\x12\x10\n" +
+	"\x03top\x18\x05 \x01(\rR\x03top\"y\n" +
+	"\fScanResponse\x122\n" +
+	"\bprogress\x18\x01 \x01(\v2\x14.weir.v1.TapProgressH\x00R\bprogress\x12-\n" +
+	"\x06result\x18\x02 \x01(\v2\x13.weir.v1.ScanResultH\x00R\x06resultB\x06\n" +
+	"\x04item\"\x8f\x03\n" +
+	"\n" +
+	"ScanResult\x12\x0e\n" +
+	"\x02by\x18\x01 \x03(\tR\x02by\x12$\n" +
+	"\x04rows\x18\x02 \x03(\v2\x10.weir.v1.ScanRowR\x04rows\x12&\n" +
+	"\x05other\x18\x03 \x01(\v2\x10.weir.v1.ScanRowR\x05other\x12\x16\n" +
+	"\x06others\x18\x04 \x01(\x04R\x06others\x12$\n" +
+	"\x05total\x18\x05 \x01(\v2\x0e.weir.v1.StatsR\x05total\x12-\n" +
+	"\bcoverage\x18\x06 \x01(\v2\x11.weir.v1.CoverageR\bcoverage\x120\n" +
+	"\bprogress\x18\a \x01(\v2\x14.weir.v1.TapProgressR\bprogress\x12\x1c\n" +
+	"\tdirection\x18\b \x01(\tR\tdirection\x12#\n" +
+	"\x04gaps\x18\t \x03(\v2\x0f.weir.v1.TapGapR\x04gaps\x12\x18\n" +
+	"\amissing\x18\n" +
+	" \x01(\x04R\amissing\x12'\n" +
+	"\x0fmissing_batches\x18\v \x01(\x04R\x0emissingBatches\"a\n" +
+	"\aScanRow\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\x12$\n" +
+	"\x05stats\x18\x02 \x01(\v2\x0e.weir.v1.StatsR\x05stats\x12\x18\n" +
+	"\amissing\x18\x03 \x01(\x04R\amissing\"\xca\x06\n" +
 	"\bTapEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12)\n" +
@@ -2649,7 +3482,8 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x06stream\x18\x17 \x01(\rR\x06stream\x12\x19\n" +
 	"\btrace_id\x18\x18 \x01(\tR\atraceId\x12\x1c\n" +
 	"\tdetection\x18\x19 \x01(\tR\tdetection\x12!\n" +
-	"\fdetection_us\x18\x1a \x01(\x04R\vdetectionUsB\x0e\n" +
+	"\fdetection_us\x18\x1a \x01(\x04R\vdetectionUs\x12\x16\n" +
+	"\x06meshed\x18\x1b \x01(\bR\x06meshedB\x0e\n" +
 	"\f_grpc_status\"\x8b\x01\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
@@ -2662,14 +3496,15 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1d\n" +
 	"\n" +
-	"go_version\x18\x03 \x01(\tR\tgoVersion2\xc5\x04\n" +
+	"go_version\x18\x03 \x01(\tR\tgoVersion2\x92\x05\n" +
 	"\x04Weir\x12I\n" +
 	"\x04Stat\x12\x14.weir.v1.StatRequest\x1a\x15.weir.v1.StatResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/stat\x12Q\n" +
 	"\x06Series\x12\x16.weir.v1.SeriesRequest\x1a\x17.weir.v1.SeriesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/series\x12M\n" +
 	"\x05Edges\x12\x15.weir.v1.EdgesRequest\x1a\x16.weir.v1.EdgesResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/edges\x12Q\n" +
 	"\x06Routes\x12\x16.weir.v1.RoutesRequest\x1a\x17.weir.v1.RoutesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/routes\x12]\n" +
 	"\tWorkloads\x12\x19.weir.v1.WorkloadsRequest\x1a\x1a.weir.v1.WorkloadsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/workloads\x12G\n" +
-	"\x03Tap\x12\x13.weir.v1.TapRequest\x1a\x14.weir.v1.TapResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/api/v1/tap0\x01\x12U\n" +
+	"\x03Tap\x12\x13.weir.v1.TapRequest\x1a\x14.weir.v1.TapResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/api/v1/tap0\x01\x12K\n" +
+	"\x04Scan\x12\x14.weir.v1.ScanRequest\x1a\x15.weir.v1.ScanResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/scan0\x01\x12U\n" +
 	"\aVersion\x12\x17.weir.v1.VersionRequest\x1a\x18.weir.v1.VersionResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/versionB%Z#github.com/weirmesh/weir/api/weirpbb\x06proto3"
 
 var (
@@ -2684,7 +3519,7 @@ func file_weirpb_weir_proto_rawDescGZIP() []byte {
 	return file_weirpb_weir_proto_rawDescData
 }
 
-var file_weirpb_weir_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_weirpb_weir_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_weirpb_weir_proto_goTypes = []any{
 	(*Resource)(nil),              // 0: weir.v1.Resource
 	(*Window)(nil),                // 1: weir.v1.Window
@@ -2708,32 +3543,38 @@ var file_weirpb_weir_proto_goTypes = []any{
 	(*WorkloadsResponse)(nil),     // 19: weir.v1.WorkloadsResponse
 	(*WorkloadRow)(nil),           // 20: weir.v1.WorkloadRow
 	(*PodRow)(nil),                // 21: weir.v1.PodRow
-	(*TapRequest)(nil),            // 22: weir.v1.TapRequest
-	(*TapResponse)(nil),           // 23: weir.v1.TapResponse
-	(*TapGap)(nil),                // 24: weir.v1.TapGap
-	(*TapEvent)(nil),              // 25: weir.v1.TapEvent
-	(*Endpoint)(nil),              // 26: weir.v1.Endpoint
-	(*VersionRequest)(nil),        // 27: weir.v1.VersionRequest
-	(*VersionResponse)(nil),       // 28: weir.v1.VersionResponse
-	nil,                           // 29: weir.v1.Stats.StatusEntry
-	nil,                           // 30: weir.v1.Stats.GrpcStatusEntry
-	nil,                           // 31: weir.v1.Stats.ErrorsEntry
-	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*Filter)(nil),                // 22: weir.v1.Filter
+	(*TapRequest)(nil),            // 23: weir.v1.TapRequest
+	(*TapResponse)(nil),           // 24: weir.v1.TapResponse
+	(*TapGap)(nil),                // 25: weir.v1.TapGap
+	(*TapProgress)(nil),           // 26: weir.v1.TapProgress
+	(*ScanRequest)(nil),           // 27: weir.v1.ScanRequest
+	(*ScanResponse)(nil),          // 28: weir.v1.ScanResponse
+	(*ScanResult)(nil),            // 29: weir.v1.ScanResult
+	(*ScanRow)(nil),               // 30: weir.v1.ScanRow
+	(*TapEvent)(nil),              // 31: weir.v1.TapEvent
+	(*Endpoint)(nil),              // 32: weir.v1.Endpoint
+	(*VersionRequest)(nil),        // 33: weir.v1.VersionRequest
+	(*VersionResponse)(nil),       // 34: weir.v1.VersionResponse
+	nil,                           // 35: weir.v1.Stats.StatusEntry
+	nil,                           // 36: weir.v1.Stats.GrpcStatusEntry
+	nil,                           // 37: weir.v1.Stats.ErrorsEntry
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
 }
 var file_weirpb_weir_proto_depIdxs = []int32{
-	32, // 0: weir.v1.Window.length:type_name -> google.protobuf.Duration
-	33, // 1: weir.v1.Window.since:type_name -> google.protobuf.Timestamp
-	33, // 2: weir.v1.Window.until:type_name -> google.protobuf.Timestamp
-	33, // 3: weir.v1.Coverage.since:type_name -> google.protobuf.Timestamp
-	33, // 4: weir.v1.Coverage.until:type_name -> google.protobuf.Timestamp
-	33, // 5: weir.v1.Coverage.oldest:type_name -> google.protobuf.Timestamp
-	33, // 6: weir.v1.Coverage.exact:type_name -> google.protobuf.Timestamp
-	29, // 7: weir.v1.Stats.status:type_name -> weir.v1.Stats.StatusEntry
-	30, // 8: weir.v1.Stats.grpc_status:type_name -> weir.v1.Stats.GrpcStatusEntry
+	38, // 0: weir.v1.Window.length:type_name -> google.protobuf.Duration
+	39, // 1: weir.v1.Window.since:type_name -> google.protobuf.Timestamp
+	39, // 2: weir.v1.Window.until:type_name -> google.protobuf.Timestamp
+	39, // 3: weir.v1.Coverage.since:type_name -> google.protobuf.Timestamp
+	39, // 4: weir.v1.Coverage.until:type_name -> google.protobuf.Timestamp
+	39, // 5: weir.v1.Coverage.oldest:type_name -> google.protobuf.Timestamp
+	39, // 6: weir.v1.Coverage.exact:type_name -> google.protobuf.Timestamp
+	35, // 7: weir.v1.Stats.status:type_name -> weir.v1.Stats.StatusEntry
+	36, // 8: weir.v1.Stats.grpc_status:type_name -> weir.v1.Stats.GrpcStatusEntry
 	3,  // 9: weir.v1.Stats.latency_ms:type_name -> weir.v1.Quantiles
 	3,  // 10: weir.v1.Stats.duration_ms:type_name -> weir.v1.Quantiles
-	31, // 11: weir.v1.Stats.errors:type_name -> weir.v1.Stats.ErrorsEntry
+	37, // 11: weir.v1.Stats.errors:type_name -> weir.v1.Stats.ErrorsEntry
 	0,  // 12: weir.v1.StatRequest.resource:type_name -> weir.v1.Resource
 	0,  // 13: weir.v1.StatRequest.to:type_name -> weir.v1.Resource
 	0,  // 14: weir.v1.StatRequest.from:type_name -> weir.v1.Resource
@@ -2747,13 +3588,13 @@ var file_weirpb_weir_proto_depIdxs = []int32{
 	0,  // 22: weir.v1.SeriesRequest.to:type_name -> weir.v1.Resource
 	0,  // 23: weir.v1.SeriesRequest.from:type_name -> weir.v1.Resource
 	1,  // 24: weir.v1.SeriesRequest.window:type_name -> weir.v1.Window
-	32, // 25: weir.v1.SeriesRequest.step:type_name -> google.protobuf.Duration
+	38, // 25: weir.v1.SeriesRequest.step:type_name -> google.protobuf.Duration
 	10, // 26: weir.v1.SeriesResponse.rows:type_name -> weir.v1.SeriesRow
 	2,  // 27: weir.v1.SeriesResponse.coverage:type_name -> weir.v1.Coverage
-	32, // 28: weir.v1.SeriesResponse.step:type_name -> google.protobuf.Duration
+	38, // 28: weir.v1.SeriesResponse.step:type_name -> google.protobuf.Duration
 	0,  // 29: weir.v1.SeriesRow.resource:type_name -> weir.v1.Resource
 	11, // 30: weir.v1.SeriesRow.points:type_name -> weir.v1.Point
-	33, // 31: weir.v1.Point.start:type_name -> google.protobuf.Timestamp
+	39, // 31: weir.v1.Point.start:type_name -> google.protobuf.Timestamp
 	0,  // 32: weir.v1.EdgesRequest.resource:type_name -> weir.v1.Resource
 	1,  // 33: weir.v1.EdgesRequest.window:type_name -> weir.v1.Window
 	14, // 34: weir.v1.EdgesResponse.rows:type_name -> weir.v1.EdgeRow
@@ -2771,38 +3612,62 @@ var file_weirpb_weir_proto_depIdxs = []int32{
 	0,  // 46: weir.v1.WorkloadsRequest.resource:type_name -> weir.v1.Resource
 	20, // 47: weir.v1.WorkloadsResponse.rows:type_name -> weir.v1.WorkloadRow
 	0,  // 48: weir.v1.WorkloadRow.resource:type_name -> weir.v1.Resource
-	33, // 49: weir.v1.WorkloadRow.first_seen:type_name -> google.protobuf.Timestamp
-	33, // 50: weir.v1.WorkloadRow.last_seen:type_name -> google.protobuf.Timestamp
+	39, // 49: weir.v1.WorkloadRow.first_seen:type_name -> google.protobuf.Timestamp
+	39, // 50: weir.v1.WorkloadRow.last_seen:type_name -> google.protobuf.Timestamp
 	21, // 51: weir.v1.WorkloadRow.pods:type_name -> weir.v1.PodRow
-	33, // 52: weir.v1.PodRow.last_seen:type_name -> google.protobuf.Timestamp
-	0,  // 53: weir.v1.TapRequest.resource:type_name -> weir.v1.Resource
-	0,  // 54: weir.v1.TapRequest.to:type_name -> weir.v1.Resource
-	0,  // 55: weir.v1.TapRequest.from:type_name -> weir.v1.Resource
-	25, // 56: weir.v1.TapResponse.event:type_name -> weir.v1.TapEvent
-	24, // 57: weir.v1.TapResponse.gap:type_name -> weir.v1.TapGap
-	26, // 58: weir.v1.TapEvent.source:type_name -> weir.v1.Endpoint
-	26, // 59: weir.v1.TapEvent.destination:type_name -> weir.v1.Endpoint
-	33, // 60: weir.v1.TapEvent.start:type_name -> google.protobuf.Timestamp
-	0,  // 61: weir.v1.Endpoint.workload:type_name -> weir.v1.Resource
-	5,  // 62: weir.v1.Weir.Stat:input_type -> weir.v1.StatRequest
-	8,  // 63: weir.v1.Weir.Series:input_type -> weir.v1.SeriesRequest
-	12, // 64: weir.v1.Weir.Edges:input_type -> weir.v1.EdgesRequest
-	15, // 65: weir.v1.Weir.Routes:input_type -> weir.v1.RoutesRequest
-	18, // 66: weir.v1.Weir.Workloads:input_type -> weir.v1.WorkloadsRequest
-	22, // 67: weir.v1.Weir.Tap:input_type -> weir.v1.TapRequest
-	27, // 68: weir.v1.Weir.Version:input_type -> weir.v1.VersionRequest
-	6,  // 69: weir.v1.Weir.Stat:output_type -> weir.v1.StatResponse
-	9,  // 70: weir.v1.Weir.Series:output_type -> weir.v1.SeriesResponse
-	13, // 71: weir.v1.Weir.Edges:output_type -> weir.v1.EdgesResponse
-	16, // 72: weir.v1.Weir.Routes:output_type -> weir.v1.RoutesResponse
-	19, // 73: weir.v1.Weir.Workloads:output_type -> weir.v1.WorkloadsResponse
-	23, // 74: weir.v1.Weir.Tap:output_type -> weir.v1.TapResponse
-	28, // 75: weir.v1.Weir.Version:output_type -> weir.v1.VersionResponse
-	69, // [69:76] is the sub-list for method output_type
-	62, // [62:69] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	39, // 52: weir.v1.PodRow.last_seen:type_name -> google.protobuf.Timestamp
+	0,  // 53: weir.v1.Filter.to:type_name -> weir.v1.Resource
+	0,  // 54: weir.v1.Filter.from:type_name -> weir.v1.Resource
+	0,  // 55: weir.v1.TapRequest.resource:type_name -> weir.v1.Resource
+	0,  // 56: weir.v1.TapRequest.to:type_name -> weir.v1.Resource
+	0,  // 57: weir.v1.TapRequest.from:type_name -> weir.v1.Resource
+	22, // 58: weir.v1.TapRequest.filter:type_name -> weir.v1.Filter
+	39, // 59: weir.v1.TapRequest.since:type_name -> google.protobuf.Timestamp
+	39, // 60: weir.v1.TapRequest.until:type_name -> google.protobuf.Timestamp
+	31, // 61: weir.v1.TapResponse.event:type_name -> weir.v1.TapEvent
+	25, // 62: weir.v1.TapResponse.gap:type_name -> weir.v1.TapGap
+	26, // 63: weir.v1.TapResponse.progress:type_name -> weir.v1.TapProgress
+	0,  // 64: weir.v1.TapGap.source:type_name -> weir.v1.Resource
+	39, // 65: weir.v1.TapProgress.oldest:type_name -> google.protobuf.Timestamp
+	39, // 66: weir.v1.TapProgress.read_to:type_name -> google.protobuf.Timestamp
+	38, // 67: weir.v1.TapProgress.behind:type_name -> google.protobuf.Duration
+	0,  // 68: weir.v1.ScanRequest.resource:type_name -> weir.v1.Resource
+	22, // 69: weir.v1.ScanRequest.filter:type_name -> weir.v1.Filter
+	1,  // 70: weir.v1.ScanRequest.window:type_name -> weir.v1.Window
+	26, // 71: weir.v1.ScanResponse.progress:type_name -> weir.v1.TapProgress
+	29, // 72: weir.v1.ScanResponse.result:type_name -> weir.v1.ScanResult
+	30, // 73: weir.v1.ScanResult.rows:type_name -> weir.v1.ScanRow
+	30, // 74: weir.v1.ScanResult.other:type_name -> weir.v1.ScanRow
+	4,  // 75: weir.v1.ScanResult.total:type_name -> weir.v1.Stats
+	2,  // 76: weir.v1.ScanResult.coverage:type_name -> weir.v1.Coverage
+	26, // 77: weir.v1.ScanResult.progress:type_name -> weir.v1.TapProgress
+	25, // 78: weir.v1.ScanResult.gaps:type_name -> weir.v1.TapGap
+	4,  // 79: weir.v1.ScanRow.stats:type_name -> weir.v1.Stats
+	32, // 80: weir.v1.TapEvent.source:type_name -> weir.v1.Endpoint
+	32, // 81: weir.v1.TapEvent.destination:type_name -> weir.v1.Endpoint
+	39, // 82: weir.v1.TapEvent.start:type_name -> google.protobuf.Timestamp
+	0,  // 83: weir.v1.Endpoint.workload:type_name -> weir.v1.Resource
+	5,  // 84: weir.v1.Weir.Stat:input_type -> weir.v1.StatRequest
+	8,  // 85: weir.v1.Weir.Series:input_type -> weir.v1.SeriesRequest
+	12, // 86: weir.v1.Weir.Edges:input_type -> weir.v1.EdgesRequest
+	15, // 87: weir.v1.Weir.Routes:input_type -> weir.v1.RoutesRequest
+	18, // 88: weir.v1.Weir.Workloads:input_type -> weir.v1.WorkloadsRequest
+	23, // 89: weir.v1.Weir.Tap:input_type -> weir.v1.TapRequest
+	27, // 90: weir.v1.Weir.Scan:input_type -> weir.v1.ScanRequest
+	33, // 91: weir.v1.Weir.Version:input_type -> weir.v1.VersionRequest
+	6,  // 92: weir.v1.Weir.Stat:output_type -> weir.v1.StatResponse
+	9,  // 93: weir.v1.Weir.Series:output_type -> weir.v1.SeriesResponse
+	13, // 94: weir.v1.Weir.Edges:output_type -> weir.v1.EdgesResponse
+	16, // 95: weir.v1.Weir.Routes:output_type -> weir.v1.RoutesResponse
+	19, // 96: weir.v1.Weir.Workloads:output_type -> weir.v1.WorkloadsResponse
+	24, // 97: weir.v1.Weir.Tap:output_type -> weir.v1.TapResponse
+	28, // 98: weir.v1.Weir.Scan:output_type -> weir.v1.ScanResponse
+	34, // 99: weir.v1.Weir.Version:output_type -> weir.v1.VersionResponse
+	92, // [92:100] is the sub-list for method output_type
+	84, // [84:92] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_weirpb_weir_proto_init() }
@@ -2810,18 +3675,23 @@ func file_weirpb_weir_proto_init() {
 	if File_weirpb_weir_proto != nil {
 		return
 	}
-	file_weirpb_weir_proto_msgTypes[23].OneofWrappers = []any{
+	file_weirpb_weir_proto_msgTypes[24].OneofWrappers = []any{
 		(*TapResponse_Event)(nil),
 		(*TapResponse_Gap)(nil),
+		(*TapResponse_Progress)(nil),
 	}
-	file_weirpb_weir_proto_msgTypes[25].OneofWrappers = []any{}
+	file_weirpb_weir_proto_msgTypes[28].OneofWrappers = []any{
+		(*ScanResponse_Progress)(nil),
+		(*ScanResponse_Result)(nil),
+	}
+	file_weirpb_weir_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weirpb_weir_proto_rawDesc), len(file_weirpb_weir_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

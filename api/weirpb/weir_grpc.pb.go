@@ -30,6 +30,7 @@ const (
 	Weir_Routes_FullMethodName    = "/weir.v1.Weir/Routes"
 	Weir_Workloads_FullMethodName = "/weir.v1.Weir/Workloads"
 	Weir_Tap_FullMethodName       = "/weir.v1.Weir/Tap"
+	Weir_Scan_FullMethodName      = "/weir.v1.Weir/Scan"
 	Weir_Version_FullMethodName   = "/weir.v1.Weir/Version"
 )
 
@@ -51,8 +52,13 @@ type WeirClient interface {
 	Routes(ctx context.Context, in *RoutesRequest, opts ...grpc.CallOption) (*RoutesResponse, error)
 	// Workloads lists what has been seen, with pods and times.
 	Workloads(ctx context.Context, in *WorkloadsRequest, opts ...grpc.CallOption) (*WorkloadsResponse, error)
-	// Tap streams each finished request (and progress of long-lived ones) live.
+	// Tap streams each finished request (and progress of long-lived ones): live,
+	// from the past, or both. It reads the events' stream and filters there: a
+	// consumer gets all that it asks for, and is told what is missing.
 	Tap(ctx context.Context, in *TapRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TapResponse], error)
+	// Scan reads the events of a window back and sums them up by any of their
+	// fields, decided only now. Progress comes first, the result last.
+	Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error)
 	// Version names the server's build.
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
 }
@@ -134,6 +140,25 @@ func (c *weirClient) Tap(ctx context.Context, in *TapRequest, opts ...grpc.CallO
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Weir_TapClient = grpc.ServerStreamingClient[TapResponse]
 
+func (c *weirClient) Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Weir_ServiceDesc.Streams[1], Weir_Scan_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ScanRequest, ScanResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Weir_ScanClient = grpc.ServerStreamingClient[ScanResponse]
+
 func (c *weirClient) Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VersionResponse)
@@ -162,8 +187,13 @@ type WeirServer interface {
 	Routes(context.Context, *RoutesRequest) (*RoutesResponse, error)
 	// Workloads lists what has been seen, with pods and times.
 	Workloads(context.Context, *WorkloadsRequest) (*WorkloadsResponse, error)
-	// Tap streams each finished request (and progress of long-lived ones) live.
+	// Tap streams each finished request (and progress of long-lived ones): live,
+	// from the past, or both. It reads the events' stream and filters there: a
+	// consumer gets all that it asks for, and is told what is missing.
 	Tap(*TapRequest, grpc.ServerStreamingServer[TapResponse]) error
+	// Scan reads the events of a window back and sums them up by any of their
+	// fields, decided only now. Progress comes first, the result last.
+	Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error
 	// Version names the server's build.
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
 	mustEmbedUnimplementedWeirServer()
@@ -193,6 +223,9 @@ func (UnimplementedWeirServer) Workloads(context.Context, *WorkloadsRequest) (*W
 }
 func (UnimplementedWeirServer) Tap(*TapRequest, grpc.ServerStreamingServer[TapResponse]) error {
 	return status.Error(codes.Unimplemented, "method Tap not implemented")
+}
+func (UnimplementedWeirServer) Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error {
+	return status.Error(codes.Unimplemented, "method Scan not implemented")
 }
 func (UnimplementedWeirServer) Version(context.Context, *VersionRequest) (*VersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Version not implemented")
@@ -319,6 +352,17 @@ func _Weir_Tap_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Weir_TapServer = grpc.ServerStreamingServer[TapResponse]
 
+func _Weir_Scan_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ScanRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(WeirServer).Scan(m, &grpc.GenericServerStream[ScanRequest, ScanResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Weir_ScanServer = grpc.ServerStreamingServer[ScanResponse]
+
 func _Weir_Version_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(VersionRequest)
 	if err := dec(in); err != nil {
@@ -373,6 +417,11 @@ var Weir_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Tap",
 			Handler:       _Weir_Tap_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Scan",
+			Handler:       _Weir_Scan_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -57,8 +57,8 @@ func (c *Client) ConsumeEvents(ctx context.Context, partition int, after uint64,
 // since or later, or where since is zero, those that come from now on. Where
 // until is zero it waits for more until ctx ends, and returns ctx's error; else
 // it returns nil after the last batch that was stored before until, or that was
-// there when it began. stored is when the stream got the batch; data is fn's to
-// keep. fn may take its time: the stream keeps what is to come.
+// there when it began. from is the workload on whose subject the batch came, and
+// stored when the stream got it; data is fn's to keep. fn may take its time: the stream keeps what is to come.
 //
 // opened, where not nil, is called once before fn: with the time of the oldest
 // message that the stream still holds (zero where it is empty) and the number of
@@ -66,7 +66,7 @@ func (c *Client) ConsumeEvents(ctx context.Context, partition int, after uint64,
 //
 // fn's error ends it and is returned. Absences of the bus it sits out as
 // ConsumeEvents does.
-func (c *Client) ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(oldest time.Time, batches uint64), fn func(stored time.Time, data []byte) error) error {
+func (c *Client) ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(oldest time.Time, batches uint64), fn func(from event.Workload, stored time.Time, data []byte) error) error {
 	return c.read(ctx, &reading{
 		stream: bus.StreamEvents,
 		filter: bus.StoredFilter(w),
@@ -77,7 +77,12 @@ func (c *Client) ReadEvents(ctx context.Context, w event.Workload, since, until 
 		opened: opened,
 		bytes:  4 * bus.MaxBatch,
 		fn: func(m message) error {
-			return fn(m.stored, m.data)
+			// A subject that names nobody gives nobody: no batch says to be theirs.
+			from, err := bus.ParseWorkload(m.subject)
+			if err != nil {
+				from = event.Workload{}
+			}
+			return fn(from, m.stored, m.data)
 		},
 	})
 }

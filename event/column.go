@@ -58,7 +58,11 @@ const (
 type packer struct {
 	block   [blockRows]uint64
 	patches []byte
-	counts  [2 * 65]uint32
+	// counts are how many values have so many bits, those below 0 after the
+	// others; top is the most bits, below tells that there are values below 0.
+	counts [2 * 65]uint32
+	top    int
+	below  bool
 }
 
 // source is a column as the packer reads it.
@@ -153,8 +157,9 @@ func (p *packer) choose(s source) (base uint64, width int) {
 		base = 0
 	}
 	best := s.n*width + 8*baseSize(base)
-	top := bits.Len64(max(uint64(most)&^uint64(most>>63), uint64(least^least>>63)))
-	for w := range min(width, top) {
+	p.below = least < 0
+	p.top = bits.Len64(max(uint64(most)&^uint64(most>>63), uint64(least^least>>63)))
+	for w := range min(width, p.top) {
 		if cost := s.n*w + p.patchBits(w, w, -1, s.n); cost < best {
 			best, base, width = cost, 0, w
 		}
@@ -180,7 +185,11 @@ func baseSize(base uint64) int {
 // that have up to positive bits, and those below that have up to negative.
 func (p *packer) patchBits(width, positive, negative, n int) int {
 	total, count := 0, 0
-	for size := range 65 {
+	from := positive + 1
+	if negative < 0 && p.below || negative >= 0 {
+		from = negative + 1
+	}
+	for size := from; size <= p.top; size++ {
 		c := 0
 		if size > positive {
 			c += int(p.counts[size])

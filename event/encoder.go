@@ -2,6 +2,7 @@ package event
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 	"unsafe"
 )
@@ -188,7 +189,10 @@ func pathHash(s string) uint64 {
 			h = h<<8 | uint64(s[i])
 		}
 	}
-	return h * 0x9e3779b97f4a7c15 >> 55
+	// What differs is mostly in the highest bits of h: both halves of the
+	// product are needed.
+	high, low := bits.Mul64(h, 0x9e3779b97f4a7c15)
+	return (high ^ low) >> 55
 }
 
 func (e *Encoder) sameExchange(n uint32, ev *Event) bool {

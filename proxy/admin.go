@@ -102,8 +102,23 @@ func (p *Proxy) writeMetrics(w io.Writer) {
 			}
 		}
 	}
+	p.writeBalancerMetrics(w)
 	p.writeTelemetryMetrics(w)
 	metrics.WriteProcessMetrics(w)
+}
+
+func (p *Proxy) writeBalancerMetrics(w io.Writer) {
+	for _, st := range p.group.BalancerStats() {
+		metrics.WriteGaugeUint64(w, fmt.Sprintf("weir_proxy_endpoints{listen=%q}", st.Listen), uint64(len(st.Endpoints)))
+		metrics.WriteCounterUint64(w, fmt.Sprintf("weir_proxy_retries_total{listen=%q}", st.Listen), st.Retries)
+		for _, e := range st.Endpoints {
+			label := fmt.Sprintf("{listen=%q,endpoint=%q}", st.Listen, e.Addr)
+			metrics.WriteCounterUint64(w, "weir_proxy_endpoint_picks_total"+label, e.Picks)
+			metrics.WriteCounterUint64(w, "weir_proxy_endpoint_ejections_total"+label, e.Ejections)
+			metrics.WriteGaugeUint64(w, "weir_proxy_endpoint_ejected"+label, number(e.Ejected))
+			metrics.WriteGaugeUint64(w, "weir_proxy_endpoint_requests_open"+label, uint64(max(e.Outstanding, 0)))
+		}
+	}
 }
 
 func (p *Proxy) writeTelemetryMetrics(w io.Writer) {

@@ -53,8 +53,8 @@ func settings() []setting {
 			usage: "accept the workload's clients at LISTEN and carry them to TARGET",
 			want:  fmt.Sprintf(wantListener, "inbound", "127.0.0.1:4143=127.0.0.1:8080"),
 			set:   func(c *Config, v string) error { return c.addListener(event.Inbound, v) }},
-		{name: "outbound", value: "LISTEN=TARGET[,OPTION…]", many: true,
-			usage: "accept the workload's own connections at LISTEN and carry them to TARGET",
+		{name: "outbound", value: "LISTEN=TARGET[+TARGET…][,OPTION…]", many: true,
+			usage: "accept the workload's own connections at LISTEN and carry them to TARGET, or each request to one of several",
 			want:  fmt.Sprintf(wantListener, "outbound", "127.0.0.1:4140=10.0.0.7:4143,mesh"),
 			set:   func(c *Config, v string) error { return c.addListener(event.Outbound, v) }},
 		{name: "transparent", usage: "take what weir-proxy init redirects, and carry it to where it meant to go (default false)",
@@ -244,19 +244,31 @@ func (c *Config) addListener(d event.Direction, v string) error {
 		return errors.New("no '='")
 	}
 	s := listen.Spec{Direction: d, Listen: at, Target: target}
+	targets := strings.Split(target, "+")
 	if err := checkHostPort(at, true); err != nil {
 		return fmt.Errorf("listen address %q: %w", at, err)
 	}
-	if err := checkHostPort(target, false); err != nil {
-		return fmt.Errorf("target %q: %w", target, err)
+	for _, target := range targets {
+		if err := checkHostPort(target, false); err != nil {
+			return fmt.Errorf("target %q: %w", target, err)
+		}
+		if at == target {
+			return errors.New("it would carry to itself")
+		}
 	}
-	if at == target {
-		return errors.New("it would carry to itself")
-	}
+	balance := len(targets) > 1
 	for _, option := range parts[1:] {
-		if err := listenerOption(&s, option); err != nil {
+		if option == "balance" {
+			balance = true
+		} else if err := listenerOption(&s, option); err != nil {
 			return err
 		}
+	}
+	if balance {
+		if d != event.Outbound {
+			return errors.New("only outbound listeners balance over targets")
+		}
+		s.Endpoints = targets
 	}
 	if s.Opaque && s.Protocol != event.ProtocolUnknown {
 		return errors.New("opaque and protocol= exclude each other")
@@ -479,6 +491,7 @@ func Usage() string {
 		"  mesh              outbound: TARGET is a Weir proxy, the two introduce each other;\n" +
 		"                    inbound: clients are Weir proxies (they are recognised without, too)\n" +
 		"  opaque            carry as TCP, undetected\n" +
+		"  balance           outbound: balance requests even where there is one TARGET\n" +
 		"  protocol=P        http/1, http/2 or tcp: no detection\n" +
 		"  peer=NS/KIND/NAME names the other side where it has no proxy to name itself\n")
 	return b.String()

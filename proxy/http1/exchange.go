@@ -57,20 +57,24 @@ func (r *relayer) exchange() bool {
 	x := &r.x
 	x.begin(r.received)
 	r.stream++
+	r.forget()
 	r.describe(nil)
 	if c := r.readRequest(); c != nil {
 		return r.abort(c)
 	}
 	head := r.client.buf.Bytes()
-	if r.server.conn == nil {
-		return r.refuse(&fault{502, "no connection to the server: " + r.c.DialError}, r.c.DialError, 0)
-	}
 	x.requestBody.begin(&x.request.head, framedNone, r.limit)
 	n, f := x.requestBody.scan(head[x.request.size:])
-	if f != nil {
+	if f != nil && r.connected() {
 		return r.refuse(f, event.ErrMalformed, event.Refused)
 	}
+	if reason := r.connect(); reason != "" {
+		return r.refuse(&fault{502, "no connection to the server: " + reason}, reason, 0)
+	}
 	n += x.request.size
+	if r.out != nil {
+		r.keep(head[:n])
+	}
 	sent, err := r.server.conn.Write(head[:n])
 	x.up.Add(uint64(sent))
 	r.client.buf.Advance(n)
@@ -125,6 +129,9 @@ func (r *relayer) respond() bool {
 	x := &r.x
 	for {
 		if c := r.readResponse(); c != nil {
+			if r.retry(c) {
+				continue
+			}
 			return r.abort(c)
 		}
 		status := x.response.status
@@ -268,6 +275,7 @@ func (r *relayer) sendResponse() *cut {
 		return r.badResponse(f)
 	}
 	r.event.Status = s.status
+	r.observe(s.status)
 	x.last = x.last || !x.request.persistent() || !s.persistent() || b.framing == framedClose ||
 		x.request.expect && !x.continued && !x.requestBodyBegun()
 	var c *cut
@@ -363,6 +371,7 @@ func (r *relayer) finish() bool {
 	r.endWatch()
 	r.record(event.End, "")
 	if !x.last {
+		r.giveBack(!x.halfClose && x.requestBody.done())
 		return !r.draining.Load() || r.client.buf.Len() > 0
 	}
 	if x.request.persistent() || !x.requestBody.done() {
@@ -395,7 +404,7 @@ func (r *relayer) awaitPump() *cut {
 func (r *relayer) describe(head []byte) {
 	e, q := &r.event, &r.x.request
 	e.Protocol = event.HTTP1
-	e.Fate, e.Status, e.Stream = 0, 0, r.stream
+	e.Fate, e.Status, e.Stream, e.Attempt = 0, 0, r.stream, 0
 	e.Start = r.x.start.UnixMicro()
 	e.TraceID = q.traceID
 	if head == nil {

@@ -99,6 +99,7 @@ func (r *relayer) abort(c *cut) bool {
 	if c.reason == "" {
 		return false
 	}
+	r.blame(c)
 	if c.reset {
 		r.resetBoth()
 	} else {

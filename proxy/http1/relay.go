@@ -53,10 +53,12 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/balance"
 	"github.com/weirmesh/weir/proxy/relay"
 	"github.com/weirmesh/weir/proxy/tcp"
 )
@@ -123,6 +125,17 @@ type relayer struct {
 	x     exchange
 	pump  pump
 	watch watch
+
+	// What follows is of use where out is not nil: then each request goes over
+	// a connection of its own choice.
+	out     *Outbound
+	ctx     context.Context // of the hard stop
+	swap    sync.Mutex      // the server's connection changes, or the hard stop closes it
+	lent    *pooled         // the server's connection
+	member  *balance.Member // the endpoint of the last try
+	picked  time.Time
+	attempt uint8
+	replay  []byte // the request, where it may have to be sent again
 }
 
 // Serve carries c to its end and records each exchange by one End event,
@@ -130,8 +143,10 @@ type relayer struct {
 // of each are those since the one before. Latency is until the first byte of
 // the final response, interim ones (1xx) passing before. See the package's
 // documentation for what is refused and how connections end.
-func Serve(ctx context.Context, c *relay.Conn) {
-	r := &relayer{c: c, limit: c.MaxHeadBytes, patience: c.HeadTimeout, progress: c.Progress, tick: tick}
+func Serve(ctx context.Context, c *relay.Conn) { serve(ctx, c, nil) }
+
+func serve(ctx context.Context, c *relay.Conn, out *Outbound) {
+	r := &relayer{c: c, out: out, ctx: ctx, limit: c.MaxHeadBytes, patience: c.HeadTimeout, progress: c.Progress, tick: tick}
 	if r.limit <= 0 {
 		r.limit = relay.DefaultMaxHeadBytes
 	}
@@ -144,7 +159,7 @@ func Serve(ctx context.Context, c *relay.Conn) {
 	r.tick = min(r.tick, r.progress, r.patience)
 	c.Fill(&r.event)
 	r.client.init(c.Client)
-	if c.Server != nil {
+	if c.Server != nil && out == nil {
 		r.server.init(c.Server)
 		r.server.arm(r.tick)
 	}
@@ -161,6 +176,8 @@ func Serve(ctx context.Context, c *relay.Conn) {
 	r.ended = r.received
 
 	stopped := context.AfterFunc(ctx, func() {
+		r.swap.Lock()
+		defer r.swap.Unlock()
 		r.stopped.Store(true)
 		r.closeBoth()
 	})
@@ -171,6 +188,7 @@ func Serve(ctx context.Context, c *relay.Conn) {
 	for r.idle() && r.exchange() {
 	}
 	r.endWatch()
+	r.giveBack(false)
 	r.closeBoth()
 	stopped()
 	undrain()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/balance"
 	"github.com/weirmesh/weir/proxy/detect"
 	"github.com/weirmesh/weir/proxy/hello"
 	"github.com/weirmesh/weir/proxy/relay"
@@ -42,6 +43,10 @@ type conn struct {
 	peer     event.Peer
 	peek     peeker        // of the client; used by serve
 	done     chan struct{} // closed when connect and watch have ended
+	// known, where the listener balances, is closed once the verdict is there;
+	// member is the endpoint of a connection that is carried as TCP.
+	known  chan struct{}
+	member *balance.Member
 	// firstByte is when either side was first heard; serve's.
 	firstByte time.Time
 
@@ -77,6 +82,9 @@ func newConn(g *Group, l *listener, client *net.TCPConn) *conn {
 		done:     make(chan struct{}),
 	}
 	c.target, c.opaque = g.destination(l, client)
+	if l.balanced != nil {
+		c.known = make(chan struct{})
+	}
 	g.mu.Lock()
 	g.detecting[c] = struct{}{}
 	if g.draining {
@@ -97,6 +105,9 @@ func (c *conn) serve() {
 	go c.connect()
 	v := c.decide()
 	c.settle(v)
+	if c.member != nil {
+		defer c.member.End()
+	}
 	g.mu.Lock()
 	delete(g.detecting, c)
 	g.mu.Unlock()
@@ -116,6 +127,9 @@ func (c *conn) serve() {
 func (c *conn) settle(v verdict) {
 	c.mu.Lock()
 	c.verdict, c.decided = v, true
+	if c.known != nil {
+		close(c.known)
+	}
 	if c.watching {
 		_ = c.server.SetReadDeadline(past())
 	}
@@ -163,6 +177,15 @@ func (c *conn) relay(v verdict) {
 		serve = g.o.Relays.HTTP1
 	case event.HTTP2:
 		serve = g.o.Relays.HTTP2
+	}
+	if c.balancedHTTP(v) {
+		if c.server != nil { // dialled for a client that was slow to speak
+			_ = c.server.Close()
+			rc.Server = nil
+		}
+		if serve = c.l.balanced.h1.Serve; v.protocol == event.HTTP2 {
+			serve = c.l.balanced.h2.Serve
+		}
 	}
 	rc.Early = c.late()
 	serve(g.hard, rc)
@@ -285,20 +308,35 @@ func (c *conn) abort() {
 	}
 }
 
+// dialTo connects to target, and exchanges hellos where there is a proxy.
+func (c *conn) dialTo(target string) (server *net.TCPConn, answered *hello.Hello, reason string) {
+	server, reason = c.g.dial(c.g.hard, c.l, target)
+	if server == nil || !c.l.Mesh || c.l.Direction != event.Outbound {
+		return server, nil, reason
+	}
+	c.mu.Lock()
+	protocol := c.verdict.protocol // unknown until decided
+	c.mu.Unlock()
+	if answered, reason = c.g.greet(server, hello.Hello{Connection: c.id, Protocol: protocol, Destination: target}); reason != "" {
+		_ = server.Close()
+		return nil, nil, reason
+	}
+	return server, answered, ""
+}
+
 // connect dials the server, exchanges hellos where there is a proxy, and then
 // has the server watched, unless the client spoke.
 func (c *conn) connect() {
 	g, l := c.g, c.l
-	server, reason := g.dial(g.hard, l, c.target)
-	var answered *hello.Hello
-	if server != nil && l.Mesh && l.Direction == event.Outbound {
-		h, err := c.greet(server)
-		if err != "" {
-			_ = server.Close()
-			server, reason = nil, err
+	dial := func() (*net.TCPConn, *hello.Hello, string) { return c.dialTo(c.target) }
+	if l.balanced != nil {
+		if !c.awaitNeed() {
+			close(c.done)
+			return
 		}
-		answered = h
+		dial = c.dialBalanced
 	}
+	server, answered, reason := dial()
 	c.mu.Lock()
 	c.server, c.dialError, c.answered = server, reason, answered
 	watch := server != nil && !c.decided && !c.aborted
@@ -398,20 +436,10 @@ func (c *conn) grace() time.Duration {
 // clientHost is the client's IP address.
 func (c *conn) clientHost() string { return addrOf(c.client.RemoteAddr()).Addr().String() }
 
-// greet sends the proxy's hello to the server's proxy and reads its answer.
-// Where that fails, reason is an event.Err constant.
-func (c *conn) greet(server *net.TCPConn) (answer *hello.Hello, reason string) {
-	g := c.g
-	c.mu.Lock()
-	protocol := c.verdict.protocol // unknown until decided
-	c.mu.Unlock()
-	own := hello.Hello{
-		Workload:    g.o.Self.Workload,
-		Pod:         g.o.Self.Pod,
-		Connection:  c.id,
-		Protocol:    protocol,
-		Destination: c.target,
-	}
+// greet sends the proxy's hello, own with this proxy's names, to the server's
+// proxy and reads its answer. Where that fails, reason is an event.Err constant.
+func (g *Group) greet(server *net.TCPConn, own hello.Hello) (answer *hello.Hello, reason string) {
+	own.Workload, own.Pod = g.o.Self.Workload, g.o.Self.Pod
 	stop := context.AfterFunc(g.hard, func() { _ = server.SetDeadline(past()) })
 	defer stop()
 	_ = server.SetDeadline(time.Now().Add(g.o.HelloTimeout))
@@ -428,7 +456,7 @@ func (c *conn) greet(server *net.TCPConn) (answer *hello.Hello, reason string) {
 		return &h, ""
 	}
 	g.helloErrors.Add(1)
-	g.log.Debug("cannot exchange hellos", "target", c.target, "error", err)
+	g.log.Debug("cannot exchange hellos", "target", own.Destination, "error", err)
 	return nil, helloReason(err)
 }
 

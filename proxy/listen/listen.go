@@ -112,6 +112,10 @@ type Spec struct {
 	Direction event.Direction
 	// Listen is the address to accept on, Target the one to dial: host:port.
 	Listen, Target string
+	// Endpoints, outbound, are the addresses, host:port, that the listener
+	// balances over, each HTTP request by itself and anything else by
+	// connection. Target is not dialled then.
+	Endpoints []string
 	// Mesh, outbound: the target is a Weir proxy; exchange hellos. Inbound:
 	// clients are Weir proxies; wait for their hello even if the server speaks.
 	Mesh bool
@@ -184,6 +188,8 @@ type listener struct {
 	Spec
 	net  *net.TCPListener
 	addr netip.AddrPort
+	// balanced is nil where all goes to Target.
+	balanced *balanced
 }
 
 // New makes a Group without listeners. The caller must Close it.
@@ -236,6 +242,10 @@ func (g *Group) Listen(ctx context.Context, s Spec) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("cannot listen on %s: %w", s.Listen, err)
 	}
 	l := &listener{Spec: s, net: ln.(*net.TCPListener), addr: ln.Addr().(*net.TCPAddr).AddrPort()}
+	if len(s.Endpoints) > 0 && s.Target == "" {
+		l.Target = joinTargets(s.Endpoints)
+	}
+	l.balanced = g.newBalanced(l)
 	g.mu.Lock()
 	g.listeners = append(g.listeners, l)
 	g.mu.Unlock()
@@ -317,6 +327,7 @@ func (g *Group) Close() {
 	g.mu.Unlock()
 	g.accepting.Wait()
 	g.conns.Wait()
+	g.closeBalanced()
 	g.endDrain()
 }
 

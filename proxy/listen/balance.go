@@ -1,0 +1,175 @@
+package listen
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/balance"
+	"github.com/weirmesh/weir/proxy/hello"
+	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/http2"
+)
+
+const (
+	// silentTime is how long the client of a balanced listener may be silent
+	// before it is taken to wait for its server to speak first.
+	silentTime = 50 * time.Millisecond
+	// maxDials bounds how many endpoints are tried for a TCP connection.
+	maxDials = 3
+)
+
+// balanced is what a listener has that balances: requests by HTTP's relays,
+// anything else by connection.
+type balanced struct {
+	set *balance.Set
+	h1  *http1.Outbound
+	h2  *http2.Outbound
+}
+
+// newBalanced is the balancer of a Spec; nil where it does not balance.
+func (g *Group) newBalanced(l *listener) *balanced {
+	if len(l.Endpoints) == 0 {
+		return nil
+	}
+	endpoints := make([]balance.Endpoint, len(l.Endpoints))
+	for i, addr := range l.Endpoints {
+		endpoints[i] = balance.Endpoint{Addr: addr, Workload: l.Peer}
+	}
+	set := balance.New(balance.Options{}, endpoints...)
+	dial := func(ctx context.Context, e balance.Endpoint, p event.Protocol) (balance.Connection, string) {
+		return g.dialEndpoint(ctx, l, e, p)
+	}
+	return &balanced{set: set,
+		h1: http1.NewOutbound(http1.OutboundOptions{Set: set, Dial: dial}),
+		h2: http2.NewOutbound(http2.OutboundOptions{Set: set, Dial: dial, MaxHeadBytes: g.o.MaxHeadBytes}),
+	}
+}
+
+// closeBalanced ends the connections to endpoints, when no client is left.
+func (g *Group) closeBalanced() {
+	for _, l := range g.listeners {
+		if l.balanced != nil {
+			l.balanced.h1.Close()
+			l.balanced.h2.Close()
+		}
+	}
+}
+
+// dialEndpoint connects to an endpoint, and introduces the proxy where the
+// listener is meshed.
+func (g *Group) dialEndpoint(ctx context.Context, l *listener, e balance.Endpoint, p event.Protocol) (balance.Connection, string) {
+	c := balance.Connection{ID: newID(), SecurityReason: ReasonUnmeshed, Peer: event.Peer{Workload: e.Workload}}
+	if addr, err := netip.ParseAddrPort(e.Addr); err == nil {
+		c.Peer.Addr = addr
+	}
+	server, reason := g.dial(ctx, l, e.Addr)
+	if reason != "" {
+		return c, reason
+	}
+	c.Peer.Addr = addrOf(server.RemoteAddr())
+	if l.Mesh {
+		h, reason := g.greet(server, hello.Hello{Connection: c.ID, Protocol: p, Destination: e.Addr})
+		if reason != "" {
+			_ = server.Close()
+			return c, reason
+		}
+		c.Peer.Workload, c.Peer.Pod, c.Peer.Meshed = h.Workload, h.Pod, true
+		c.SecurityReason = ReasonNoIdentity
+	}
+	c.Conn = server
+	return c, ""
+}
+
+// awaitNeed waits, on a balanced listener, until it is known whether the
+// connection as a whole needs an endpoint: HTTP's requests have their own.
+func (c *conn) awaitNeed() bool {
+	timer := time.NewTimer(silentTime)
+	defer timer.Stop()
+	select {
+	case <-c.known:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return !c.balancedHTTP(c.verdict) && c.verdict.refused == "" && !c.verdict.abandoned
+	case <-timer.C:
+		return true
+	}
+}
+
+// balancedHTTP tells whether the requests of a connection are balanced.
+func (c *conn) balancedHTTP(v verdict) bool {
+	return c.l.balanced != nil && (v.protocol == event.HTTP1 || v.protocol == event.HTTP2) && v.refused == "" && !v.abandoned
+}
+
+// dialBalanced connects to an endpoint for a connection that is carried as TCP.
+func (c *conn) dialBalanced() (server *net.TCPConn, answered *hello.Hello, reason string) {
+	set := c.l.balanced.set
+	var m *balance.Member
+	for i := 0; ; i++ {
+		if m = set.Pick(m); m == nil {
+			return nil, nil, event.ErrConnectFailed
+		}
+		start := time.Now()
+		server, answered, reason = c.dialTo(m.Endpoint().Addr)
+		m.Observe(time.Since(start), server == nil)
+		if server != nil {
+			m.Connected()
+			m.Begin()
+			c.member = m
+			return server, answered, ""
+		}
+		m.Failed()
+		if i+1 >= maxDials || c.g.hard.Err() != nil {
+			return nil, nil, reason
+		}
+		set.Retry()
+	}
+}
+
+// BalancerStats is what a balanced listener counted since its start.
+type BalancerStats struct {
+	// Listen is the listener's address.
+	Listen netip.AddrPort
+	// Retries counts requests that were tried again.
+	Retries uint64
+	// Endpoints are those of the moment.
+	Endpoints []balance.MemberStats
+}
+
+// BalancerStats returns the counters of all listeners that balance.
+func (g *Group) BalancerStats() []BalancerStats {
+	g.mu.Lock()
+	listeners := g.listeners
+	g.mu.Unlock()
+	var all []BalancerStats
+	for _, l := range listeners {
+		if l.balanced == nil {
+			continue
+		}
+		st := BalancerStats{Listen: l.addr, Retries: l.balanced.set.Retries()}
+		for _, m := range l.balanced.set.Members() {
+			st.Endpoints = append(st.Endpoints, m.Stats())
+		}
+		all = append(all, st)
+	}
+	return all
+}
+
+// Balancer returns the set of endpoints of the listener at an address, to be
+// changed as endpoints come and go; nil where none balances there.
+func (g *Group) Balancer(at netip.AddrPort) *balance.Set {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.listeners {
+		if l.addr == at && l.balanced != nil {
+			return l.balanced.set
+		}
+	}
+	return nil
+}
+
+// joinTargets is what a listener's endpoints are called together.
+func joinTargets(endpoints []string) string { return strings.Join(endpoints, "+") }

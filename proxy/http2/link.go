@@ -6,6 +6,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/weirmesh/weir/proxy/socket"
 )
 
 // link is one of an Outbound's connections, to a client or to a server.
@@ -173,7 +175,7 @@ func (l *link) write(b []byte) (int, error) {
 
 func (l *link) tryOnce(fd uintptr) bool {
 	for l.tried < len(l.trying) {
-		n, err := syscall.Write(int(fd), l.trying[l.tried:])
+		n, err := socket.Write(fd, l.trying[l.tried:])
 		switch {
 		case n > 0:
 			l.tried += n

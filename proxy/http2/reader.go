@@ -6,6 +6,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/weirmesh/weir/proxy/socket"
 )
 
 const (
@@ -82,7 +84,7 @@ func (rd *reader) fill() ([]byte, time.Time, error) {
 func (rd *reader) readOnce(fd uintptr) bool {
 	rd.reserve(bufferSize)
 	for {
-		n, err := syscall.Read(int(fd), rd.buf[rd.w:])
+		n, err := socket.Read(fd, rd.buf[rd.w:])
 		switch err {
 		case nil:
 			rd.n = n

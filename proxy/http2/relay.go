@@ -184,7 +184,7 @@ func (d *direction) write(b []byte, step *step) (c *cause, ok bool) {
 		if len(part) == 0 {
 			continue
 		}
-		if _, err := s.c.Server.Write(part); err != nil {
+		if _, err := s.toServer.Write(part); err != nil {
 			// What the server said before it went is still to be read.
 			s.mu.Lock()
 			if s.cause == nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/relay"
+	"github.com/weirmesh/weir/proxy/socket"
 )
 
 // side is one of the two peers.
@@ -31,6 +32,7 @@ type session struct {
 	patience time.Duration // for the rest of what the client began
 	maxHead  int           // bytes of a decoded header list, and of a block
 	toClient writer
+	toServer socket.Writer // of the client's direction
 	// answering: there is no server, and the relay answers.
 	answering bool
 	done      chan struct{} // closed by stop
@@ -85,6 +87,9 @@ func newSession(c *relay.Conn) *session {
 	}
 	c.Fill(&s.event)
 	s.toClient.init(c.Client)
+	if c.Server != nil {
+		s.toServer.Init(c.Server)
+	}
 	// The longest unit that is judged as a whole is a header block; that of
 	// SETTINGS is shorter than a read.
 	limit := max(2*bufferSize, s.maxHead+headOverhead)

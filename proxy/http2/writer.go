@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"sync"
+
+	"github.com/weirmesh/weir/proxy/socket"
 )
 
 // maxInjected bounds what waits to be injected toward a client, in bytes.
@@ -15,7 +17,7 @@ var errInjected = errors.New("the client does not take the relay's own frames")
 // relay's own frames, by any, which never come inside a frame or before the
 // server's first.
 type writer struct {
-	conn net.Conn
+	conn socket.Writer
 
 	mu sync.Mutex
 	// free is broadcast when an injection has been written.
@@ -31,7 +33,7 @@ type writer struct {
 }
 
 func (w *writer) init(conn net.Conn) {
-	w.conn = conn
+	w.conn.Init(conn)
 	w.free.L = &w.mu
 	w.forwarding = true // until the server's SETTINGS: nothing may precede them
 }

@@ -5,6 +5,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/weirmesh/weir/proxy/socket"
 )
 
 // Reader reads a connection into a [Buffer] and borrows the buffer's memory
@@ -64,7 +66,7 @@ func (r *Reader) attempt(fd uintptr) bool {
 	b := r.buf
 	free := b.free(1)
 	for {
-		n, err := syscall.Read(int(fd), free)
+		n, err := socket.Read(fd, free)
 		switch {
 		case n > 0:
 			r.n = n

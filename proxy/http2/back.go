@@ -162,7 +162,7 @@ func (b *back) handle(fr frame, payload []byte, size int, now time.Time) *failur
 		return b.settle(fr, payload)
 	case frameGoAway:
 		b.goAway(binary.BigEndian.Uint32(payload)&maxStreamID, now)
-		return nil
+		return b.d.charge(fr)
 	}
 	_, fail := b.link.control(fr, payload)
 	return fail
@@ -200,6 +200,9 @@ func (b *back) headBlock(fr frame, block []byte, size int, now time.Time) *failu
 	if t == nil {
 		return nil
 	}
+	if t.f.overrun() {
+		return nil // it ends with its connection
+	}
 	hd := &b.s.head
 	t.received += uint64(size)
 	t.f.s.credit(dataCredit)
@@ -222,8 +225,8 @@ func (b *back) headBlock(fr frame, block []byte, size int, now time.Time) *failu
 		t.violate(&b.link, codeProtocol)
 		return nil
 	}
-	t.responded, t.keep = true, false
-	t.replay = t.replay[:0]
+	t.responded = true
+	t.forget()
 	if hd.status < 200 {
 		t.f.headers(t.id, 0, b.fields.buf)
 		return nil

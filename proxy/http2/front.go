@@ -17,6 +17,7 @@ type front struct {
 	period time.Duration // of progress events
 	done   chan struct{} // closed by stop
 	ticker *time.Timer
+	kept   int // bytes of requests that may have to be sent again
 }
 
 // Serve carries one client's connection to its end, as package relay says;
@@ -26,11 +27,16 @@ func (o *Outbound) Serve(ctx context.Context, c *relay.Conn) {
 	if f.period <= 0 {
 		f.period = relay.DefaultProgress
 	}
+	patience := c.HeadTimeout
+	if patience <= 0 {
+		patience = relay.DefaultHeadTimeout
+	}
 	maxHead := c.MaxHeadBytes
 	if maxHead <= 0 {
 		maxHead = relay.DefaultMaxHeadBytes
 	}
 	f.link.init(o, client, maxHead)
+	f.s.patience, f.s.period = patience, f.period
 	f.connect(c.Client, c.Early)
 	f.d.preface = preface
 	f.d.in.first = c.FirstByte
@@ -64,6 +70,7 @@ func (f *front) run() *cause {
 		f.o.mu.Lock()
 		used, fail := f.frames(b, now, handle)
 		over := f.s.closing && f.streams.len() == 0
+		f.await(used, b[used:], now)
 		f.o.unlock(&list)
 		switch {
 		case fail != nil:
@@ -124,9 +131,7 @@ func (f *front) headBlock(fr frame, block []byte, size int, now time.Time) *fail
 	st.sent += uint64(size)
 	t := f.o.newTransfer(f, st, f.fields.buf, now)
 	f.streams.put(fr.stream, t)
-	if f.streams.len() == 1 {
-		f.ticker.Reset(f.period / 2)
-	}
+	f.tick()
 	fault := f.fields.requestFault(s.head.method)
 	t.length = f.fields.length
 	if end := fr.has(flagEndStream); end {
@@ -141,7 +146,7 @@ func (f *front) headBlock(fr frame, block []byte, size int, now time.Time) *fail
 		t.reset(codeRefused, s.refuseReason, now)
 	case fault != "":
 		return f.malformed(fr, t, codeProtocol, event.ErrMalformed, now)
-	case f.streams.len() > maxFrontStreams:
+	case f.streams.len() > maxFrontStreams || f.kept > maxKept:
 		return f.malformed(fr, t, codeRefused, event.ErrLimit, now)
 	default:
 		f.o.assign(t, now)
@@ -226,11 +231,7 @@ func (f *front) data(fr frame, payload []byte) *failure {
 		return nil
 	}
 	if t.keep {
-		if len(t.replay)+len(p) > maxReplay {
-			t.keep, t.replay = false, nil
-		} else {
-			t.replay = append(t.replay, p...)
-		}
+		t.remember(p)
 	}
 	h.take(p, end)
 	return nil
@@ -244,6 +245,15 @@ func (t *transfer) forward(h *half) {
 	}
 	h.wake()
 	l.pump()
+}
+
+// overrun ends the connection of a client that asks and does not read, and
+// tells whether that is so.
+func (f *front) overrun() bool {
+	if f.full() {
+		f.end(f.d.fail(codeCalm, 0, "requests whose answers it does not read").cause())
+	}
+	return f.s.cause != nil
 }
 
 // stop ends the connection; the first cause counts.
@@ -301,6 +311,7 @@ func (f *front) close(ctx context.Context) {
 		linger(ctx, f.conn)
 	}
 	_ = f.conn.Close()
+	f.writers.Wait() // of one that began meanwhile
 }
 
 // refuse records a violation where it is on no stream that is there.
@@ -348,7 +359,12 @@ func (f *front) control(ctx context.Context) {
 				f.stop(drained())
 			}
 		case now := <-f.ticker.C:
-			f.say(func() { f.progress(now) })
+			f.say(func() {
+				f.progress(now)
+				if late := f.s.overdue(now); late != nil {
+					f.end(late)
+				}
+			})
 		}
 	}
 }
@@ -363,7 +379,8 @@ func (f *front) say(say func()) {
 
 // progress reports the streams that have been silent for a period.
 func (f *front) progress(now time.Time) {
-	if f.streams.len() == 0 {
+	if f.streams.len() == 0 && f.s.begun.IsZero() {
+		f.s.ticking = false
 		return
 	}
 	f.streams.each(func(t *transfer) {
@@ -371,5 +388,25 @@ func (f *front) progress(now time.Time) {
 			t.record(event.Progress, "", 0, now)
 		}
 	})
-	f.ticker.Reset(f.period / 2)
+	f.ticker.Reset(f.s.interval())
+}
+
+// tick has the ticker run.
+func (f *front) tick() {
+	if !f.s.ticking {
+		f.s.ticking = true
+		f.ticker.Reset(f.s.interval())
+	}
+}
+
+// await notes since when the client owes the rest of a header block or control
+// frame; DATA takes its time.
+func (f *front) await(used int, rest []byte, now time.Time) {
+	switch {
+	case len(rest) == 0 || len(rest) >= headerLen && parseFrame(rest).kind == frameData:
+		f.s.begun = time.Time{}
+	case used > 0 || f.s.begun.IsZero():
+		f.s.begun = now
+		f.tick()
+	}
 }

@@ -131,7 +131,7 @@ func (l *link) flush() {
 		l.o.mu.Unlock()
 		n, err := l.write(b)
 		l.o.mu.Lock()
-		if err == nil && n < len(b) {
+		if err == nil && n < len(b) && !l.dead {
 			l.writers.Go(func() { l.drainSlowly(b, n) })
 			return
 		}
@@ -144,6 +144,9 @@ func (l *link) flush() {
 		l.pump()
 	}
 }
+
+// full tells that the peer does not read what it must.
+func (l *link) full() bool { return len(l.out) > maxOut+maxControl }
 
 func (l *link) take() []byte {
 	b := l.out
@@ -403,8 +406,12 @@ func (l *link) frames(b []byte, now time.Time, handle func(f frame, payload []by
 		if fail := handle(f, payload, size, now); fail != nil {
 			return used, fail
 		}
-		if len(l.out) > maxOut+maxControl {
+		if l.full() {
 			return used, l.d.fail(codeCalm, 0, "frames whose answers it does not read")
+		}
+		if l.s.resets > maxResets {
+			// Whoever reset them: the client made it so.
+			return used, l.d.fail(codeCalm, f.stream, "too many streams that were reset")
 		}
 		used += size
 	}

@@ -40,6 +40,9 @@ const (
 	maxAttempts = 3
 	// maxReplay is how much of a request's body is kept to try it again.
 	maxReplay = 64 << 10
+	// maxKept is how much of all requests of a client is kept to be tried
+	// again; one more is refused.
+	maxKept = 8 << 20
 	// backIdle is how long a connection to a server is kept without streams.
 	backIdle = 60 * time.Second
 	// settleTime is how long a server may take for its SETTINGS.
@@ -195,20 +198,28 @@ func (o *Outbound) assign(t *transfer, now time.Time) {
 }
 
 // room finds a connection for one more stream; dial tells that one is to be
-// made.
+// made. A connection that is clogged, by clients that do not read or by a
+// server that does not, is the last choice, lest they hold up the others.
 func (p *pool) room(o *Outbound) (b *back, dial bool) {
 	active, coming := 0, false
+	var clogged *back
 	for _, b := range p.backs {
 		switch {
 		case b.retired:
 			continue
-		case b.open < b.limit:
+		case b.open >= b.limit:
+		case b.held <= maxHeld/2 && !b.full():
 			return b, false
+		case !b.full() && (clogged == nil || b.held < clogged.held):
+			clogged = b
 		}
 		active++
 		coming = coming || !b.settled
 	}
-	return nil, !coming && active < maxBacks && !o.closed
+	if !coming && active < maxBacks && !o.closed {
+		return nil, true
+	}
+	return clogged, false
 }
 
 // place opens a stream on a connection of the pool with room, or has it wait

@@ -22,6 +22,7 @@ type transfer struct {
 	// keep, while the request may have to be sent once more.
 	list, replay []byte
 	keep         bool
+	kept         int // of its client's account of that
 	attempt      uint8
 	member       *balance.Member
 	began        bool // member counts it
@@ -72,6 +73,8 @@ func (o *Outbound) newTransfer(f *front, st *stream, list []byte, now time.Time)
 	}
 	t.stream, t.f, t.keep, t.length = st, f, true, -1
 	t.list = append(t.list[:0], list...)
+	t.kept = len(list)
+	f.kept += t.kept
 	t.up = half{t: t, from: client, buf: t.up.buf, recv: streamWindow}
 	t.down = half{t: t, from: server, buf: t.down.buf, recv: streamWindow, window: f.initial}
 	return t
@@ -81,17 +84,43 @@ func (o *Outbound) newTransfer(f *front, st *stream, list []byte, now time.Time)
 func (o *Outbound) release(t *transfer) {
 	t.up.unqueue()
 	t.down.unqueue()
+	t.f.kept -= t.kept
 	streamPool.Put(t.stream)
-	keep := func(b []byte) []byte {
-		if cap(b) > maxScratch {
-			return nil
-		}
-		return b[:0]
-	}
-	*t = transfer{list: keep(t.list), replay: keep(t.replay), up: half{buf: keep(t.up.buf)}, down: half{buf: keep(t.down.buf)}}
+	*t = transfer{list: scratch(t.list), replay: scratch(t.replay),
+		up: half{buf: scratch(t.up.buf)}, down: half{buf: scratch(t.down.buf)}}
 	if len(o.free) < keepFree {
 		o.free = append(o.free, t)
 	}
+}
+
+// scratch is b, emptied, unless it is too large to be kept.
+func scratch(b []byte) []byte {
+	if cap(b) > maxScratch {
+		return nil
+	}
+	return b[:0]
+}
+
+// remember keeps a piece of the request's body, as far as there is room.
+func (t *transfer) remember(p []byte) {
+	if len(t.replay)+len(p) > maxReplay || t.f.kept > maxKept {
+		t.keep = false
+		t.f.kept -= len(t.replay)
+		t.kept -= len(t.replay)
+		t.replay = scratch(t.replay)
+		return
+	}
+	t.replay = append(t.replay, p...)
+	t.kept += len(p)
+	t.f.kept += len(p)
+}
+
+// forget lets go of a request that will not be sent again.
+func (t *transfer) forget() {
+	t.keep = false
+	t.f.kept -= t.kept
+	t.kept = 0
+	t.list, t.replay = scratch(t.list), scratch(t.replay)
 }
 
 // toward is the direction that goes to a side.

@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+	"github.com/spf13/cobra"
+	"github.com/weirmesh/weir/api/client"
+	"github.com/weirmesh/weir/api/weirpb"
+)
+
+type topCommand struct {
+	*app
+	scope               scope
+	peers               peers
+	filter              filterFlags
+	hideSources, routes bool
+	sort                string
+	length              time.Duration
+	output              output
+}
+
+const outputLive output = "live"
+
+func newTop(a *app) *cobra.Command {
+	t := &topCommand{app: a}
+	cmd := &cobra.Command{
+		Use:   "top (TYPE [NAME] | TYPE/NAME)",
+		Short: "Show which requests come most, live",
+		Long: `Count the exchanges of a resource as they come: none is sampled, and a request
+that both sides' proxies report counts once. BEST, WORST and LAST are times to
+the first byte. Filters are as those of ` + "`weir tap`" + `.
+
+On a terminal the table is live: q quits, arrows scroll, space pauses, and the
+keys c, b, w, l, s, S, D, m and p sort by count, best, worst, last, success,
+source, destination, method and path. Elsewhere, or with -o table or -o json, it
+is printed once, after --for.`,
+		Example: `  weir top deploy/web -n emojivoto
+  weir top ns/emojivoto --hide-sources --status 5xx
+  weir top deploy/voting -n emojivoto --routes -o table --for 10s`,
+		ValidArgsFunction: completeResources,
+		RunE:              t.run,
+	}
+	t.scope.flags(cmd)
+	t.peers.flags(cmd)
+	t.filter.flags(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&t.hideSources, "hide-sources", false, "sum up over the sources")
+	f.BoolVar(&t.routes, "routes", false, "one column for method and path; gRPC methods as Service/Method")
+	f.StringVar(&t.sort, "sort", "count", "order: count, best, worst, last, success, source, destination, method or path")
+	f.DurationVar(&t.length, "for", 10*time.Second, "with -o table or json: how long to count")
+	outputFlag(cmd, &t.output, outputLive, outputTable, outputJSON)
+	return cmd
+}
+
+func (t *topCommand) run(cmd *cobra.Command, args []string) error {
+	resources, err := parseResources(args)
+	if err != nil {
+		return Usagef(cmd, "%w", err)
+	}
+	if len(resources) != 1 {
+		return Usagef(cmd, "which resource? Give one TYPE, TYPE NAME or TYPE/NAME, as in `weir top deploy/web`")
+	}
+	if err := t.scope.check(cmd); err != nil {
+		return err
+	}
+	known := false
+	for _, s := range topSorts {
+		known = known || s.name == t.sort
+	}
+	if !known {
+		return Usagef(cmd, "--sort %s: there are count, best, worst, last, success, source, destination, method and path", t.sort)
+	}
+	if t.length <= 0 {
+		return Usagef(cmd, "--for %s is no length of time", t.length)
+	}
+	filter, err := t.filter.resolve(cmd, &t.peers, &t.scope)
+	if err != nil {
+		return err
+	}
+	req := &weirpb.TapRequest{Resource: resources[0], Filter: filter}
+	t.scope.apply(req.GetResource())
+	ctx := cmd.Context()
+	c, err := t.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	table := newTopTable(req.GetResource(), t.hideSources, t.routes)
+	if t.output == outputLive && isTerminal(t.Streams.Out) {
+		return t.live(ctx, c, req, table)
+	}
+	return t.once(ctx, c, req, table)
+}
+
+// fill counts what the stream brings until it or ctx ends.
+func (t *topCommand) fill(ctx context.Context, c *client.Client, req *weirpb.TapRequest, table *topTable) error {
+	stream, err := c.Tap(ctx, req)
+	if err != nil {
+		return callError("tap", err)
+	}
+	for {
+		item, err := stream.Recv()
+		switch {
+		case ctx.Err() != nil || errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return callError("go on with the tap", err)
+		}
+		if e := item.GetEvent(); e != nil {
+			table.add(e)
+		}
+		if gap := item.GetGap(); gap != nil {
+			table.say(gapNote(gap))
+		}
+		if behind := item.GetProgress().GetBehind().AsDuration(); behind > 0 {
+			table.say(fmt.Sprintf("Behind by %s. Nothing is lost.", behind.Round(time.Second)))
+		}
+	}
+}
+
+// once counts for a while and prints the table.
+func (t *topCommand) once(ctx context.Context, c *client.Client, req *weirpb.TapRequest, table *topTable) error {
+	counting, cancel := context.WithTimeout(ctx, t.length)
+	defer cancel()
+	if err := t.fill(counting, c, req, table); err != nil {
+		return err
+	}
+	rows, notes := table.snapshot(t.sort)
+	for _, note := range notes {
+		t.notef("%s", note)
+	}
+	if t.output == outputJSON {
+		out, err := topJSON(rows)
+		if err != nil {
+			return err
+		}
+		return t.write(out)
+	}
+	if len(rows) == 0 {
+		t.notef("Nothing came within %s.", t.length)
+		return nil
+	}
+	return t.write(table.render(rows))
+}
+
+// live shows the table until the user quits.
+func (t *topCommand) live(ctx context.Context, c *client.Client, req *weirpb.TapRequest, table *topTable) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	view := &topView{table: table, title: "weir top " + describe(req.GetResource()), sort: t.sort, height: 24}
+	program := tea.NewProgram(view, tea.WithContext(ctx), tea.WithInput(t.Streams.In), tea.WithOutput(t.Streams.Out), tea.WithAltScreen(), tea.WithFPS(10))
+	filled := make(chan struct{})
+	go func() {
+		defer close(filled)
+		program.Send(endedMsg{t.fill(ctx, c, req, table)})
+	}()
+	_, err := program.Run()
+	cancel()
+	<-filled
+	if err != nil && !errors.Is(err, tea.ErrProgramKilled) && !errors.Is(err, tea.ErrInterrupted) {
+		return fmt.Errorf("cannot show the table: %w", err)
+	}
+	return view.err
+}
+
+// topObject is a row of the JSON output; times in µs.
+type topObject struct {
+	Source      string  `json:"source"`
+	Destination string  `json:"destination"`
+	Method      string  `json:"method"`
+	Path        string  `json:"path"`
+	Count       uint64  `json:"count"`
+	BestUS      uint64  `json:"best_us"`
+	WorstUS     uint64  `json:"worst_us"`
+	LastUS      uint64  `json:"last_us"`
+	SuccessRate float64 `json:"success_rate"`
+}
+
+func topJSON(rows []topRow) ([]byte, error) {
+	var out []topObject
+	for i := range rows {
+		r := &rows[i]
+		out = append(out, topObject{r.source, r.destination, r.method, r.path, r.count, r.best, r.worst, r.last, r.success()})
+	}
+	return renderJSON(out)
+}

@@ -15,7 +15,7 @@ const (
 	maxChunkLine = 4096
 	// spliceAbove is how many bytes must be left of a body before it is worth
 	// to move them inside the kernel.
-	spliceAbove = 64 << 10
+	spliceAbove = 16 << 10
 )
 
 // framing is how the end of a body is found.

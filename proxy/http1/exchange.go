@@ -75,7 +75,7 @@ func (r *relayer) exchange() bool {
 	if r.out != nil {
 		r.keep(head[:n])
 	}
-	sent, err := r.server.conn.Write(head[:n])
+	sent, err := r.server.write(head[:n])
 	x.up.Add(uint64(sent))
 	r.client.buf.Advance(n)
 	// A server that takes no more may have answered all the same.
@@ -246,7 +246,7 @@ func (r *relayer) lookAfter() *cut {
 
 // send passes the first n bytes on that the server sent.
 func (r *relayer) send(n int) *cut {
-	sent, err := r.client.conn.Write(r.server.buf.Bytes()[:n])
+	sent, err := r.client.write(r.server.buf.Bytes()[:n])
 	r.x.down.Add(uint64(sent))
 	r.server.buf.Advance(n)
 	if err != nil {
@@ -306,7 +306,7 @@ func (r *relayer) sendClosing(head, n int) *cut {
 	out = append(out, p[:head-2]...)
 	out = append(out, closing...)
 	out = append(out, p[head:head+n]...)
-	sent, err := r.client.conn.Write(out)
+	sent, err := r.client.write(out)
 	r.x.down.Add(uint64(sent))
 	r.server.buf.Advance(head + n)
 	if err != nil {

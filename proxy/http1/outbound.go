@@ -343,7 +343,7 @@ func (r *relayer) retry(c *cut) bool {
 	if r.acquire(true) != "" {
 		return false
 	}
-	sent, err := r.server.conn.Write(r.replay)
+	sent, err := r.server.write(r.replay)
 	x.up.Store(uint64(sent))
 	x.last, x.unsent = err != nil, tcp.IsReset(err)
 	return true

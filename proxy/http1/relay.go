@@ -60,6 +60,7 @@ import (
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/balance"
 	"github.com/weirmesh/weir/proxy/relay"
+	"github.com/weirmesh/weir/proxy/socket"
 	"github.com/weirmesh/weir/proxy/tcp"
 )
 
@@ -82,6 +83,7 @@ type side struct {
 	conn   net.Conn
 	tcp    *net.TCPConn // conn, where it is one
 	reader tcp.Reader
+	writer socket.Writer
 	buf    tcp.Buffer
 }
 
@@ -89,7 +91,11 @@ func (s *side) init(conn net.Conn) {
 	s.conn = conn
 	s.tcp, _ = conn.(*net.TCPConn)
 	s.reader.Init(conn)
+	s.writer.Init(conn)
 }
+
+// write writes all of p, by one goroutine at a time.
+func (s *side) write(p []byte) (int, error) { return s.writer.Write(p) }
 
 // arm sets when a read of s is to be woken. Fails only on a closed
 // connection, whose reads fail too.

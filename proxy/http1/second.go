@@ -138,7 +138,7 @@ func (r *relayer) pumpOnce(p *pump, b *body) error {
 		p.fault = f
 		return io.ErrUnexpectedEOF
 	}
-	sent, err := r.server.conn.Write(r.client.buf.Bytes()[:n])
+	sent, err := r.server.write(r.client.buf.Bytes()[:n])
 	r.x.up.Add(uint64(sent))
 	r.client.buf.Advance(n)
 	return p.sent(err, nil)

@@ -139,7 +139,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		}
 		p.log.Info("accepting connections", "direction", s.Direction.String(), "listen", p.addrs[i], "target", target)
 	}
-	<-ctx.Done()
+	p.trim(ctx) // until ctx ends
 	return p.drain(context.WithoutCancel(ctx))
 }
 

@@ -317,7 +317,7 @@ func (d *Decoder) parseFields(data []byte) (sections, error) {
 			return s, fmt.Errorf("field %d comes twice", field)
 		}
 		seen |= 1 << field
-		ok := true
+		var ok bool
 		switch field {
 		case fieldInstance:
 			h.Instance, ok = fc.Fixed64()

@@ -148,7 +148,7 @@ func TestConnectionChangesAreLoggedOnce(t *testing.T) {
 		t.Errorf("Publish gives %v while the bus is away", err)
 	}
 	time.Sleep(500 * time.Millisecond) // several attempts fail meanwhile
-	s = bustest.Restart(t, s)
+	_ = bustest.Restart(t, s)
 	if err := c.WaitConnected(ctx); err != nil {
 		t.Fatal(err)
 	}

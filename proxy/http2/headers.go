@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"errors"
 	"time"
 
 	"github.com/weirmesh/weir/event"
@@ -16,9 +17,9 @@ func (d *direction) headers(f frame, b []byte, now time.Time) (n int, drop bool,
 	s := d.s
 	s.head.reset()
 	s.head.keepAll = d.transcode
-	switch d.hpack.decode(block, s.maxHead, &s.head) {
-	case nil:
-	case errListTooLong:
+	switch err := d.hpack.decode(block, s.maxHead, &s.head); {
+	case err == nil:
+	case errors.Is(err, errListTooLong):
 		return 0, false, d.tooLong(f)
 	default:
 		return 0, false, d.fail(codeCompression, f.stream, "a header block that is no valid HPACK")

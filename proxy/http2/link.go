@@ -2,7 +2,9 @@ package http2
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -178,15 +180,15 @@ func (l *link) write(b []byte) (int, error) {
 
 func (l *link) tryOnce(fd uintptr) bool {
 	for l.tried < len(l.trying) {
-		n, err := socket.Write(fd, l.trying[l.tried:])
+		n, errno := socket.Write(fd, l.trying[l.tried:])
 		switch {
 		case n > 0:
 			l.tried += n
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
+		case errno == syscall.EINTR:
+		case errno == syscall.EAGAIN:
 			return true
 		default:
-			l.tryErr = err
+			l.tryErr = os.NewSyscallError("write", errno)
 			return true
 		}
 	}
@@ -425,10 +427,10 @@ func (l *link) decode(f frame, block []byte) *failure {
 		l.fields.buf = nil
 	}
 	l.fields.reset()
-	switch l.d.hpack.decode(block, l.s.maxHead, &l.s.head) {
-	case nil:
+	switch err := l.d.hpack.decode(block, l.s.maxHead, &l.s.head); {
+	case err == nil:
 		return nil
-	case errListTooLong:
+	case errors.Is(err, errListTooLong):
 		return l.d.tooLong(f)
 	}
 	return l.d.fail(codeCompression, f.stream, "a header block that is no valid HPACK")

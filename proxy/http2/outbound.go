@@ -97,7 +97,6 @@ type Outbound struct {
 	dirty  []*link     // that have something to write
 	free   []*transfer // to be used again
 	block  []byte      // scratch
-	events event.Event // scratch
 	timer  *time.Timer // looks for idle connections; nil where there are none
 	closed bool
 }

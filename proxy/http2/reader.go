@@ -3,6 +3,7 @@ package http2
 import (
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -84,9 +85,9 @@ func (rd *reader) fill() ([]byte, time.Time, error) {
 func (rd *reader) readOnce(fd uintptr) bool {
 	rd.reserve(bufferSize)
 	for {
-		n, err := socket.Read(fd, rd.buf[rd.w:])
-		switch err {
-		case nil:
+		n, errno := socket.Read(fd, rd.buf[rd.w:])
+		switch errno {
+		case 0:
 			rd.n = n
 			return true
 		case syscall.EINTR:
@@ -95,7 +96,7 @@ func (rd *reader) readOnce(fd uintptr) bool {
 			rd.release()
 			return false
 		default:
-			rd.err = err
+			rd.err = os.NewSyscallError("read", errno)
 			return true
 		}
 	}

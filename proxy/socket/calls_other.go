@@ -2,14 +2,25 @@
 
 package socket
 
-import "syscall"
+import (
+	"errors"
+	"syscall"
+)
 
-func read(fd uintptr, p []byte) (int, error) {
+func read(fd uintptr, p []byte) (int, syscall.Errno) {
 	n, err := syscall.Read(int(fd), p)
-	return max(n, 0), err
+	return max(n, 0), errno(err)
 }
 
-func write(fd uintptr, p []byte) (int, error) {
+func write(fd uintptr, p []byte) (int, syscall.Errno) {
 	n, err := syscall.Write(int(fd), p)
-	return max(n, 0), err
+	return max(n, 0), errno(err)
+}
+
+func errno(err error) syscall.Errno {
+	var e syscall.Errno
+	if err != nil && !errors.As(err, &e) {
+		e = syscall.EIO // package syscall returns nothing but numbers
+	}
+	return e
 }

@@ -6,11 +6,12 @@
 // calls, and while there are long ones it looks every 20 µs. On a socket in
 // non-blocking mode a call copies bytes and returns, so none of that is needed:
 // relaying HTTP/1.1 takes 18 % less CPU without it (measured with wrk, 32
-// connections, see docs/decisions/0009-raw-system-calls.md).
+// connections, see docs/decisions/0008-raw-system-calls.md).
 package socket
 
 import (
 	"net"
+	"os"
 	"syscall"
 )
 
@@ -60,16 +61,16 @@ func (w *Writer) Write(p []byte) (int, error) {
 // takes more.
 func (w *Writer) attempt(fd uintptr) bool {
 	for len(w.left) > 0 {
-		n, err := write(fd, w.left)
-		switch err {
-		case nil:
+		n, errno := write(fd, w.left)
+		switch errno {
+		case 0:
 			w.left = w.left[n:]
 			w.sent += n
 		case syscall.EINTR:
 		case syscall.EAGAIN:
 			return false
 		default:
-			w.err = err
+			w.err = os.NewSyscallError("write", errno)
 			return true
 		}
 	}
@@ -77,14 +78,14 @@ func (w *Writer) attempt(fd uintptr) bool {
 }
 
 // Read reads what the non-blocking socket fd has, at most len(p) bytes, which
-// must not be 0. At the end of the stream it returns 0 and no error. The error
-// is a syscall.Errno: EAGAIN where there is nothing yet.
-func Read(fd uintptr, p []byte) (int, error) {
+// must not be 0. At the end of the stream it returns 0 and 0. EAGAIN says that
+// there is nothing yet.
+func Read(fd uintptr, p []byte) (int, syscall.Errno) {
 	return read(fd, p)
 }
 
 // Write writes what the non-blocking socket fd takes of p, which must not be
-// empty, at once. The error is a syscall.Errno: EAGAIN where that is nothing.
-func Write(fd uintptr, p []byte) (int, error) {
+// empty, at once. EAGAIN says that this is nothing.
+func Write(fd uintptr, p []byte) (int, syscall.Errno) {
 	return write(fd, p)
 }

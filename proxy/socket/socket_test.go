@@ -109,18 +109,18 @@ func TestRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := make([]byte, 4)
-	read := func() (n int, err error) {
+	read := func() (n int, errno syscall.Errno) {
 		if e := raw.Read(func(fd uintptr) bool {
-			n, err = socket.Read(fd, p)
-			return !errors.Is(err, syscall.EAGAIN)
+			n, errno = socket.Read(fd, p)
+			return errno != syscall.EAGAIN
 		}); e != nil {
 			t.Fatal(e)
 		}
-		return n, err
+		return n, errno
 	}
 	if err := raw.Control(func(fd uintptr) {
-		if n, err := socket.Read(fd, p); n != 0 || !errors.Is(err, syscall.EAGAIN) {
-			t.Errorf("nothing there: %d, %v", n, err)
+		if n, errno := socket.Read(fd, p); n != 0 || errno != syscall.EAGAIN {
+			t.Errorf("nothing there: %d, %v", n, errno)
 		}
 	}); err != nil {
 		t.Fatal(err)
@@ -128,16 +128,16 @@ func TestRead(t *testing.T) {
 	if _, err := writer(a).Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := read(); n != 4 || err != nil || string(p) != "hell" {
+	if n, err := read(); n != 4 || err != 0 || string(p) != "hell" {
 		t.Errorf("%q, %d, %v", p, n, err)
 	}
 	if err := a.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := read(); n != 1 || err != nil || p[0] != 'o' {
+	if n, err := read(); n != 1 || err != 0 || p[0] != 'o' {
 		t.Errorf("%q, %d, %v", p, n, err)
 	}
-	if n, err := read(); n != 0 || err != nil {
+	if n, err := read(); n != 0 || err != 0 {
 		t.Errorf("at the end: %d, %v", n, err)
 	}
 }

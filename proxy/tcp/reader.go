@@ -66,24 +66,24 @@ func (r *Reader) attempt(fd uintptr) bool {
 	b := r.buf
 	free := b.free(1)
 	for {
-		n, err := socket.Read(fd, free)
+		n, errno := socket.Read(fd, free)
 		switch {
 		case n > 0:
 			r.n = n
 			b.w += n
 			return true
-		case err == syscall.EINTR:
+		case errno == syscall.EINTR:
 			continue
 		case b.Len() == 0:
 			b.Release()
 		}
-		if err == syscall.EAGAIN {
+		if errno == syscall.EAGAIN {
 			return false
 		}
-		if err == nil {
+		if errno == 0 {
 			r.err = io.EOF
 		} else {
-			r.err = os.NewSyscallError("read", err)
+			r.err = os.NewSyscallError("read", errno)
 		}
 		return true
 	}

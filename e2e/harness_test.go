@@ -134,11 +134,15 @@ func (m *mesh) stop() {
 	}
 }
 
-// freePorts returns the first of n consecutive ports that are free now.
+// freePorts returns the first of n consecutive ports that are free now, below
+// those that the system gives to outgoing connections.
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
+	const first, last = 12_000, 32_000
+	start := os.Getpid() % 997 * 20
 next:
-	for base := 20000 + os.Getpid()%997*20; base < 60000; base += n {
+	for tried := 0; tried < last-first; tried += n {
+		base := first + (start+tried)%(last-first-n)
 		for i := range n {
 			ln, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(base+i))
 			if err != nil {

@@ -78,7 +78,7 @@ export function Tap({ resource }: { resource: Resource }) {
         </label>
         <span class="dim" role="status">
           {seen.current.events.toLocaleString("en-US")} seen
-          {seen.current.skipped > 0 && `, ${seen.current.skipped.toLocaleString("en-US")} skipped (this page is too slow for them)`}
+          {seen.current.skipped > 0 && `, ${seen.current.skipped.toLocaleString("en-US")} missing (lost or shed by their proxies)`}
         </span>
         {problem && <span class="problem">{problem}; trying again</span>}
       </div>

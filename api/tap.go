@@ -2,10 +2,13 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"sync"
 	"time"
 
+	"github.com/weirmesh/weir/aggregator/match"
+	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/aggregator/scan"
 	"github.com/weirmesh/weir/api/weirpb"
 	"github.com/weirmesh/weir/event"
@@ -24,9 +27,10 @@ const (
 	// present: what was stored so long ago at most is news.
 	present = 5 * time.Second
 	// forgetTapped is how long a workload without events counts as tapped, and
-	// maxTapped how many do.
-	forgetTapped = 10 * time.Second
+	// maxTapped how many do. Each lookEvery it is asked anew which there are.
+	forgetTapped = 30 * time.Second
 	maxTapped    = 1024
+	lookEvery    = 10 * time.Second
 
 	gapMaxRPS = "max_rps"
 )
@@ -66,9 +70,17 @@ func (s *service) Tap(req *weirpb.TapRequest, stream grpc.ServerStreamingServer[
 		tapped:  map[event.Workload]time.Time{},
 		told:    s.now(),
 	}
+	reading := make(chan struct{})
+	opened := func(oldest time.Time, batches uint64) {
+		t.opened(oldest, batches)
+		close(reading)
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { t.tell(ctx, cancel) })
-	err = scan.Follow(ctx, s.backend, question, &scan.Visitor{Opened: t.opened, Event: t.event, Gap: t.gap, Batch: t.batch})
+	if question.Until.IsZero() {
+		wg.Go(func() { t.look(ctx, reading, question.Resource) })
+	}
+	err = scan.Follow(ctx, s.backend, question, &scan.Visitor{Opened: opened, Event: t.event, Gap: t.gap, Batch: t.batch})
 	cause := context.Cause(ctx)
 	cancel(nil)
 	wg.Wait()
@@ -254,6 +266,64 @@ func (t *tap) tick() error {
 		return nil
 	}
 	return t.sendProgress()
+}
+
+// look tells the proxies of all workloads that the tap is about, as far as any
+// have been seen, that they are tapped: at once, so that the first events do not
+// wait for a proxy's leisurely flush, and for as long as the tap runs. It begins
+// when reading is closed, for what is flushed before is not read.
+func (t *tap) look(ctx context.Context, reading <-chan struct{}, resource query.Selector) {
+	select {
+	case <-reading:
+	case <-ctx.Done():
+		return
+	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		for _, w := range t.seen(ctx, resource) {
+			_ = t.backend.AnnounceTapped(w)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// seen notes and returns the workloads that the tap is about and that report.
+// Where no aggregator answers, the events themselves tell, a second later.
+func (t *tap) seen(ctx context.Context, resource query.Selector) (live []event.Workload) {
+	body, err := json.Marshal(&query.Request{})
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
+	defer cancel()
+	reply, _, err := t.ask(ctx, query.MethodWorkloads, body)
+	if err != nil {
+		t.log.Debug("cannot ask which proxies to tell of a tap", "error", err)
+		return nil
+	}
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range reply.Workloads {
+		r := reply.Workloads[i].Resource
+		w := event.Workload{Cluster: r.Cluster, Namespace: r.Namespace, Kind: r.Kind, Name: r.Name}
+		for _, pod := range reply.Workloads[i].Pods {
+			if !pod.Live || !match.Selects(resource, &w, pod.Name) {
+				continue
+			}
+			if _, known := t.tapped[w]; known || len(t.tapped) < maxTapped {
+				t.tapped[w] = now
+				live = append(live, w)
+			}
+			break
+		}
+	}
+	return live
 }
 
 // due are the workloads whose proxies are to be told again.

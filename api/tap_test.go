@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/api/apitest"
 	"github.com/weirmesh/weir/api/weirpb"
 	"github.com/weirmesh/weir/event"
@@ -404,4 +405,42 @@ func TestCloseEndsTapsWithAReason(t *testing.T) {
 	if body, _ := io.ReadAll(resp.Body); !strings.Contains(string(body), "stops") {
 		t.Errorf("HTTP: %s", body)
 	}
+}
+
+// A tap tells the proxies that it is about as soon as it reads, before any event
+// has come, and no others.
+func TestTapIsAnnouncedAtOnce(t *testing.T) {
+	workload := func(name string, live bool) query.Workload {
+		return query.Workload{Resource: query.Selector{Cluster: "c", Namespace: "x", Kind: "deploy", Name: name}, Pods: []query.Pod{{Name: name + "-1", Live: live}}}
+	}
+	f := func(sel *weirpb.Resource, want, unwanted []string) {
+		t.Helper()
+		b := &apitest.Backend{}
+		b.Answer(query.MethodWorkloads, query.Reply{Members: 1, Workloads: []query.Workload{workload("web", true), workload("db", true), workload("gone", false)}})
+		_, c := start(t, b)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if _, err := c.Tap(ctx, &weirpb.TapRequest{Resource: sel}); err != nil {
+			t.Fatal(err)
+		}
+		times := func(name string) int {
+			return b.Announced(event.Workload{Cluster: "c", Namespace: "x", Kind: "deploy", Name: name})
+		}
+		for _, name := range want {
+			for times(name) == 0 {
+				if ctx.Err() != nil {
+					t.Fatalf("%v: %s was not told", sel, name)
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+		for _, name := range unwanted {
+			if times(name) > 0 {
+				t.Errorf("%v: %s was told", sel, name)
+			}
+		}
+	}
+	f(&weirpb.Resource{Kind: "ns", Name: "x"}, []string{"web", "db"}, []string{"gone"})
+	f(&weirpb.Resource{Namespace: "x", Kind: "deploy", Name: "web"}, []string{"web"}, []string{"db", "gone"})
+	f(&weirpb.Resource{Namespace: "x", Kind: "pod", Name: "db-1"}, []string{"db"}, []string{"web", "gone"})
 }

@@ -138,7 +138,7 @@ func Streams(r Retention) []Stream {
 		Replicas:    r.Replicas,
 		Memory:      true,
 		Latest:      true,
-	}}
+	}, exports(r)}
 }
 
 const membersPrefix = "$KV." + BucketMembers + "."

@@ -55,4 +55,7 @@ func TestStreams(t *testing.T) {
 	if s := byName[bus.StreamMembers]; s.MaxAge != bus.MemberTTL || !s.Memory || !s.Latest {
 		t.Errorf("members stream is %+v", s)
 	}
+	if s := byName[bus.StreamExports]; s.MaxAge < 30*24*time.Hour || s.Memory || !s.Latest {
+		t.Errorf("exports stream is %+v", s)
+	}
 }

@@ -88,8 +88,8 @@ func TestStartSetsUpStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	configs := streams(t, s)
-	if len(configs) != 3 {
-		t.Errorf("there are %d streams, want 3", len(configs))
+	if len(configs) != 4 {
+		t.Errorf("there are %d streams, want 4", len(configs))
 	}
 	events := configs[bus.StreamEvents]
 	if events.MaxAge != 30*time.Minute || events.MaxBytes != bus.DefaultEventBytes || events.MaxMsgSize < bus.MaxBatch || events.MaxMsgSize > 2*bus.MaxBatch ||

@@ -20,6 +20,7 @@ const (
 	prefixTapped  = "weir.v1.tapped"
 	prefixRollups = "weir.v1.rollups"
 	prefixRPC     = "weir.v1.rpc"
+	prefixEndpts  = "weir.v1.endpoints"
 )
 
 // MaxToken is the longest token that is written into a subject, in bytes. A
@@ -60,9 +61,10 @@ func PartitionFilter(partition int) string {
 // that is empty matches any.
 func StoredFilter(w event.Workload) string { return workloadFilter(prefixPart+".*", w) }
 
-// RollupSubject is where the owner of a partition publishes its rollups.
-func RollupSubject(partition int) string {
-	return prefixRollups + "." + strconv.Itoa(partition)
+// EndpointsSubject is where changes of a service's endpoints are published, as
+// control.Destination; an empty service stands for a namespace's single pods.
+func EndpointsSubject(namespace, service string) string {
+	return prefixEndpts + "." + Token(namespace) + "." + Token(service)
 }
 
 // RPCSubject is where requests for a method of a service are sent.

@@ -27,9 +27,18 @@ func TestSubjects(t *testing.T) {
 	f(bus.TapFilter(event.Workload{Namespace: "a.b"}), "weir.v1.tap.*.a_b.*.*")
 	f(bus.StatsFilter(event.Workload{}), "weir.v1.stats.*.*.*.*")
 	f(bus.PartitionFilter(3), "weir.v1.part.3.>")
-	f(bus.RollupSubject(15), "weir.v1.rollups.15")
+	f(bus.RollupSubject(15, 0), "weir.v1.rollups.15")
 	f(bus.RPCSubject("aggregator", "stat"), "weir.v1.rpc.aggregator.stat")
 	f(bus.MemberSubject("agg.0"), "$KV.WEIR_MEMBERS.agg_0")
+}
+
+func TestEndpointsSubject(t *testing.T) {
+	if got, want := bus.EndpointsSubject("shop", "cart.v2"), "weir.v1.endpoints.shop.cart_v2"; got != want {
+		t.Errorf("subject %s, want %s", got, want)
+	}
+	if got, want := bus.EndpointsSubject("shop", ""), "weir.v1.endpoints.shop.="; got != want {
+		t.Errorf("subject %s, want %s", got, want)
+	}
 }
 
 func TestToken(t *testing.T) {

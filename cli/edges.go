@@ -1,9 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/api/client"
@@ -14,6 +14,7 @@ type edgesCommand struct {
 	*app
 	scope  scope
 	window windowFlags
+	before compareFlag
 	output output
 }
 
@@ -24,14 +25,18 @@ func newEdges(a *app) *cobra.Command {
 		Short: "Show who talks to whom, and whether it is secured",
 		Long: `Show the pairs of workloads between which there was traffic, one of them as
 named. SECURED is √ for mutual TLS between both proxies, else the reason why
-not. A request that both proxies saw counts once, as the client's saw it.`,
+not. A request that both proxies saw counts once, as the client's saw it. With
+--compare CHANGE says what is new and what is gone since the same window so long
+before, and -o wide has the differences in brackets.`,
 		Example: `  weir edges deploy -n emojivoto
-  weir edges deploy/web -n emojivoto -o wide`,
+  weir edges deploy/web -n emojivoto -o wide
+  weir edges ns/emojivoto -t 10m --compare 24h`,
 		ValidArgsFunction: completeResources,
 		RunE:              e.run,
 	}
 	e.scope.flags(cmd)
 	e.window.flags(cmd)
+	e.before.flags(cmd)
 	outputFlag(cmd, &e.output, outputTable, outputWide, outputJSON)
 	return cmd
 }
@@ -51,32 +56,58 @@ func (e *edgesCommand) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := e.before.check(cmd); err != nil {
+		return err
+	}
 	c, err := e.dial(cmd.Context())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	rows, covered, err := e.ask(cmd.Context(), c, resources, w)
+	out, err := e.show(cmd.Context(), c, resources, w)
 	if err != nil {
 		return err
 	}
-	if e.output == outputJSON {
-		out, err := edgesJSON(rows, covered)
-		if err != nil {
-			return err
+	return e.write(out)
+}
+
+// show asks and renders.
+func (e *edgesCommand) show(ctx context.Context, c *client.Client, resources []*weirpb.Resource, w *weirpb.Window) ([]byte, error) {
+	now, covered, err := e.ask(ctx, c, resources, w, true)
+	if err != nil {
+		return nil, err
+	}
+	var before []*weirpb.EdgeRow
+	var with *comparison
+	if earlier := e.before.window(covered); earlier != nil {
+		var reached *weirpb.Coverage
+		if before, reached, err = e.ask(ctx, c, resources, earlier, false); err != nil {
+			return nil, err
 		}
-		return e.write(out)
+		if with = e.compare(earlier, reached); with == nil {
+			before = nil
+		}
+	}
+	rows := pair(now, before, edgeKey)
+	if with != nil {
+		rows = sorted(rows, func(a, b *weirpb.EdgeRow) int {
+			return cmp.Or(compareResources(a.GetSource(), b.GetSource()), compareResources(a.GetDestination(), b.GetDestination()))
+		})
+	}
+	if e.output == outputJSON {
+		return edgesJSON(rows, covered, with)
 	}
 	if len(rows) == 0 {
-		return nil
+		return nil, nil
 	}
 	if e.output == outputWide {
 		e.notef("%s", quantileNote(covered))
 	}
-	return e.write(e.table(rows, resources))
+	return e.table(rows, resources, with), nil
 }
 
-func (e *edgesCommand) ask(ctx context.Context, c *client.Client, resources []*weirpb.Resource, w *weirpb.Window) ([]*weirpb.EdgeRow, *weirpb.Coverage, error) {
+func (e *edgesCommand) ask(ctx context.Context, c *client.Client, resources []*weirpb.Resource, w *weirpb.Window, explain bool) ([]*weirpb.EdgeRow, *weirpb.Coverage, error) {
+	seen := map[edgeID]bool{}
 	var rows []*weirpb.EdgeRow
 	var covered *weirpb.Coverage
 	for _, r := range resources {
@@ -91,14 +122,17 @@ func (e *edgesCommand) ask(ctx context.Context, c *client.Client, resources []*w
 		}
 		if covered == nil {
 			covered = resp.GetCoverage()
-			e.noteCoverage(w, covered)
+			if explain {
+				e.noteCoverage(w, covered)
+			}
 		}
-		if len(resp.GetRows()) == 0 {
+		if len(resp.GetRows()) == 0 && explain {
 			e.explainMissing(ctx, c, r, &e.scope, covered)
 		}
 		for _, row := range resp.GetRows() {
 			// An edge between two of the named resources is in both answers.
-			if !slices.ContainsFunc(rows, func(have *weirpb.EdgeRow) bool { return sameEdge(have, row) }) {
+			if key := edgeKey(row); !seen[key] {
+				seen[key] = true
 				rows = append(rows, row)
 			}
 		}
@@ -106,26 +140,37 @@ func (e *edgesCommand) ask(ctx context.Context, c *client.Client, resources []*w
 	return rows, covered, nil
 }
 
-func sameEdge(a, b *weirpb.EdgeRow) bool {
-	return compareResources(a.GetSource(), b.GetSource()) == 0 && compareResources(a.GetDestination(), b.GetDestination()) == 0 &&
-		a.GetTls() == b.GetTls() && a.GetTlsReason() == b.GetTlsReason() && a.GetSeenBy() == b.GetSeenBy() &&
-		a.GetSourceIdentity() == b.GetSourceIdentity() && a.GetDestinationIdentity() == b.GetDestinationIdentity()
+// edgeID tells rows apart.
+type edgeID struct {
+	source, destination                 [4]string
+	tls, reason, seenBy, client, server string
 }
 
-func (e *edgesCommand) table(rows []*weirpb.EdgeRow, asked []*weirpb.Resource) []byte {
+func edgeKey(r *weirpb.EdgeRow) edgeID {
+	names := func(n *weirpb.Resource) [4]string {
+		return [4]string{n.GetCluster(), n.GetNamespace(), n.GetKind(), n.GetName()}
+	}
+	return edgeID{names(r.GetSource()), names(r.GetDestination()), r.GetTls(), r.GetTlsReason(), r.GetSeenBy(), r.GetSourceIdentity(), r.GetDestinationIdentity()}
+}
+
+func (e *edgesCommand) table(rows []beside[weirpb.EdgeRow], asked []*weirpb.Resource, with *comparison) []byte {
 	heads := []string{"SRC", "DST", "SRC_NS", "DST_NS"}
 	if e.output == outputWide {
 		heads = append(heads, "CLIENT_ID", "SERVER_ID")
 	}
 	heads = append(heads, "SECURED")
+	if with != nil {
+		heads = append(heads, "CHANGE")
+	}
 	t := &table{left: len(heads)}
 	if e.output == outputWide {
 		heads = append(heads, "SEEN_BY", "REQUESTS")
-		heads = append(heads, trafficHeads...)
+		heads = append(append(heads, trafficHeads...), wideHeads...)
 		t.left++
 	}
 	t.add(heads...)
-	for _, r := range rows {
+	for _, both := range rows {
+		r := both.row()
 		cells := []string{
 			nameBeside(r.GetSource(), asked), nameBeside(r.GetDestination(), asked),
 			orNone(r.GetSource().GetNamespace()), orNone(r.GetDestination().GetNamespace()),
@@ -134,9 +179,12 @@ func (e *edgesCommand) table(rows []*weirpb.EdgeRow, asked []*weirpb.Resource) [
 			cells = append(cells, orNone(printable(r.GetSourceIdentity())), orNone(printable(r.GetDestinationIdentity())))
 		}
 		cells = append(cells, secured(r))
+		if with != nil {
+			cells = append(cells, both.change())
+		}
 		if e.output == outputWide {
-			cells = append(cells, orNone(r.GetSeenBy()), fmt.Sprint(r.GetStats().GetRequests()))
-			cells = append(cells, trafficCells(r.GetStats())...)
+			cells = append(cells, orNone(r.GetSeenBy()), fmt.Sprint(both.now.GetStats().GetRequests()))
+			cells = append(cells, with.traffic(both.now.GetStats(), both.before.GetStats(), true)...)
 		}
 		t.add(cells...)
 	}
@@ -181,11 +229,13 @@ type edgeRow struct {
 	SeenBy      string `json:"seen_by"`
 	traffic
 	span
+	compared
 }
 
-func edgesJSON(rows []*weirpb.EdgeRow, c *weirpb.Coverage) ([]byte, error) {
+func edgesJSON(rows []beside[weirpb.EdgeRow], c *weirpb.Coverage, with *comparison) ([]byte, error) {
 	var out []edgeRow
-	for _, r := range rows {
+	for _, both := range rows {
+		r := both.row()
 		out = append(out, edgeRow{
 			Src:         r.GetSource().GetName(),
 			SrcNS:       r.GetSource().GetNamespace(),
@@ -198,8 +248,9 @@ func edgesJSON(rows []*weirpb.EdgeRow, c *weirpb.Coverage) ([]byte, error) {
 			DstKind:     r.GetDestination().GetKind(),
 			TLS:         r.GetTls(),
 			SeenBy:      r.GetSeenBy(),
-			traffic:     newTraffic(r.GetStats()),
+			traffic:     newTraffic(both.now.GetStats()),
 			span:        newSpan(c),
+			compared:    with.json(both.now.GetStats(), both.before.GetStats()),
 		})
 	}
 	return renderJSON(out)

@@ -126,10 +126,18 @@ type span struct {
 	Since         time.Time `json:"since"`
 	Until         time.Time `json:"until"`
 	QuantileError float64   `json:"quantile_error"`
+	// Oldest is how far back answers of this kind reach; null where there is
+	// nothing yet.
+	Oldest *time.Time `json:"oldest"`
 }
 
 func newSpan(c *weirpb.Coverage) span {
-	return span{Since: c.GetSince().AsTime(), Until: c.GetUntil().AsTime(), QuantileError: c.GetQuantileError()}
+	s := span{Since: c.GetSince().AsTime(), Until: c.GetUntil().AsTime(), QuantileError: c.GetQuantileError()}
+	if c.GetOldest() != nil {
+		oldest := c.GetOldest().AsTime()
+		s.Oldest = &oldest
+	}
+	return s
 }
 
 func orEmpty(m map[string]uint64) map[string]uint64 {
@@ -168,6 +176,9 @@ func printable(s string) string {
 func quantileNote(c *weirpb.Coverage) string {
 	note := fmt.Sprintf("Window %s to %s. Counts are exact; latency (time to the first byte) quantiles within ±%.2g%%.",
 		c.GetSince().AsTime().Format(time.RFC3339), c.GetUntil().AsTime().Format(time.RFC3339), 100*c.GetQuantileError())
+	if c.GetOldest() != nil {
+		note += fmt.Sprintf(" What is kept reaches back to %s.", c.GetOldest().AsTime().Format(time.RFC3339))
+	}
 	if c.GetExact().AsTime().After(c.GetSince().AsTime()) {
 		note += fmt.Sprintf(" What is older than %s is kept in steps of 10s and more, so the window's begin is rounded to one.",
 			c.GetExact().AsTime().Format(time.RFC3339))

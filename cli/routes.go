@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/api/client"
@@ -14,6 +17,7 @@ type routesCommand struct {
 	scope           scope
 	to, toNamespace string
 	window          windowFlags
+	before          compareFlag
 	output          output
 }
 
@@ -25,7 +29,8 @@ func newRoutes(a *app) *cobra.Command {
 		Long: `Show the traffic of resources by route: method and path of HTTP requests, the
 method of gRPC calls. Routes beyond what is kept apart are summed up as
 "(other)", so that the sum of all is exact. With --to, routes are those of what
-the resource sent there.`,
+the resource sent there. With --compare each number has in brackets how it
+differs from the same window so long before.`,
 		Example: `  weir routes deploy/web -n emojivoto
   weir routes deploy/web --to deploy/voting -n emojivoto`,
 		ValidArgsFunction: completeResources,
@@ -35,6 +40,7 @@ the resource sent there.`,
 	cmd.Flags().StringVar(&r.to, "to", "", "only traffic to this resource, TYPE or TYPE/NAME")
 	cmd.Flags().StringVar(&r.toNamespace, "to-namespace", "", "namespace of --to; without --to: only traffic to this namespace (default: that of the resource)")
 	r.window.flags(cmd)
+	r.before.flags(cmd)
 	outputFlag(cmd, &r.output, outputTable, outputWide, outputJSON)
 	return cmd
 }
@@ -58,29 +64,68 @@ func (r *routesCommand) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := r.before.check(cmd); err != nil {
+		return err
+	}
 	c, err := r.dial(cmd.Context())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	rows, covered, err := r.ask(cmd.Context(), c, resources, to, w)
+	out, err := r.show(cmd.Context(), c, resources, to, w)
 	if err != nil {
 		return err
 	}
-	if r.output == outputJSON {
-		out, err := routesJSON(rows, covered)
-		if err != nil {
-			return err
+	return r.write(out)
+}
+
+// show asks and renders.
+func (r *routesCommand) show(ctx context.Context, c *client.Client, resources []*weirpb.Resource, to *weirpb.Resource, w *weirpb.Window) ([]byte, error) {
+	now, covered, err := r.ask(ctx, c, resources, to, w)
+	if err != nil {
+		return nil, err
+	}
+	r.noteCoverage(w, covered)
+	var before []*weirpb.RouteRow
+	var with *comparison
+	if earlier := r.before.window(covered); earlier != nil {
+		var reached *weirpb.Coverage
+		if before, reached, err = r.ask(ctx, c, resources, to, earlier); err != nil {
+			return nil, err
 		}
-		return r.write(out)
+		if with = r.compare(earlier, reached); with == nil {
+			before = nil
+		}
+	}
+	rows := pair(now, before, routeKey)
+	if with != nil {
+		rows = sorted(rows, func(a, b *weirpb.RouteRow) int {
+			return cmp.Or(compareResources(a.GetResource(), b.GetResource()), strings.Compare(a.GetRoute(), b.GetRoute()), strings.Compare(a.GetAuthority(), b.GetAuthority()))
+		})
+	}
+	for _, asked := range resources {
+		if !slices.ContainsFunc(rows, func(b beside[weirpb.RouteRow]) bool { return stands(asked, b.row().GetResource()) }) {
+			r.explainMissing(ctx, c, asked, &r.scope, covered)
+		}
+	}
+	if r.output == outputJSON {
+		return routesJSON(rows, covered, with)
 	}
 	if len(rows) == 0 {
-		return nil
+		return nil, nil
 	}
 	if r.output == outputWide {
 		r.notef("%s", quantileNote(covered))
 	}
-	return r.write(r.table(rows))
+	return r.table(rows, with), nil
+}
+
+// routeID tells rows apart.
+type routeID struct{ cluster, namespace, kind, name, route, authority, protocol, direction string }
+
+func routeKey(r *weirpb.RouteRow) routeID {
+	n := r.GetResource()
+	return routeID{n.GetCluster(), n.GetNamespace(), n.GetKind(), n.GetName(), r.GetRoute(), r.GetAuthority(), r.GetProtocol(), r.GetDirection()}
 }
 
 func (r *routesCommand) ask(ctx context.Context, c *client.Client, resources []*weirpb.Resource, to *weirpb.Resource, w *weirpb.Window) ([]*weirpb.RouteRow, *weirpb.Coverage, error) {
@@ -98,20 +143,16 @@ func (r *routesCommand) ask(ctx context.Context, c *client.Client, resources []*
 		}
 		if covered == nil {
 			covered = resp.GetCoverage()
-			r.noteCoverage(w, covered)
-		}
-		if len(resp.GetRows()) == 0 {
-			r.explainMissing(ctx, c, res, &r.scope, covered)
 		}
 		rows = append(rows, resp.GetRows()...)
 	}
 	return rows, covered, nil
 }
 
-func (r *routesCommand) table(rows []*weirpb.RouteRow) []byte {
+func (r *routesCommand) table(rows []beside[weirpb.RouteRow], with *comparison) []byte {
 	several := false
-	for _, row := range rows {
-		several = several || compareResources(row.GetResource(), rows[0].GetResource()) != 0
+	for _, both := range rows {
+		several = several || compareResources(both.row().GetResource(), rows[0].row().GetResource()) != 0
 	}
 	var heads []string
 	if r.scope.all {
@@ -124,10 +165,11 @@ func (r *routesCommand) table(rows []*weirpb.RouteRow) []byte {
 	t := &table{left: len(heads)}
 	heads = append(heads, trafficHeads...)
 	if r.output == outputWide {
-		heads = append(heads, "REQUESTS", "PROTOCOL")
+		heads = append(append(heads, wideHeads...), "REQUESTS", "PROTOCOL")
 	}
 	t.add(heads...)
-	for _, row := range rows {
+	for _, both := range rows {
+		row := both.row()
 		var cells []string
 		if r.scope.all {
 			cells = append(cells, orNone(row.GetResource().GetNamespace()))
@@ -136,9 +178,9 @@ func (r *routesCommand) table(rows []*weirpb.RouteRow) []byte {
 			cells = append(cells, describe(row.GetResource()))
 		}
 		cells = append(cells, orNone(printableRoute(row.GetRoute())), orNone(printable(row.GetAuthority())))
-		cells = append(cells, trafficCells(row.GetStats())...)
+		cells = append(cells, with.traffic(both.now.GetStats(), both.before.GetStats(), r.output == outputWide)...)
 		if r.output == outputWide {
-			cells = append(cells, fmt.Sprint(row.GetStats().GetRequests()), orNone(row.GetProtocol()))
+			cells = append(cells, fmt.Sprint(both.now.GetStats().GetRequests()), orNone(row.GetProtocol()))
 		}
 		t.add(cells...)
 	}
@@ -156,11 +198,13 @@ type routeRow struct {
 	Protocol  string `json:"protocol"`
 	traffic
 	span
+	compared
 }
 
-func routesJSON(rows []*weirpb.RouteRow, c *weirpb.Coverage) ([]byte, error) {
+func routesJSON(rows []beside[weirpb.RouteRow], c *weirpb.Coverage, with *comparison) ([]byte, error) {
 	var out []routeRow
-	for _, r := range rows {
+	for _, both := range rows {
+		r := both.row()
 		out = append(out, routeRow{
 			Cluster:   r.GetResource().GetCluster(),
 			Namespace: r.GetResource().GetNamespace(),
@@ -169,8 +213,9 @@ func routesJSON(rows []*weirpb.RouteRow, c *weirpb.Coverage) ([]byte, error) {
 			Route:     r.GetRoute(),
 			Authority: r.GetAuthority(),
 			Protocol:  r.GetProtocol(),
-			traffic:   newTraffic(r.GetStats()),
+			traffic:   newTraffic(both.now.GetStats()),
 			span:      newSpan(c),
+			compared:  with.json(both.now.GetStats(), both.before.GetStats()),
 		})
 	}
 	return renderJSON(out)

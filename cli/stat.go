@@ -24,6 +24,7 @@ type statCommand struct {
 	scope  scope
 	peers  peers
 	window windowFlags
+	before compareFlag
 	late   lateFlags
 	output output
 	watch  bool
@@ -46,12 +47,16 @@ first byte of the response, with two digits below 10ms; its quantiles are exact
 within a bound that -o wide and -o json name. MESHED is how many of the pods
 that were seen within the window report now.
 
+With --compare each number has in brackets how it differs from the same window
+so long before; what is new or gone is marked.
+
 With --by, or any filter, the answer comes from the events themselves, which
 are read back from the stream: any field may be asked for, after the fact. The
 fields, and what --where takes, are in docs/cli.md.`,
 		Example: `  weir stat deploy -n emojivoto
   weir stat deploy/web --to deploy/voting -n emojivoto -t 10m
   weir stat ns --since 14:00 --until 14:30
+  weir stat deploy -n emojivoto -t 5m --compare 1h
   weir stat deploy/web --by path,status --where 'latency > 250ms' --since 30m
   weir stat pod -A -o json`,
 		ValidArgsFunction: completeResources,
@@ -60,6 +65,7 @@ fields, and what --where takes, are in docs/cli.md.`,
 	s.scope.flags(cmd)
 	s.peers.flags(cmd)
 	s.window.flags(cmd)
+	s.before.flags(cmd)
 	s.late.flags(cmd)
 	outputFlag(cmd, &s.output, outputTable, outputWide, outputJSON)
 	cmd.Flags().BoolVarP(&s.watch, "watch", "w", false, "show it anew each second, until interrupted")
@@ -85,6 +91,9 @@ func (s *statCommand) run(cmd *cobra.Command, args []string) error {
 		return Usagef(cmd, "--to and --from contradict each other: traffic is either what a resource sends or what it gets")
 	}
 	if _, err := s.window.resolve(cmd, s.now()); err != nil {
+		return err
+	}
+	if err := s.before.check(cmd); err != nil {
 		return err
 	}
 	if s.late.late(cmd) {
@@ -120,8 +129,45 @@ func (s *statCommand) run(cmd *cobra.Command, args []string) error {
 
 // show asks and renders.
 func (s *statCommand) show(ctx context.Context, c *client.Client, requests []*weirpb.StatRequest, w *weirpb.Window) ([]byte, error) {
-	var rows []*weirpb.StatRow
-	var covered *weirpb.Coverage
+	now, covered, err := s.ask(ctx, c, requests, w)
+	if err != nil {
+		return nil, err
+	}
+	s.noteCoverage(w, covered)
+	var before []*weirpb.StatRow
+	var with *comparison
+	if earlier := s.before.window(covered); earlier != nil {
+		var reached *weirpb.Coverage
+		if before, reached, err = s.ask(ctx, c, requests, earlier); err != nil {
+			return nil, err
+		}
+		if with = s.compare(earlier, reached); with == nil {
+			before = nil
+		}
+	}
+	rows := sorted(pair(now, before, statKey), func(a, b *weirpb.StatRow) int { return compareResources(a.GetResource(), b.GetResource()) })
+	for _, req := range requests {
+		if !slices.ContainsFunc(rows, func(b beside[weirpb.StatRow]) bool { return stands(req.GetResource(), b.row().GetResource()) }) {
+			s.explainMissing(ctx, c, req.GetResource(), &s.scope, covered)
+		}
+	}
+	if s.output == outputJSON {
+		return statJSON(rows, covered, with)
+	}
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	s.noteRows(now, requests[0].GetTo() != nil)
+	if s.output == outputWide {
+		s.notef("%s", quantileNote(covered))
+	}
+	return s.table(rows, requests, with), nil
+}
+
+// ask gets the rows of all requests, each once: "deploy/web deploy" names web
+// twice.
+func (s *statCommand) ask(ctx context.Context, c *client.Client, requests []*weirpb.StatRequest, w *weirpb.Window) (rows []*weirpb.StatRow, covered *weirpb.Coverage, err error) {
+	seen := map[statID]bool{}
 	for _, req := range requests {
 		req.Window = w
 		if covered != nil {
@@ -130,33 +176,35 @@ func (s *statCommand) show(ctx context.Context, c *client.Client, requests []*we
 		}
 		resp, err := c.Stat(ctx, req)
 		if err != nil {
-			return nil, callError("get statistics", err)
+			return nil, nil, callError("get statistics", err)
 		}
 		if covered == nil {
 			covered = resp.GetCoverage()
-			s.noteCoverage(w, covered)
 		}
-		if len(resp.GetRows()) == 0 {
-			s.explainMissing(ctx, c, req.GetResource(), &s.scope, covered)
+		for _, r := range resp.GetRows() {
+			if key := statKey(r); !seen[key] {
+				seen[key] = true
+				rows = append(rows, r)
+			}
 		}
-		rows = append(rows, resp.GetRows()...)
 	}
-	slices.SortStableFunc(rows, func(a, b *weirpb.StatRow) int { return compareResources(a.GetResource(), b.GetResource()) })
-	// "deploy/web deploy" names web twice.
-	rows = slices.CompactFunc(rows, func(a, b *weirpb.StatRow) bool {
-		return compareResources(a.GetResource(), b.GetResource()) == 0
-	})
-	if s.output == outputJSON {
-		return statJSON(rows, covered)
+	return rows, covered, nil
+}
+
+// statID tells rows apart.
+type statID struct{ cluster, namespace, kind, name, direction string }
+
+func statKey(r *weirpb.StatRow) statID {
+	n := r.GetResource()
+	return statID{n.GetCluster(), n.GetNamespace(), n.GetKind(), n.GetName(), r.GetDirection()}
+}
+
+// stands tells whether a row's resource is one that asked stands for.
+func stands(asked, n *weirpb.Resource) bool {
+	if asked.GetKind() != "" && asked.GetKind() != n.GetKind() || asked.GetName() != "" && asked.GetName() != n.GetName() {
+		return false
 	}
-	if len(rows) == 0 {
-		return nil, nil
-	}
-	s.noteRows(rows, requests[0].GetTo() != nil)
-	if s.output == outputWide {
-		s.notef("%s", quantileNote(covered))
-	}
-	return s.table(rows, requests), nil
+	return asked.GetKind() == kindNamespace || asked.GetNamespace() == "" || asked.GetNamespace() == n.GetNamespace()
 }
 
 // noteRows says what a table does not show.
@@ -181,7 +229,7 @@ func (s *statCommand) noteRows(rows []*weirpb.StatRow, sent bool) {
 	}
 }
 
-func (s *statCommand) table(rows []*weirpb.StatRow, requests []*weirpb.StatRequest) []byte {
+func (s *statCommand) table(rows []beside[weirpb.StatRow], requests []*weirpb.StatRequest, with *comparison) []byte {
 	withNamespace := s.scope.all
 	withCluster := manyClusters(rows)
 	withKind := manyKinds(requests)
@@ -200,7 +248,8 @@ func (s *statCommand) table(rows []*weirpb.StatRow, requests []*weirpb.StatReque
 		heads = append(append(heads, wideHeads...), "READ_BYTES/SEC", "WRITE_BYTES/SEC", "REQUESTS", "SHED", "LOST", "DIRECTION")
 	}
 	t.add(heads...)
-	for _, r := range rows {
+	for _, both := range rows {
+		r := both.row()
 		var cells []string
 		if withCluster {
 			cells = append(cells, orNone(r.GetResource().GetCluster()))
@@ -212,12 +261,15 @@ func (s *statCommand) table(rows []*weirpb.StatRow, requests []*weirpb.StatReque
 		if withKind {
 			name = describe(r.GetResource())
 		}
-		cells = append(append(cells, orNone(printable(name)), meshed(r)), trafficCells(r.GetStats())...)
-		cells = append(cells, fmt.Sprint(r.GetTcpOpenConnections()))
+		cells = append(cells, orNone(printable(name)))
+		now := both.now
+		stats := with.traffic(now.GetStats(), both.before.GetStats(), s.output == outputWide)
+		cells = append(append(cells, meshed(now)), stats[:len(trafficHeads)]...)
+		cells = append(cells, fmt.Sprint(now.GetTcpOpenConnections()))
 		if s.output == outputWide {
-			st := r.GetStats()
-			cells = append(append(cells, wideCells(st)...), byteRate(st.GetTcpReadBytesRate()), byteRate(st.GetTcpWriteBytesRate()),
-				fmt.Sprint(st.GetRequests()), fmt.Sprint(r.GetShed()), fmt.Sprint(r.GetLostBatches()), orNone(r.GetDirection()))
+			st := now.GetStats()
+			cells = append(append(cells, stats[len(trafficHeads):]...), byteRate(st.GetTcpReadBytesRate()), byteRate(st.GetTcpWriteBytesRate()),
+				fmt.Sprint(st.GetRequests()), fmt.Sprint(now.GetShed()), fmt.Sprint(now.GetLostBatches()), orNone(r.GetDirection()))
 		}
 		t.add(cells...)
 	}
@@ -251,18 +303,20 @@ type statRow struct {
 	Shed               uint64  `json:"shed"`
 	LostBatches        uint64  `json:"lost_batches"`
 	span
+	compared
 }
 
-func statJSON(rows []*weirpb.StatRow, c *weirpb.Coverage) ([]byte, error) {
+func statJSON(rows []beside[weirpb.StatRow], c *weirpb.Coverage, with *comparison) ([]byte, error) {
 	var out []statRow
-	for _, r := range rows {
+	for _, both := range rows {
+		names, r := both.row(), both.now
 		row := statRow{
-			Cluster:            r.GetResource().GetCluster(),
-			Namespace:          r.GetResource().GetNamespace(),
-			Kind:               r.GetResource().GetKind(),
-			Name:               r.GetResource().GetName(),
+			Cluster:            names.GetResource().GetCluster(),
+			Namespace:          names.GetResource().GetNamespace(),
+			Kind:               names.GetResource().GetKind(),
+			Name:               names.GetResource().GetName(),
 			Meshed:             meshed(r),
-			Direction:          r.GetDirection(),
+			Direction:          names.GetDirection(),
 			traffic:            newTraffic(r.GetStats()),
 			TCPOpenConnections: r.GetTcpOpenConnections(),
 			TCPConnections:     r.GetStats().GetTcpConnections(),
@@ -271,9 +325,10 @@ func statJSON(rows []*weirpb.StatRow, c *weirpb.Coverage) ([]byte, error) {
 			Shed:               r.GetShed(),
 			LostBatches:        r.GetLostBatches(),
 			span:               newSpan(c),
+			compared:           with.json(r.GetStats(), both.before.GetStats()),
 		}
-		if r.GetOwner() != nil {
-			row.Owner = describe(r.GetOwner())
+		if names.GetOwner() != nil {
+			row.Owner = describe(names.GetOwner())
 		}
 		out = append(out, row)
 	}
@@ -290,9 +345,9 @@ func manyKinds(requests []*weirpb.StatRequest) bool {
 	return false
 }
 
-func manyClusters(rows []*weirpb.StatRow) bool {
+func manyClusters(rows []beside[weirpb.StatRow]) bool {
 	for _, r := range rows {
-		if r.GetResource().GetCluster() != rows[0].GetResource().GetCluster() {
+		if r.row().GetResource().GetCluster() != rows[0].row().GetResource().GetCluster() {
 			return true
 		}
 	}

@@ -39,6 +39,9 @@ func (s *statCommand) scan(cmd *cobra.Command, resources []*weirpb.Resource) err
 	if s.watch {
 		return Usagef(cmd, "-w and --by, or a filter, contradict each other: reading the events each second would be too much")
 	}
+	if s.before.ago > 0 {
+		return Usagef(cmd, "--compare and --by, or a filter, contradict each other: ask twice, with --since and --until")
+	}
 	if len(resources) != 1 {
 		return Usagef(cmd, "which resource? --by and filters go with one TYPE, TYPE NAME or TYPE/NAME, as in `weir stat deploy/web --by path`")
 	}

@@ -6,6 +6,24 @@ import (
 	"unicode/utf8"
 )
 
+// Colours of a terminal. They take no room.
+const (
+	red   = "\x1b[31m"
+	green = "\x1b[32m"
+	plain = "\x1b[0m"
+)
+
+// width is how much room a cell takes.
+func width(cell string) int {
+	n := utf8.RuneCountInString(cell)
+	if strings.Contains(cell, "\x1b") {
+		for _, c := range []string{red, green, plain} {
+			n -= len(c) * strings.Count(cell, c)
+		}
+	}
+	return n
+}
+
 // table lines up columns, three spaces apart: the first `left` of them to the
 // left, numbers to the right.
 type table struct {
@@ -24,7 +42,7 @@ func (t *table) render() []byte {
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], width(cell))
 		}
 	}
 	var out bytes.Buffer
@@ -34,7 +52,7 @@ func (t *table) render() []byte {
 			if i > 0 {
 				line.WriteString("   ")
 			}
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			pad := strings.Repeat(" ", widths[i]-width(cell))
 			if i < t.left {
 				line.WriteString(cell + pad)
 			} else {

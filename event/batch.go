@@ -79,9 +79,11 @@ const (
 	peerPod, peerIdentity, peerFlags, peerColumns                = 5, 6, 7, 8
 	fieldPeerIP                                                  = 10
 
-	connID, connPeer, connPort, connSecurity, connReason  = 0, 1, 2, 3, 4
-	connDetection, connDetectionTime, connStream          = 5, 6, 7
-	connColumns                                           = 8
+	// connUnused is a column of a number that was never in use.
+	connUnused, connPeer, connPort, connSecurity, connReason = 0, 1, 2, 3, 4
+	connDetection, connDetectionTime, connStream, connID     = 5, 6, 7, 8
+	connColumns                                              = 9
+
 	outcomeKind, outcomeStatus, outcomeGRPC, outcomeError = 0, 1, 2, 3
 	outcomeFate, outcomeAttempt, outcomeColumns           = 4, 5, 6
 	exchangeRoute, exchangeOutcome                        = 0, 1
@@ -92,7 +94,7 @@ const (
 	eventStream, eventColumns                             = 7, 8
 	fieldTraceRow                                         = 10
 	fieldTraceID                                          = 11
-	maxColumns                                            = peerColumns
+	maxColumns                                            = connColumns
 
 	flagMeshed = 1
 )

@@ -44,6 +44,7 @@ const (
 	plain   = iota
 	changes // of values from one to the next
 	changed // the same, and what was put are the differences
+	either  // plain or changes, whichever is shorter: costs a pass more
 )
 
 // Flags of a packed column's first number, below its width.
@@ -56,7 +57,7 @@ const (
 // packer writes columns: all numbers in as many bits as most need, less a base,
 // and patches for the others. It keeps its memory.
 type packer struct {
-	block   [blockRows]uint64
+	values  []uint64 // of the column at hand
 	patches []byte
 	// counts are how many values have so many bits, those below 0 after the
 	// others; top is the most bits, below tells that there are values below 0.
@@ -64,6 +65,9 @@ type packer struct {
 	top    int
 	below  bool
 }
+
+// keepValues is how long a column may be whose room the packer keeps.
+const keepValues = 16 << 10
 
 // source is a column as the packer reads it.
 type source struct {
@@ -74,40 +78,68 @@ type source struct {
 	rank []uint32
 	// first is added to the first value.
 	first uint64
-
-	row  int
-	last uint64
 }
 
-// next gives the next block of values, or none at the end.
-func (p *packer) next(s *source) []uint64 {
-	b := p.block[:min(blockRows, s.n-s.row)]
-	s.data = decodeVarints(b, s.data)
-	for i, v := range b {
-		b[i] = uint64(unzigzag(v))
+// load decodes a column's values, once for all that is then done with them.
+func (p *packer) load(s *source) {
+	if cap(p.values) > keepValues && s.n <= keepValues {
+		p.values = nil
 	}
-	if s.row == 0 && len(b) > 0 {
-		b[0] += s.first
+	if cap(p.values) < s.n {
+		p.values = make([]uint64, s.n, s.n+s.n/4)
 	}
-	s.row += len(b)
+	p.values = p.values[:s.n]
+	v := p.values
+	decodeVarints(v, s.data)
+	for i, x := range v {
+		v[i] = uint64(unzigzag(x))
+	}
+	if s.n > 0 {
+		v[0] += s.first
+	}
 	if s.rank != nil {
-		for i, v := range b {
-			b[i] = uint64(s.rank[v])
+		for i, x := range v {
+			v[i] = uint64(s.rank[x])
 		}
 	}
 	if s.mode == changes {
-		for i, v := range b {
-			b[i], s.last = v-s.last, v
-		}
+		p.subtract()
 	}
-	return b
+}
+
+// subtract replaces values by their differences.
+func (p *packer) subtract() {
+	last := uint64(0)
+	for i, x := range p.values {
+		p.values[i], last = x-last, x
+	}
+}
+
+// add undoes subtract.
+func (p *packer) add() {
+	last := uint64(0)
+	for i, x := range p.values {
+		last += x
+		p.values[i] = last
+	}
 }
 
 // append writes a column as a field, or nothing where it holds only zeros.
 func (p *packer) append(dst []byte, field int, s source) []byte {
-	base, width := p.choose(s)
-	if width == 0 && base == 0 && len(p.patches) == 0 && p.counts[0] == uint32(s.n) {
+	p.load(&s)
+	base, width, bits := p.choose()
+	if width == 0 && base == 0 && p.counts[0] == uint32(s.n) {
 		return dst
+	}
+	if s.mode == either {
+		s.mode = changes
+		p.subtract()
+		if b, w, less := p.choose(); less < bits {
+			base, width = b, w
+		} else {
+			s.mode = plain
+			p.add()
+		}
 	}
 	dst = append(dst, byte(field<<3|wireBytes))
 	at := len(dst)
@@ -122,7 +154,7 @@ func (p *packer) append(dst []byte, field int, s source) []byte {
 	if base != 0 {
 		dst = binary.AppendUvarint(dst, zigzag(int64(base)))
 	}
-	dst = p.pack(dst, s, base, width)
+	dst = p.pack(dst, base, width)
 	return endField(dst, at)
 }
 
@@ -136,42 +168,47 @@ func endField(dst []byte, at int) []byte {
 	return dst
 }
 
-// choose finds the base and the width that make a column shortest, or nearly.
-func (p *packer) choose(s source) (base uint64, width int) {
+// choose finds the base and the width that make a column shortest, or nearly,
+// and how many bits it then takes, about.
+func (p *packer) choose() (base uint64, width, best int) {
 	clear(p.counts[:])
-	p.patches = p.patches[:0]
-	least, most := int64(1<<63-1), int64(-1<<63)
-	for b := p.next(&s); len(b) > 0; b = p.next(&s) {
-		for _, v := range b {
-			q := int64(v)
-			sign := q >> 63
-			p.counts[bits.Len64(uint64(q^sign))+int(sign&65)]++
-			least, most = min(least, q), max(most, q)
-		}
+	n := len(p.values)
+	if n == 0 {
+		return 0, 0, 0
 	}
-	if s.n == 0 {
-		return 0, 0
+	least, most := int64(1<<63-1), int64(-1<<63)
+	for _, v := range p.values {
+		q := int64(v)
+		sign := q >> 63
+		p.counts[bits.Len64(uint64(q^sign))+int(sign&65)]++
+		least, most = min(least, q), max(most, q)
 	}
 	base, width = uint64(least), bits.Len64(uint64(most)-uint64(least))
 	if least > 0 && bits.Len64(uint64(most)) <= width || width == 64 {
 		base = 0
 	}
-	best := s.n*width + 8*baseSize(base)
+	best = n*width + 8*baseSize(base)
 	p.below = least < 0
 	p.top = bits.Len64(max(uint64(most)&^uint64(most>>63), uint64(least^least>>63)))
-	for w := range min(width, p.top) {
-		if cost := s.n*w + p.patchBits(w, w, -1, s.n); cost < best {
+	// The narrower, the more patches: once these alone are too many, they stay so.
+	for w := min(width, p.top) - 1; w >= 0; w-- {
+		patches := p.patchBits(w, w, -1, n, best)
+		if cost := n*w + patches; cost < best {
 			best, base, width = cost, 0, w
 		}
-		if w == 0 || least >= 0 {
-			continue
+		if w > 0 && least < 0 {
+			middle := ^uint64(0) << (w - 1)
+			around := p.patchBits(w, w-1, w-1, n, best)
+			if cost := n*w + 8*baseSize(middle) + around; cost < best {
+				best, base, width = cost, middle, w
+			}
+			patches = min(patches, around)
 		}
-		middle := ^uint64(0) << (w - 1)
-		if cost := s.n*w + 8*baseSize(middle) + p.patchBits(w, w-1, w-1, s.n); cost < best {
-			best, base, width = cost, middle, w
+		if patches > best {
+			break
 		}
 	}
-	return base, width
+	return base, width, best
 }
 
 func baseSize(base uint64) int {
@@ -182,14 +219,15 @@ func baseSize(base uint64) int {
 }
 
 // patchBits estimates what patches take at a width, where values from 0 up fit
-// that have up to positive bits, and those below that have up to negative.
-func (p *packer) patchBits(width, positive, negative, n int) int {
+// that have up to positive bits, and those below that have up to negative. It
+// stops to count beyond limit.
+func (p *packer) patchBits(width, positive, negative, n, limit int) int {
 	total, count := 0, 0
 	from := positive + 1
 	if negative < 0 && p.below || negative >= 0 {
 		from = negative + 1
 	}
-	for size := from; size <= p.top; size++ {
+	for size := from; size <= p.top && 8*(total+count) <= limit; size++ {
 		c := 0
 		if size > positive {
 			c += int(p.counts[size])
@@ -207,34 +245,33 @@ func (p *packer) patchBits(width, positive, negative, n int) int {
 }
 
 // pack writes the numbers' low bits, and then the patches.
-func (p *packer) pack(dst []byte, s source, base uint64, width int) []byte {
+func (p *packer) pack(dst []byte, base uint64, width int) []byte {
 	at := len(dst)
-	size := (s.n*width + 7) / 8
+	size := (len(p.values)*width + 7) / 8
 	dst = slices.Grow(dst, size+8)[:at+size+8]
+	out := dst[at:]
+	p.patches = p.patches[:0]
 	mask := uint64(1)<<width - 1
 	var held uint64
 	bit, patched := 0, 0
-	for b := p.next(&s); len(b) > 0; b = p.next(&s) {
-		for i, v := range b {
-			v -= base
-			if high := int64(v) >> width; high != 0 && width < 64 {
-				row := s.row - len(b) + i
-				p.patches = binary.AppendUvarint(p.patches, uint64(row-patched))
-				p.patches = binary.AppendUvarint(p.patches, zigzag(high))
-				patched = row
-			}
-			v &= mask
-			held |= v << bit
-			if bit += width; bit >= 64 {
-				binary.LittleEndian.PutUint64(dst[at:], held)
-				at += 8
-				bit -= 64
-				held = v >> (width - bit)
-			}
+	for row, v := range p.values {
+		v -= base
+		if high := int64(v) >> width; high != 0 && width < 64 {
+			p.patches = binary.AppendUvarint(p.patches, uint64(row-patched))
+			p.patches = binary.AppendUvarint(p.patches, zigzag(high))
+			patched = row
+		}
+		v &= mask
+		held |= v << bit
+		if bit += width; bit >= 64 {
+			binary.LittleEndian.PutUint64(out, held)
+			out = out[8:]
+			bit -= 64
+			held = v >> (width - bit)
 		}
 	}
-	binary.LittleEndian.PutUint64(dst[at:], held)
-	return append(dst[:at+(bit+7)/8], p.patches...)
+	binary.LittleEndian.PutUint64(out, held)
+	return append(dst[:at+size], p.patches...)
 }
 
 // fieldSize is what a bytes field of n bytes takes; fields are mostly below 16,

@@ -200,9 +200,10 @@ func (d *Decoder) parsePeers(data []byte) error {
 
 func (d *Decoder) parseConnections(data []byte) error {
 	n, _, err := d.readDictionary(data, []spec{
-		{"id", 0}, {"peer", max(uint64(len(d.peers)), 1)}, {"port", 1 << 16}, {"security", 1 << 8},
+		{"2", 0}, {"peer", max(uint64(len(d.peers)), 1)}, {"port", 1 << 16}, {"security", 1 << 8},
 		{"security_reason", uint64(len(d.strings))}, {"detection", 1 << 8},
 		{"detection_time", math.MaxUint32 + 1}, {"stream", math.MaxUint32 + 1},
+		{"id", 0},
 	})
 	if err != nil {
 		return err
@@ -212,10 +213,14 @@ func (d *Decoder) parseConnections(data []byte) error {
 	}
 	d.connections = room(d.connections, n)
 	c := &d.dictionary
+	d.peerIDs = room(d.peerIDs, len(d.peers))
+	clear(d.peerIDs)
 	for i := range d.connections {
+		peer := at(c[connPeer], i)
+		d.peerIDs[peer] += at(c[connID], i)
 		d.connections[i] = connection{
-			id:            at(c[connID], i),
-			peer:          uint32(at(c[connPeer], i)),
+			id:            d.peerIDs[peer],
+			peer:          uint32(peer),
 			port:          uint16(at(c[connPort], i)),
 			security:      Security(at(c[connSecurity], i)),
 			reason:        d.strings[at(c[connReason], i)],

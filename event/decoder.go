@@ -36,6 +36,7 @@ type Decoder struct {
 	strings     []string
 	routes      []route
 	peers       []Peer
+	peerIDs     []uint64 // the last connection's id of each
 	connections []connection
 	outcomes    []outcome
 	exchanges   []exchange

@@ -60,7 +60,7 @@ func (e *Encoder) appendStrings(dst []byte) []byte {
 	t.sort()
 	dst, at := begin(dst, fieldStrings, len(t.strings))
 	for i := range t.columns {
-		dst = e.packer.append(dst, fieldColumn+i, source{data: t.columns[i].data, n: len(t.strings)})
+		dst = e.packer.append(dst, fieldColumn+i, source{data: t.columns[i].data, n: len(t.strings), mode: either})
 	}
 	dst = appendBytes(dst, fieldText, t.text)
 	return endField(dst, at)
@@ -79,7 +79,7 @@ func (e *Encoder) appendColumns(dst []byte, n int, columns []column, rank []uint
 		if columns[i].any == 0 {
 			continue
 		}
-		s := source{data: columns[i].data, n: n}
+		s := source{data: columns[i].data, n: n, mode: either}
 		if refs>>i&1 != 0 {
 			// Strings are numbered as they come: mostly, the next is one more.
 			s.rank, s.mode = rank, changes
@@ -102,7 +102,7 @@ func (e *Encoder) appendExchanges(dst []byte) []byte {
 	n := len(e.exchangeStates)
 	dst, at := begin(dst, fieldExchanges, n)
 	for i := range e.exchangeColumns {
-		s := source{data: e.exchangeColumns[i].data, n: n}
+		s := source{data: e.exchangeColumns[i].data, n: n, mode: either}
 		if i == exchangeRoute {
 			s.mode = changes
 		}

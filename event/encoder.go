@@ -22,6 +22,7 @@ type Encoder struct {
 	peers       map[peerKey]uint32
 	peerList    []Peer // without port
 	peerIPs     []byte
+	peerIDs     []uint64 // the last connection's id of each
 	peerColumns [peerColumns]column
 
 	connections map[connectionKey]uint32
@@ -316,7 +317,8 @@ func (e *Encoder) findConnection(ev *Event) uint32 {
 	e.connections[key] = n
 	e.connStates = append(e.connStates, connectionState{key, uint64(ev.Stream)})
 	c := &e.connColumns
-	c[connID].put(key.id)
+	c[connID].put(key.id - e.peerIDs[key.peer])
+	e.peerIDs[key.peer] = key.id
 	c[connPeer].put(uint64(key.peer))
 	c[connPort].put(uint64(key.port))
 	c[connSecurity].put(uint64(key.security))
@@ -347,6 +349,7 @@ func (e *Encoder) peer(p *Peer) uint32 {
 	n := uint32(len(e.peerList))
 	e.peers[key] = n
 	e.peerList = append(e.peerList, kept)
+	e.peerIDs = append(e.peerIDs, 0)
 	c := &e.peerColumns
 	switch {
 	case addr.Is4():
@@ -379,7 +382,7 @@ func (e *Encoder) Reset() {
 		e.routes = nil
 	}
 	if len(e.peers) > keepEntries {
-		e.peers, e.peerList = nil, nil
+		e.peers, e.peerList, e.peerIDs = nil, nil, nil
 	}
 	if len(e.connections) > keepEntries {
 		e.connections, e.connStates = nil, nil
@@ -399,7 +402,7 @@ func (e *Encoder) Reset() {
 	clear(e.connStates)
 	clear(e.exchangeStates)
 	e.peerList, e.connStates, e.exchangeStates = e.peerList[:0], e.connStates[:0], e.exchangeStates[:0]
-	e.peerIPs, e.traceIDs = e.peerIPs[:0], e.traceIDs[:0]
+	e.peerIPs, e.peerIDs, e.traceIDs = e.peerIPs[:0], e.peerIDs[:0], e.traceIDs[:0]
 	resetColumns(e.routeColumns[:])
 	resetColumns(e.peerColumns[:])
 	resetColumns(e.connColumns[:])

@@ -181,6 +181,11 @@ func describe(b message) func(e *event.Event, route, conn, outcome uint64) {
 	}
 	routes := table(b.part("routes"), "kind", "method", "authority", "path")
 	conns := table(b.part("connections"), "id", "peer", "port", "security", "security_reason", "detection", "detection_time")
+	last := map[uint64]uint64{}
+	for i, peer := range conns["peer"] {
+		last[peer] += conns["id"][i]
+		conns["id"][i] = last[peer]
+	}
 	outcomes := table(b.part("outcomes"), "kind", "status", "grpc_status", "error", "fate", "attempt")
 	return func(e *event.Event, r, c, o uint64) {
 		e.Direction, e.Protocol = event.Direction(routes["kind"][r]%4), event.Protocol(routes["kind"][r]/4)

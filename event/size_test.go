@@ -31,8 +31,8 @@ func TestSize(t *testing.T) {
 			t.Errorf("%d events a second take %.2f bytes each, want at most %.2f", rate, each, most)
 		}
 	}
-	f(100, 20)
-	f(1000, 8.5)
+	f(100, 18)
+	f(1000, 8.2)
 	f(10_000, 6.8)
 }
 

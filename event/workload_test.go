@@ -33,8 +33,12 @@ func trafficAt(n, rate int) []event.Event {
 	var ids [32]uint64
 	var ports [32]uint16
 	for i := range ids {
-		// Proxies draw ids, kernels ports.
-		ids[i], ports[i], streams[i] = rng.Uint64(), uint16(32_768+rng.IntN(28_232)), rng.Uint32N(100_000)
+		// Each peer's proxy counts its ids up, for all that it connects to, from a
+		// start that it draws; kernels draw ports.
+		if ids[i] = rng.Uint64() >> 16; i >= 8 {
+			ids[i] = ids[i-8] + 1 + ids[i]%200
+		}
+		ports[i], streams[i] = uint16(32_768+rng.IntN(28_232)), rng.Uint32N(100_000)
 	}
 	events := make([]event.Event, n)
 	end := int64(start)

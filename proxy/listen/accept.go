@@ -2,7 +2,6 @@ package listen
 
 import (
 	"errors"
-	"math/rand/v2"
 	"net"
 	"os"
 	"time"
@@ -75,7 +74,7 @@ func (g *Group) recordLimit(l *listener, client *net.TCPConn) {
 		SecurityReason: ReasonUnmeshed,
 		Start:          time.Now().UnixMicro(),
 		Peer:           event.Peer{Workload: l.Peer},
-		Connection:     newID(),
+		Connection:     g.newID(),
 		Stream:         1,
 	}
 	if l.Direction == event.Inbound {
@@ -84,10 +83,12 @@ func (g *Group) recordLimit(l *listener, client *net.TCPConn) {
 	g.o.Recorder.Record(&e)
 }
 
-// newID chooses a connection number: never 0.
-func newID() uint64 {
+// newID chooses a connection number: never 0. Numbers count up from a random
+// start, so that no two proxies choose the same and a batch tells one's relative
+// to another's.
+func (g *Group) newID() uint64 {
 	for {
-		if id := rand.Uint64(); id != 0 {
+		if id := g.lastID.Add(1); id != 0 {
 			return id
 		}
 	}

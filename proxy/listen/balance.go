@@ -62,7 +62,7 @@ func (g *Group) closeBalanced() {
 // dialEndpoint connects to an endpoint, and introduces the proxy where the
 // listener is meshed.
 func (g *Group) dialEndpoint(ctx context.Context, l *listener, e balance.Endpoint, p event.Protocol) (balance.Connection, string) {
-	c := balance.Connection{ID: newID(), SecurityReason: ReasonUnmeshed, Peer: event.Peer{Workload: e.Workload}}
+	c := balance.Connection{ID: g.newID(), SecurityReason: ReasonUnmeshed, Peer: event.Peer{Workload: e.Workload}}
 	if addr, err := netip.ParseAddrPort(e.Addr); err == nil {
 		c.Peer.Addr = addr
 	}

@@ -77,7 +77,7 @@ func newConn(g *Group, l *listener, client *net.TCPConn) *conn {
 	c := &conn{
 		g: g, l: l, client: client,
 		accepted: time.Now(),
-		id:       newID(),
+		id:       g.newID(),
 		peer:     event.Peer{Workload: l.Peer},
 		done:     make(chan struct{}),
 	}

@@ -23,6 +23,7 @@ func TestHello(t *testing.T) {
 	f := func(name string, handler func(net.Conn), first, answer string, out, in listen.Spec, want event.Protocol) {
 		t.Run(name, func(t *testing.T) {
 			client, srv := pair(t, server(t, handler), out, in)
+			var last uint64
 			for i := range 3 {
 				c := dial(t, client.addr)
 				if answer != "" {
@@ -37,6 +38,10 @@ func TestHello(t *testing.T) {
 				if a.ID != b.ID || a.ID == 0 {
 					t.Fatalf("connection numbers %x and %x", a.ID, b.ID)
 				}
+				if last != 0 && a.ID != last+1 {
+					t.Fatalf("connection number %x follows %x", a.ID, last)
+				}
+				last = a.ID
 				if a.Peer.Workload != emoji.Workload || a.Peer.Pod != emoji.Pod || !a.Peer.Meshed {
 					t.Fatalf("client's peer %+v", a.Peer)
 				}

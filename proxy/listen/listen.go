@@ -24,6 +24,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
@@ -174,6 +175,7 @@ type Group struct {
 	detecting map[*conn]struct{} // connections that no relay has yet
 	draining  bool
 
+	lastID       atomic.Uint64 // of a connection
 	open         [3]atomic.Int64
 	accepted     [3]atomic.Uint64
 	limited      [3]atomic.Uint64
@@ -216,6 +218,7 @@ func New(o Options) *Group {
 		log:       o.Logger,
 		detecting: make(map[*conn]struct{}),
 	}
+	g.lastID.Store(rand.Uint64() >> 16) // fewer bits are fewer bytes in batches
 	g.hard, g.hardStop = context.WithCancel(context.Background())
 	g.drain, g.endDrain = context.WithCancel(context.Background())
 	return g

@@ -88,7 +88,8 @@ var importRules = []importRule{
 	{"cmd/weir-proxy", "event bus bus/client control proxy proxy/*", "linked code is resident memory in every pod"},
 	{"cmd/*", "*", "wiring: the one place that may know everything"},
 
-	{"bench/*", "", "benchmarks run the binaries that users run, beside those of others"},
+	{"bench/measure", "", "processes, medians and tables, of no contender in particular"},
+	{"bench/*", "bench/measure", "benchmarks run the binaries that users run, beside those of others"},
 
 	{"e2e", "api/client api/weirpb", "black box: it sees what a user sees"},
 	{"e2e/conformance", "", "as e2e; its tests read events off the bus, as anyone may"},

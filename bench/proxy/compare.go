@@ -4,13 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"os"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 // settlePatience is how long after a load a proxy is done with what the load
@@ -37,7 +33,7 @@ func compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	machine := describeMachine()
+	machine := measure.DescribeMachine()
 	l, err := newLab(ctx, o)
 	defer l.close()
 	if err != nil {
@@ -45,7 +41,7 @@ func compare(ctx context.Context) error {
 	}
 	l.versions = versions(ctx, o)
 	r := &report{lab: l, machine: machine, began: time.Now()}
-	note("%s; load average %s", machine.cpu, machine.load)
+	measure.Note("%s; load average %s", machine.CPU, machine.Load)
 	if err := r.measureLoads(ctx); err != nil {
 		return err
 	}
@@ -103,9 +99,9 @@ func (l *lab) measure(ctx context.Context, ld *load, contenders []*contender) ([
 		}
 		if err != nil {
 			cells[i].err = err
-			note("%s, %s: %v", ld.name, c.name, err)
+			measure.Note("%s, %s: %v", ld.name, c.name, err)
 		}
-		if err := errors.Join(ctx.Err(), alive(l.procs)); err != nil {
+		if err := errors.Join(ctx.Err(), measure.Alive(l.procs)); err != nil {
 			return nil, err
 		}
 	}
@@ -117,7 +113,7 @@ func (l *lab) measure(ctx context.Context, ld *load, contenders []*contender) ([
 				continue
 			}
 			next, err := l.once(ctx, cells[i], contenders[i])
-			if err = errors.Join(err, settle(), ctx.Err(), alive(l.procs)); err != nil {
+			if err = errors.Join(err, settle(), ctx.Err(), measure.Alive(l.procs)); err != nil {
 				return nil, err
 			}
 			settle = next
@@ -132,7 +128,7 @@ func (l *lab) measure(ctx context.Context, ld *load, contenders []*contender) ([
 		return nil, err
 	}
 	for _, c := range cells {
-		note("%s", c)
+		measure.Note("%s", c)
 	}
 	return cells, nil
 }
@@ -141,14 +137,14 @@ func (l *lab) measure(ctx context.Context, ld *load, contenders []*contender) ([
 // the CPU; it is to be called a while later.
 func (l *lab) once(ctx context.Context, at *cell, c *contender) (settle func() error, err error) {
 	nothing := func() error { return nil }
-	before, err := cpuTime(c.procs)
+	before, err := measure.CPUTime(c.procs)
 	if err != nil {
 		return nothing, err
 	}
 	res, err := at.load.run(ctx, l, c, l.o.duration)
 	if err != nil {
 		at.err = err
-		note("%s, %s: %v", at.load.name, c.name, err)
+		measure.Note("%s, %s: %v", at.load.name, c.name, err)
 		return nothing, nil
 	}
 	if res.units == 0 {
@@ -156,7 +152,7 @@ func (l *lab) once(ctx context.Context, at *cell, c *contender) (settle func() e
 		return nothing, nil
 	}
 	return func() error {
-		after, err := cpuTime(c.procs)
+		after, err := measure.CPUTime(c.procs)
 		at.samples = append(at.samples, sample{res, after - before})
 		return err
 	}, nil
@@ -166,59 +162,22 @@ func (l *lab) once(ctx context.Context, at *cell, c *contender) (settle func() e
 // with telemetry on are worth nothing if it was not.
 func (r *report) countEvents(ctx context.Context, c *contender) error {
 	for _, address := range c.admin {
-		requests, err := metric(ctx, address, "weir_proxy_requests_total")
+		requests, err := measure.Metric(ctx, address, "weir_proxy_requests_total")
 		if err != nil {
 			return err
 		}
-		events, err1 := metric(ctx, address, "weir_proxy_events_total")
-		shed, err2 := metric(ctx, address, "weir_proxy_events_shed_total")
+		events, err1 := measure.Metric(ctx, address, "weir_proxy_events_total")
+		shed, err2 := measure.Metric(ctx, address, "weir_proxy_events_shed_total")
 		if err := errors.Join(err1, err2); err != nil {
 			return err
 		}
 		r.events = append(r.events, eventCount{c.name, requests, events, shed})
-		note("%s recorded %.0f requests and %.0f events, %.0f shed", c.name, requests, events, shed)
+		measure.Note("%s recorded %.0f requests and %.0f events, %.0f shed", c.name, requests, events, shed)
 		if events == 0 {
 			return fmt.Errorf("%s published no event: is the bus up?", c.name)
 		}
 	}
 	return nil
-}
-
-// metric is the sum of a metric over all its labels.
-func metric(ctx context.Context, address, name string) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
-	if err != nil {
-		return 0, err
-	}
-	var sum float64
-	found := false
-	for line := range strings.Lines(string(text)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if key, _, _ = strings.Cut(key, "{"); key != name {
-			continue
-		}
-		v, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			return 0, fmt.Errorf("cannot read metric %s: %w", name, err)
-		}
-		sum += v
-		found = true
-	}
-	if !found {
-		return 0, fmt.Errorf("%s has no metric %s", address, name)
-	}
-	return sum, nil
 }
 
 // String is the cell in one line, for who watches.
@@ -228,7 +187,7 @@ func (c *cell) String() string {
 	}
 	cpu := c.spread(sample.microsPerUnit)
 	return fmt.Sprintf("%-12s %-36s %8.2f µs CPU (%.2f–%.2f)  %10.0f/s", c.load.name, c.contender,
-		cpu.median, cpu.least, cpu.greatest, c.spread(sample.rate).median)
+		cpu.Median, cpu.Least, cpu.Greatest, c.spread(sample.rate).Median)
 }
 
 // microsPerUnit is CPU in µs for a request, call or MiB.
@@ -237,25 +196,11 @@ func (s sample) microsPerUnit() float64 { return float64(s.cpu.Nanoseconds()) / 
 // rate is requests, calls or MiB a second.
 func (s sample) rate() float64 { return s.units / s.elapsed.Seconds() }
 
-// A spread is the median of some values, between the least and the greatest.
-type spread struct{ least, median, greatest float64 }
-
-func (c *cell) spread(of func(sample) float64) spread {
+// spread is the median of what of says of the rounds.
+func (c *cell) spread(of func(sample) float64) measure.Spread {
 	var values []float64
 	for _, s := range c.samples {
 		values = append(values, of(s))
 	}
-	return spreadOf(values)
+	return measure.SpreadOf(values)
 }
-
-func spreadOf(values []float64) spread {
-	n := len(values)
-	if n == 0 {
-		return spread{}
-	}
-	slices.Sort(values)
-	return spread{values[0], (values[(n-1)/2] + values[n/2]) / 2, values[n-1]}
-}
-
-// note tells who watches how it goes.
-func note(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 // A goal is a bound on what weir-proxy may take.
@@ -56,7 +58,7 @@ func quotient(load, contender, base string, of func(sample) float64) func(*repor
 		if a == nil || b == nil {
 			return 0, false
 		}
-		return a.spread(of).median / b.spread(of).median, true
+		return a.spread(of).Median / b.spread(of).Median, true
 	}
 }
 
@@ -73,23 +75,12 @@ func memoryIs(of func(memoryOf) uint64) func(*report) (float64, bool) {
 
 // writeGoals writes the budget beside what was measured.
 func (r *report) writeGoals(w io.Writer) {
-	fmt.Fprintf(w, "### The budget\n\nweir-proxy inbound, telemetry on.\n\n| | budget | measured | |\n|---|---|---|---|\n")
+	fmt.Fprintf(w, "### The budget\n\nweir-proxy inbound, telemetry on.\n\n")
+	var judged []measure.Goal
 	for _, g := range goals() {
-		v, ok := g.value(r)
-		if !ok {
-			continue
+		if v, ok := g.value(r); ok {
+			judged = append(judged, measure.Goal{What: g.what, Bound: g.bound, AtLeast: g.atLeast, Unit: g.unit, Measured: v})
 		}
-		sign, verdict := "≤", "met"
-		if g.atLeast {
-			sign = "≥"
-		}
-		if v > g.bound != g.atLeast && v != g.bound {
-			verdict = "**missed**"
-		}
-		precision := 2
-		if g.unit != "" {
-			precision = 1
-		}
-		fmt.Fprintf(w, "| %s | %s %g%s | %.*f%s | %s |\n", g.what, sign, g.bound, g.unit, precision, v, g.unit, verdict)
 	}
+	measure.WriteGoals(w, judged)
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"text/template"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 //go:embed nginx.cfg haproxy.cfg backend.cfg
@@ -38,8 +40,8 @@ type endpoints struct{ HTTP1, HTTP2, GRPC, TCP string }
 type contender struct {
 	name  string
 	at    endpoints
-	procs []*process // whose CPU and memory count
-	admin []string   // addresses of weir-proxies' admin ports
+	procs []*measure.Process // whose CPU and memory count
+	admin []string           // addresses of weir-proxies' admin ports
 }
 
 // A lab is the processes of a run and the folder of what they write.
@@ -52,7 +54,7 @@ type lab struct {
 	stream   string // nginx's module for TCP, where it is a file of its own
 	backend  endpoints
 	bus      string // URL
-	procs    []*process
+	procs    []*measure.Process
 	versions []string
 }
 
@@ -92,7 +94,7 @@ func newLab(ctx context.Context, o options) (*lab, error) {
 // close ends every process and removes the folder.
 func (l *lab) close() {
 	for i := len(l.procs) - 1; i >= 0; i-- {
-		l.procs[i].stop()
+		l.procs[i].Stop()
 	}
 	_ = os.RemoveAll(l.dir)
 }
@@ -123,14 +125,14 @@ func (l *lab) message() string { return filepath.Join(l.dir, "message") }
 func (l *lab) connections() int { return min(10000, (l.files-200)/2) }
 
 // start starts a program that listens at the addresses and waits until it does.
-func (l *lab) start(ctx context.Context, name string, argv []string, listen ...string) (*process, error) {
-	p, err := start(name, argv...)
+func (l *lab) start(ctx context.Context, name string, argv []string, listen ...string) (*measure.Process, error) {
+	p, err := measure.Start(name, argv...)
 	if err != nil {
 		return nil, err
 	}
 	l.procs = append(l.procs, p)
 	for _, address := range listen {
-		if err := p.awaitPort(ctx, address); err != nil {
+		if err := p.AwaitPort(ctx, address); err != nil {
 			return nil, err
 		}
 	}
@@ -281,7 +283,7 @@ func (l *lab) weir(ctx context.Context, name string, to endpoints, direction, op
 	if err != nil {
 		return nil, err
 	}
-	return &contender{name: name, at: at, procs: []*process{p}, admin: []string{admin}}, nil
+	return &contender{name: name, at: at, procs: []*measure.Process{p}, admin: []string{admin}}, nil
 }
 
 func (l *lab) nginx(ctx context.Context, name string, to endpoints) (*contender, error) {
@@ -293,7 +295,7 @@ func (l *lab) nginx(ctx context.Context, name string, to endpoints) (*contender,
 	if err != nil {
 		return nil, err
 	}
-	return &contender{name: name, at: at, procs: []*process{p}}, nil
+	return &contender{name: name, at: at, procs: []*measure.Process{p}}, nil
 }
 
 func (l *lab) haproxy(ctx context.Context, name string, to endpoints) (*contender, error) {
@@ -305,7 +307,7 @@ func (l *lab) haproxy(ctx context.Context, name string, to endpoints) (*contende
 	if err != nil {
 		return nil, err
 	}
-	return &contender{name: name, at: at, procs: []*process{p}}, nil
+	return &contender{name: name, at: at, procs: []*measure.Process{p}}, nil
 }
 
 // configured writes a configuration into a folder of its own.
@@ -331,5 +333,5 @@ func (l *lab) reverseProxy(ctx context.Context, name string) (*contender, error)
 	if err != nil {
 		return nil, err
 	}
-	return &contender{name: name, at: at, procs: []*process{p}}, nil
+	return &contender{name: name, at: at, procs: []*measure.Process{p}}, nil
 }

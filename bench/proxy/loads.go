@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 const (
@@ -56,7 +58,7 @@ func loads() []*load {
 			all = append(all, &load{
 				name:  fmt.Sprintf("h1-%d%s", connections, size.suffix),
 				group: groupHTTP1,
-				title: fmt.Sprintf("%s, %s", plural(connections, "connection"), size.title),
+				title: fmt.Sprintf("%s, %s", measure.Plural(connections, "connection"), size.title),
 				run: func(ctx context.Context, _ *lab, c *contender, d time.Duration) (result, error) {
 					return runWrk(ctx, connections, "http://"+c.at.HTTP1+size.path, d)
 				},
@@ -68,7 +70,7 @@ func loads() []*load {
 		all = append(all, &load{
 			name:  fmt.Sprintf("h2-%d", shape.streams),
 			group: groupHTTP2,
-			title: fmt.Sprintf("%d connections of %s, 128 B", shape.connections, plural(shape.streams, "stream")),
+			title: fmt.Sprintf("%d connections of %s, 128 B", shape.connections, measure.Plural(shape.streams, "stream")),
 			run: func(ctx context.Context, _ *lab, c *contender, d time.Duration) (result, error) {
 				return runH2load(ctx, shape.connections, shape.streams, "http://"+c.at.HTTP2+"/128", d)
 			},
@@ -122,11 +124,4 @@ func loadNames() string {
 		names = append(names, l.name)
 	}
 	return strings.Join(append(names, memoryName), ", ")
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return fmt.Sprintf("%d %s", n, noun)
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

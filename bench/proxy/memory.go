@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 // memoryOf is the resident memory of one contender, in bytes.
@@ -35,7 +37,7 @@ func measureMemory(ctx context.Context, l *lab) ([]memoryOf, error) {
 	}
 	for i, c := range contenders {
 		var err error
-		if all[i].idle, err = resident(c.procs); err != nil {
+		if all[i].idle, err = measure.Resident(c.procs); err != nil {
 			return nil, err
 		}
 		if all[i].busy100, err = residentUnder(ctx, c, 100); err != nil {
@@ -45,13 +47,13 @@ func measureMemory(ctx context.Context, l *lab) ([]memoryOf, error) {
 			return nil, err
 		}
 	}
-	note("memory: waiting for %v", l.o.wait)
+	measure.Note("memory: waiting for %v", l.o.wait)
 	if err := pause(ctx, l.o.wait); err != nil {
 		return nil, err
 	}
 	for i, c := range contenders {
 		var err error
-		if all[i].after, err = resident(c.procs); err != nil {
+		if all[i].after, err = measure.Resident(c.procs); err != nil {
 			return nil, err
 		}
 	}
@@ -61,10 +63,10 @@ func measureMemory(ctx context.Context, l *lab) ([]memoryOf, error) {
 			return nil, err
 		}
 		m := all[i]
-		note("memory of %s, MB: idle %s, 100 busy %s, 1,000 busy %s, after that %s, %d idle %s", m.name,
-			megabytes(m.idle), megabytes(m.busy100), megabytes(m.burst), megabytes(m.after), m.connections, megabytes(m.idle10k))
+		measure.Note("memory of %s, MB: idle %s, 100 busy %s, 1,000 busy %s, after that %s, %d idle %s", m.name,
+			measure.Megabytes(m.idle), measure.Megabytes(m.busy100), measure.Megabytes(m.burst), measure.Megabytes(m.after), m.connections, measure.Megabytes(m.idle10k))
 	}
-	return all, alive(l.procs)
+	return all, measure.Alive(l.procs)
 }
 
 // residentUnder is the most memory that c is seen to have while so many
@@ -85,7 +87,7 @@ func residentUnder(ctx context.Context, c *contender, connections int) (uint64, 
 			return most, err
 		case <-time.After(100 * time.Millisecond):
 		}
-		now, err := resident(c.procs)
+		now, err := measure.Resident(c.procs)
 		if err != nil {
 			return 0, errors.Join(err, <-done)
 		}
@@ -116,7 +118,7 @@ func residentIdle(ctx context.Context, c *contender, connections int) (bytes uin
 	if err := pause(ctx, 5*time.Second); err != nil {
 		return 0, err
 	}
-	bytes, err = resident(c.procs)
+	bytes, err = measure.Resident(c.procs)
 	// Some that did nothing for so long still work.
 	for i := 0; i < len(conns) && err == nil; i += 100 {
 		_, err = exchange(conns[i])
@@ -134,4 +136,3 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // megabytes is bytes as MB, 10⁶ bytes.
-func megabytes(bytes uint64) string { return fmt.Sprintf("%.1f", float64(bytes)/1e6) }

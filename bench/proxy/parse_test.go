@@ -66,34 +66,6 @@ func TestParseH2load(t *testing.T) {
 	}
 }
 
-func TestSpread(t *testing.T) {
-	for _, c := range []struct {
-		values []float64
-		want   spread
-	}{
-		{nil, spread{}},
-		{[]float64{3}, spread{3, 3, 3}},
-		{[]float64{9, 1, 2}, spread{1, 2, 9}},
-		{[]float64{4, 1, 3, 2}, spread{1, 2.5, 4}},
-	} {
-		if got := spreadOf(c.values); got != c.want {
-			t.Errorf("%v: got %v, want %v", c.values, got, c.want)
-		}
-	}
-}
-
-func TestInsert(t *testing.T) {
-	first := string(insert([]byte("# Title\n\ntext\n"), []byte("one\n")))
-	want := "# Title\n\ntext\n\n" + beginMark + "\none\n" + endMark + "\n"
-	if first != want {
-		t.Errorf("got %q, want %q", first, want)
-	}
-	second := string(insert([]byte(first+"\n## After\n"), []byte("two\n")))
-	if want := strings.Replace(want, "one", "two", 1) + "\n## After\n"; second != want {
-		t.Errorf("got %q, want %q", second, want)
-	}
-}
-
 func TestGoals(t *testing.T) {
 	at := func(contender string, cpu time.Duration) *cell {
 		return &cell{load: &load{name: "h1-32"}, contender: contender, samples: []sample{{result{units: 10, elapsed: time.Second}, cpu}}}

@@ -7,17 +7,14 @@ import (
 	"os"
 	"strings"
 	"time"
-)
 
-const (
-	beginMark = "<!-- bench-proxy: written by `make bench-proxy`; what is between the marks is replaced -->"
-	endMark   = "<!-- bench-proxy: end -->"
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 // report is what a run found.
 type report struct {
 	lab     *lab
-	machine machine
+	machine measure.Machine
 	began   time.Time
 	cells   []*cell
 	events  []eventCount
@@ -42,48 +39,30 @@ func (r *report) publish() error {
 	for _, c := range r.cells {
 		if c.err != nil {
 			failed++
-			note("FAILED: %s, %s: %v", c.load.name, c.contender, c.err)
+			measure.Note("FAILED: %s, %s: %v", c.load.name, c.contender, c.err)
 		}
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d measurements failed; %s is left as it was", failed, r.lab.o.doc)
 	}
 	if len(r.lab.o.only) > 0 {
-		note("%s is left as it was: BENCH_ONLY chose some loads", r.lab.o.doc)
+		measure.Note("%s is left as it was: BENCH_ONLY chose some loads", r.lab.o.doc)
 		return nil
 	}
-	doc, err := os.ReadFile(r.lab.o.doc)
-	if err != nil {
-		return err
-	}
-	note("writing %s", r.lab.o.doc)
-	return os.WriteFile(r.lab.o.doc, insert(doc, out.Bytes()), 0o644)
-}
-
-// insert puts section between the document's marks, or with them at its end.
-func insert(doc, section []byte) []byte {
-	before, rest, found := bytes.Cut(doc, []byte(beginMark))
-	var after []byte
-	if found {
-		_, after, _ = bytes.Cut(rest, []byte(endMark))
-	} else {
-		before = append(bytes.TrimRight(before, "\n"), "\n\n"...)
-		after = []byte("\n")
-	}
-	return bytes.Join([][]byte{before, []byte(beginMark), []byte("\n"), section, []byte(endMark), after}, nil)
+	return measure.SectionOf("bench-proxy").Write(r.lab.o.doc, out.Bytes())
 }
 
 func (r *report) write(w io.Writer) {
 	o := r.lab.o
 	fmt.Fprintf(w, "## The proxy beside others\n\n")
 	fmt.Fprintf(w, "%s. %s, %s. Load average at the start: %s. The run took %s.\n\n    %s\n\n", r.began.UTC().Format(time.DateOnly),
-		r.machine.cpu, r.machine.kernel, r.machine.load, time.Since(r.began).Round(time.Second), o.command())
+		r.machine.CPU, r.machine.Kernel, r.machine.Load, time.Since(r.began).Round(time.Second), o.command())
 	fmt.Fprintf(w, "%s.\n\n", strings.Join(r.lab.versions, "; "))
 	fmt.Fprintf(w, "Load, proxy and server share the machine, on 127.0.0.1; contenders take turns; medians of %s of %s, with\n"+
 		"the least and the greatest in brackets. CPU is user and system time of the proxy's processes alone. Every proxy has two\n"+
 		"threads or workers, keeps connections to the server and writes no log; weir-proxy publishes an event for each request\n"+
 		"to a bus, except where it says otherwise. Configurations: [`bench/proxy`](../bench/proxy).\n\n",
-		plural(o.rounds, "round"), o.duration)
+		measure.Plural(o.rounds, "round"), o.duration)
 	r.writeGoals(w)
 	group := ""
 	for i, c := range r.cells {
@@ -139,10 +118,10 @@ func (r *report) writeRow(w io.Writer, c *cell, first bool) {
 	cpu, rate := c.spread(sample.microsPerUnit), c.spread(sample.rate)
 	cost := "–"
 	if c.contender != direct {
-		cost = fmt.Sprintf("%.1f (%.1f–%.1f)", cpu.median, cpu.least, cpu.greatest)
+		cost = fmt.Sprintf("%.1f (%.1f–%.1f)", cpu.Median, cpu.Least, cpu.Greatest)
 	}
 	fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |", title, c.contender, cost,
-		r.ratio(c, nginx), r.ratio(c, haproxy), thousands(rate.median))
+		r.ratio(c, nginx), r.ratio(c, haproxy), measure.Thousands(rate.Median))
 	if s := c.samples[0]; s.p50 > 0 {
 		fmt.Fprintf(w, " %s | %s |", millis(c, func(s sample) time.Duration { return s.p50 }),
 			millis(c, func(s sample) time.Duration { return s.p99 }))
@@ -158,7 +137,7 @@ func (r *report) ratio(c *cell, name string) string {
 	if base == nil || c.contender == direct || len(c.samples) == 0 {
 		return "–"
 	}
-	return fmt.Sprintf("%.2f", c.spread(sample.microsPerUnit).median/base.spread(sample.microsPerUnit).median)
+	return fmt.Sprintf("%.2f", c.spread(sample.microsPerUnit).Median/base.spread(sample.microsPerUnit).Median)
 }
 
 // find is the cell of a load and a contender, nil if it has no samples.
@@ -174,9 +153,9 @@ func (r *report) find(name, contender string) *cell {
 // quantiles are those of a latency table, in µs.
 func (c *cell) quantiles() [3]float64 {
 	return [3]float64{
-		c.spread(func(s sample) float64 { return micros(s.p50) }).median,
-		c.spread(func(s sample) float64 { return micros(s.p99) }).median,
-		c.spread(func(s sample) float64 { return micros(s.p999) }).median,
+		c.spread(func(s sample) float64 { return micros(s.p50) }).Median,
+		c.spread(func(s sample) float64 { return micros(s.p99) }).Median,
+		c.spread(func(s sample) float64 { return micros(s.p999) }).Median,
 	}
 }
 
@@ -206,14 +185,14 @@ func (r *report) writeMemory(w io.Writer) {
 		"VmRSS in MB (10⁶ bytes), the sum over a proxy's processes, pages that they share counted for each; HTTP/1.1. Busy: the most that\n"+
 		"was seen. Idle connections have each made a request before.\n\n"+
 		"| | idle | 100 busy connections | 1,000 busy | %s after those closed | %s idle connections |\n|---|---|---|---|---|---|\n",
-		r.lab.o.wait, thousands(float64(r.memory[0].connections)))
+		r.lab.o.wait, measure.Thousands(float64(r.memory[0].connections)))
 	for _, m := range r.memory {
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", m.name, megabytes(m.idle), megabytes(m.busy100),
-			megabytes(m.burst), megabytes(m.after), megabytes(m.idle10k))
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", m.name, measure.Megabytes(m.idle), measure.Megabytes(m.busy100),
+			measure.Megabytes(m.burst), measure.Megabytes(m.after), measure.Megabytes(m.idle10k))
 	}
 	if n := r.memory[0].connections; n < 10000 {
 		fmt.Fprintf(w, "\n%s instead of 10,000 idle connections: this machine lets a process have %s files open, and a connection\n"+
-			"through a proxy is two.\n", thousands(float64(n)), thousands(float64(r.lab.files)))
+			"through a proxy is two.\n", measure.Thousands(float64(n)), measure.Thousands(float64(r.lab.files)))
 	}
 }
 
@@ -224,21 +203,12 @@ func (r *report) writeEvents(w io.Writer) {
 	fmt.Fprintf(w, "\n### Events\n\nWhat the weir-proxies with telemetry on recorded under all these loads but that of memory.\n\n"+
 		"| | requests | events | shed |\n|---|---|---|---|\n")
 	for _, e := range r.events {
-		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", e.contender, thousands(e.requests), thousands(e.events), thousands(e.shed))
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", e.contender, measure.Thousands(e.requests), measure.Thousands(e.events), measure.Thousands(e.shed))
 	}
 }
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
 func millis(c *cell, of func(sample) time.Duration) string {
-	return fmt.Sprintf("%.2f", c.spread(func(s sample) float64 { return micros(of(s)) / 1e3 }).median)
-}
-
-// thousands is a whole number with commas.
-func thousands(v float64) string {
-	digits := fmt.Sprintf("%.0f", v)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
+	return fmt.Sprintf("%.2f", c.spread(func(s sample) float64 { return micros(of(s)) / 1e3 }).Median)
 }

@@ -42,17 +42,19 @@ type Source interface {
 	ConsumeEvents(ctx context.Context, partition int, after uint64, fn func(sequence uint64, subject string, data []byte) error) error
 }
 
-// Rollups is the stream of rollups.
+// Rollups are the streams of rollups: one a tier, the finest first. Sequences
+// are a stream's own.
 type Rollups interface {
 	// LastRollup returns the newest of a partition; nil and 0 where there is none.
-	LastRollup(ctx context.Context, partition int) (data []byte, sequence uint64, err error)
+	LastRollup(ctx context.Context, partition, tier int) (data []byte, sequence uint64, err error)
 	// PublishRollup stores one, provided that the newest is still that at
 	// expectLast; else its error is Options.ErrFenced. After any other error it
 	// may have been stored or not.
-	PublishRollup(ctx context.Context, partition int, data []byte, expectLast uint64) (sequence uint64, err error)
-	// ReadRollups calls fn with those stored at since or later, oldest first,
-	// up to the present end.
-	ReadRollups(ctx context.Context, partition int, since time.Time, fn func(sequence uint64, data []byte) error) error
+	PublishRollup(ctx context.Context, partition, tier int, data []byte, expectLast uint64) (sequence uint64, err error)
+	// ReadRollups calls fn with those that come after the sequence after, or
+	// where that is 0 were stored at since or later, oldest first, up to the
+	// present end.
+	ReadRollups(ctx context.Context, partition, tier int, after uint64, since time.Time, fn func(sequence uint64, data []byte) error) error
 }
 
 // Members is the list of live aggregators.

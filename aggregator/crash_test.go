@@ -47,7 +47,7 @@ func (m *memory) ConsumeEvents(ctx context.Context, _ int, after uint64, fn func
 	return ctx.Err()
 }
 
-func (m *memory) LastRollup(context.Context, int) ([]byte, uint64, error) {
+func (m *memory) LastRollup(context.Context, int, int) ([]byte, uint64, error) {
 	if m.dead {
 		return nil, 0, errDead
 	}
@@ -58,7 +58,7 @@ func (m *memory) LastRollup(context.Context, int) ([]byte, uint64, error) {
 	return last.data, last.sequence, nil
 }
 
-func (m *memory) PublishRollup(_ context.Context, _ int, data []byte, expectLast uint64) (uint64, error) {
+func (m *memory) PublishRollup(_ context.Context, _, _ int, data []byte, expectLast uint64) (uint64, error) {
 	var last uint64
 	if n := len(m.rollups); n > 0 {
 		last = m.rollups[n-1].sequence
@@ -77,7 +77,7 @@ func (m *memory) PublishRollup(_ context.Context, _ int, data []byte, expectLast
 	return last, err
 }
 
-func (m *memory) ReadRollups(_ context.Context, _ int, _ time.Time, fn func(uint64, []byte) error) error {
+func (m *memory) ReadRollups(_ context.Context, _, _ int, _ uint64, _ time.Time, fn func(uint64, []byte) error) error {
 	for _, r := range m.rollups {
 		if err := fn(r.sequence, r.data); err != nil {
 			return err

@@ -337,7 +337,7 @@ func (p *partition) save(ctx context.Context, part []byte) error {
 func (p *partition) tryPublish(ctx context.Context, part []byte) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	return p.a.o.Rollups.PublishRollup(ctx, p.number, part, p.last)
+	return p.a.o.Rollups.PublishRollup(ctx, p.number, 0, part, p.last)
 }
 
 // look tells whether the newest rollup is part (true), or still the one before
@@ -345,7 +345,7 @@ func (p *partition) tryPublish(ctx context.Context, part []byte) (uint64, error)
 func (p *partition) look(ctx context.Context, part []byte) (stored bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	data, sequence, err := p.a.o.Rollups.LastRollup(ctx, p.number)
+	data, sequence, err := p.a.o.Rollups.LastRollup(ctx, p.number, 0)
 	switch {
 	case err != nil:
 		p.a.log.Debug("cannot look up the last rollup", "partition", p.number, "error", err)

@@ -56,7 +56,7 @@ func (p *partition) takeOver(ctx context.Context) (position uint64, err error) {
 func (p *partition) lastSequence(ctx context.Context) (uint64, error) {
 	for delay := retryLeast; ; delay = min(2*delay, retryMost) {
 		bounded, cancel := context.WithTimeout(ctx, saveTimeout)
-		_, sequence, err := p.a.o.Rollups.LastRollup(bounded, p.number)
+		_, sequence, err := p.a.o.Rollups.LastRollup(bounded, p.number, 0)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return sequence, errors.Join(err, ctx.Err())
@@ -82,7 +82,7 @@ func (p *partition) readPast(ctx context.Context, since time.Time) (*past, error
 	now := p.a.o.Now()
 	found := p.emptyPast(now)
 	var groups rollup.Assembler
-	err := p.a.o.Rollups.ReadRollups(ctx, p.number, since, func(sequence uint64, data []byte) error {
+	err := p.a.o.Rollups.ReadRollups(ctx, p.number, 0, 0, since, func(sequence uint64, data []byte) error {
 		found.last = max(found.last, sequence)
 		part, err := rollup.Decode(data)
 		if err != nil || part.Partition != p.number {

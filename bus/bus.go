@@ -51,6 +51,8 @@ var (
 	ErrRefused = errors.New("refused by the bus")
 	// ErrPartition: the number is not in [0, Partitions).
 	ErrPartition = errors.New("no such partition")
+	// ErrTier: the number is not in [0, Tiers).
+	ErrTier = errors.New("no such tier")
 )
 
 // DroppedError tells that a subscriber was too slow and some messages of its

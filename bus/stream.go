@@ -7,7 +7,8 @@ import (
 
 // Names of the streams.
 const (
-	StreamEvents  = "WEIR_EVENTS"
+	StreamEvents = "WEIR_EVENTS"
+	// StreamRollups keeps the rollups of 1 s; see RollupStream for the others.
 	StreamRollups = "WEIR_ROLLUPS"
 	// BucketMembers is a NATS key-value bucket; StreamMembers is the stream
 	// under it.
@@ -31,9 +32,13 @@ type Retention struct {
 	// EventBytes bounds the events stream; the oldest are discarded first;
 	// default 4 GiB.
 	EventBytes int64
-	// RollupAge is how long one-second rollups are kept; default 15 min.
+	// RollupAge is how long one-second rollups are kept, at least; default
+	// 15 min. The stream keeps them longer than the events that they count.
 	RollupAge time.Duration
-	// RollupBytes bounds the rollups stream; default 2 GiB.
+	// Rollup10sAge and Rollup1mAge are how long the coarser ones are kept;
+	// defaults 6 h and 7 d.
+	Rollup10sAge, Rollup1mAge time.Duration
+	// RollupBytes bounds each stream of rollups; default 2 GiB.
 	RollupBytes int64
 	// Replicas of each stream, 1 to 5; default 1.
 	Replicas int
@@ -44,6 +49,8 @@ const (
 	DefaultEventAge    = time.Hour
 	DefaultEventBytes  = 4 << 30
 	DefaultRollupAge   = 15 * time.Minute
+	DefaultRollup10s   = 6 * time.Hour
+	DefaultRollup1m    = 7 * 24 * time.Hour
 	DefaultRollupBytes = 2 << 30
 )
 
@@ -53,6 +60,8 @@ func (r Retention) WithDefaults() (Retention, error) {
 	setDefault(&r.EventAge, DefaultEventAge)
 	setDefault(&r.EventBytes, DefaultEventBytes)
 	setDefault(&r.RollupAge, DefaultRollupAge)
+	setDefault(&r.Rollup10sAge, DefaultRollup10s)
+	setDefault(&r.Rollup1mAge, DefaultRollup1m)
 	setDefault(&r.RollupBytes, DefaultRollupBytes)
 	setDefault(&r.Replicas, 1)
 	switch {
@@ -60,6 +69,10 @@ func (r Retention) WithDefaults() (Retention, error) {
 		return r, fmt.Errorf("cannot keep events for %v: the least is 1s", r.EventAge)
 	case r.RollupAge < time.Second:
 		return r, fmt.Errorf("cannot keep rollups for %v: the least is 1s", r.RollupAge)
+	case r.Rollup10sAge < time.Second:
+		return r, fmt.Errorf("cannot keep rollups of 10 s for %v: the least is 1s", r.Rollup10sAge)
+	case r.Rollup1mAge < time.Second:
+		return r, fmt.Errorf("cannot keep rollups of 1 min for %v: the least is 1s", r.Rollup1mAge)
 	case r.EventBytes < MaxPayload:
 		return r, fmt.Errorf("cannot keep events in %d bytes: the least is %d", r.EventBytes, MaxPayload)
 	case r.RollupBytes < MaxPayload:
@@ -105,7 +118,7 @@ const maxHeaders = 1 << 10
 // them. The retention must have been through WithDefaults.
 func Streams(r Retention) []Stream {
 	transformTo := fmt.Sprintf("%s.{{partition(%d,1,2,3,4)}}.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}", prefixPart, Partitions)
-	return []Stream{{
+	streams := []Stream{{
 		Name:        StreamEvents,
 		Description: "Batches of events, as the proxies publish them",
 		// Not weir.v1.events.>: a subject without exactly four tokens would be
@@ -119,15 +132,6 @@ func Streams(r Retention) []Stream {
 		Dedup:         min(DedupWindow, r.EventAge),
 		Replicas:      r.Replicas,
 	}, {
-		Name:        StreamRollups,
-		Description: "One-second rollups, one subject a partition",
-		Subjects:    []string{prefixRollups + ".*"},
-		MaxAge:      r.RollupAge,
-		MaxBytes:    r.RollupBytes,
-		MaxMessage:  MaxPayload,
-		Dedup:       min(DedupWindow, r.RollupAge),
-		Replicas:    r.Replicas,
-	}, {
 		Name:        StreamMembers,
 		Description: "Live aggregators",
 		Subjects:    []string{membersPrefix + ">"},
@@ -139,6 +143,7 @@ func Streams(r Retention) []Stream {
 		Memory:      true,
 		Latest:      true,
 	}, exports(r)}
+	return append(streams, rollupStreams(r)...)
 }
 
 const membersPrefix = "$KV." + BucketMembers + "."

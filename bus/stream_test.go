@@ -13,7 +13,7 @@ func TestRetentionDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := bus.Retention{EventAge: time.Hour, EventBytes: 4 << 30, RollupAge: 15 * time.Minute, RollupBytes: 2 << 30, Replicas: 1}
+	want := bus.Retention{EventAge: time.Hour, EventBytes: 4 << 30, RollupAge: 15 * time.Minute, Rollup10sAge: 6 * time.Hour, Rollup1mAge: 7 * 24 * time.Hour, RollupBytes: 2 << 30, Replicas: 1}
 	if r != want {
 		t.Errorf("defaults are %+v, want %+v", r, want)
 	}
@@ -25,6 +25,8 @@ func TestRetentionDefaults(t *testing.T) {
 	}
 	f(bus.Retention{EventAge: -1}, "events for -1ns")
 	f(bus.Retention{RollupAge: time.Millisecond}, "rollups for 1ms")
+	f(bus.Retention{Rollup10sAge: 1}, "rollups of 10 s for 1ns")
+	f(bus.Retention{Rollup1mAge: 1}, "rollups of 1 min for 1ns")
 	f(bus.Retention{EventBytes: 1}, "events in 1 bytes")
 	f(bus.Retention{RollupBytes: -1}, "rollups in -1 bytes")
 	f(bus.Retention{Replicas: 6}, "6 replicas")
@@ -49,7 +51,7 @@ func TestStreams(t *testing.T) {
 	if s := byName[bus.StreamEvents]; s.MaxAge != time.Minute || s.MaxBytes != 1<<30 || s.TransformTo == "" || s.Memory {
 		t.Errorf("events stream is %+v", s)
 	}
-	if s := byName[bus.StreamRollups]; s.MaxAge != 15*time.Minute || s.Memory {
+	if s := byName[bus.StreamRollups]; s.MaxAge != 16*time.Minute || s.Memory {
 		t.Errorf("rollups stream is %+v", s)
 	}
 	if s := byName[bus.StreamMembers]; s.MaxAge != bus.MemberTTL || !s.Memory || !s.Latest {

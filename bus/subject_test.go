@@ -28,6 +28,8 @@ func TestSubjects(t *testing.T) {
 	f(bus.StatsFilter(event.Workload{}), "weir.v1.stats.*.*.*.*")
 	f(bus.PartitionFilter(3), "weir.v1.part.3.>")
 	f(bus.RollupSubject(15, 0), "weir.v1.rollups.15")
+	f(bus.RollupSubject(15, 1), "weir.v1.rollups.15.10s")
+	f(bus.RollupSubject(15, 2), "weir.v1.rollups.15.1m")
 	f(bus.RPCSubject("aggregator", "stat"), "weir.v1.rpc.aggregator.stat")
 	f(bus.MemberSubject("agg.0"), "$KV.WEIR_MEMBERS.agg_0")
 }

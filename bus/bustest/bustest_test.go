@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestRestartKeepsAddressAndData(t *testing.T) {
 	s := bustest.Run(t)
 	c := bustest.Connect(t, s)
-	sequence, err := c.PublishRollup(t.Context(), 1, []byte("kept"), 0)
+	sequence, err := c.PublishRollup(t.Context(), 1, 0, []byte("kept"), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestRestartKeepsAddressAndData(t *testing.T) {
 	if err := s.Ready(); err == nil {
 		t.Error("the bus before says that it is ready")
 	}
-	if data, last, err := bustest.Connect(t, again).LastRollup(t.Context(), 1); err != nil || string(data) != "kept" || last != sequence {
+	if data, last, err := bustest.Connect(t, again).LastRollup(t.Context(), 1, 0); err != nil || string(data) != "kept" || last != sequence {
 		t.Errorf("the last rollup is %q at %d, %v", data, last, err)
 	}
 }

@@ -76,7 +76,7 @@ func TestBusAppearsAfterStart(t *testing.T) {
 	if _, err := c.Ask(ctx, "aggregator", "stat", nil); !errors.Is(err, bus.ErrNotConnected) {
 		t.Errorf("Ask gives %v", err)
 	}
-	if _, _, err := c.LastRollup(ctx, 0); !errors.Is(err, bus.ErrNotConnected) {
+	if _, _, err := c.LastRollup(ctx, 0, 0); !errors.Is(err, bus.ErrNotConnected) {
 		t.Errorf("LastRollup gives %v", err)
 	}
 	if err := c.Heartbeat(ctx, "a"); !errors.Is(err, bus.ErrNotConnected) {

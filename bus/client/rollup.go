@@ -13,7 +13,7 @@ import (
 	"github.com/weirmesh/weir/bus"
 )
 
-// PublishRollup stores a partition's next rollup, provided that the one before
+// PublishRollup stores a partition's next rollup of a tier, provided that the one before
 // it in the stream is still the one at sequence expectLast (0: there is none),
 // and returns its sequence. Otherwise the error wraps bus.ErrFenced and nothing
 // is stored: another owner wrote, or all rollups have expired; the caller must
@@ -21,20 +21,20 @@ import (
 // expectLast may be sent again after a lost answer.
 //
 // The error may also wrap bus.ErrNotConnected, bus.ErrTooLarge (over
-// bus.MaxPayload bytes), bus.ErrRefused, bus.ErrPartition or ctx's error.
-func (c *Client) PublishRollup(ctx context.Context, partition int, data []byte, expectLast uint64) (sequence uint64, err error) {
-	if err := bus.CheckPartition(partition); err != nil {
+// bus.MaxPayload bytes), bus.ErrRefused, bus.ErrPartition, bus.ErrTier or ctx's error.
+func (c *Client) PublishRollup(ctx context.Context, partition, tier int, data []byte, expectLast uint64) (sequence uint64, err error) {
+	if err := checkPlace(partition, tier); err != nil {
 		return 0, err
 	}
 	// The id marks the write as this client's, and no other's.
 	h := fnv.New128a()
 	h.Write(data)
-	id := c.nonce + "-" + strconv.Itoa(partition) + "-" + strconv.FormatUint(expectLast, 10) + "-" + fmt.Sprintf("%x", h.Sum(nil))
-	sequence, err = c.store(ctx, bus.RollupSubject(partition), id, data, jetstream.WithExpectLastSequencePerSubject(expectLast))
+	id := c.nonce + "-" + strconv.Itoa(partition) + "." + strconv.Itoa(tier) + "-" + strconv.FormatUint(expectLast, 10) + "-" + fmt.Sprintf("%x", h.Sum(nil))
+	sequence, err = c.store(ctx, bus.RollupSubject(partition, tier), id, data, jetstream.WithExpectLastSequencePerSubject(expectLast))
 	if errors.Is(err, bus.ErrFenced) {
 		// The server checks the fence before it looks for a repetition, so a
 		// repeated write, whose first answer was lost, is fenced by itself.
-		last, lastErr := c.lastMessage(ctx, bus.StreamRollups, bus.RollupSubject(partition))
+		last, lastErr := c.lastMessage(ctx, bus.RollupStream(tier), bus.RollupSubject(partition, tier))
 		switch {
 		case errors.Is(lastErr, jetstream.ErrMsgNotFound):
 		case lastErr != nil:
@@ -49,14 +49,14 @@ func (c *Client) PublishRollup(ctx context.Context, partition int, data []byte, 
 	return sequence, nil
 }
 
-// LastRollup returns a partition's newest rollup and its sequence in the
+// LastRollup returns a partition's newest rollup of a tier and its sequence in the
 // stream, or nil and 0 where there is none. The error may wrap
-// bus.ErrNotConnected, bus.ErrRefused, bus.ErrPartition or ctx's error.
-func (c *Client) LastRollup(ctx context.Context, partition int) (data []byte, sequence uint64, err error) {
-	if err := bus.CheckPartition(partition); err != nil {
+// bus.ErrNotConnected, bus.ErrRefused, bus.ErrPartition, bus.ErrTier or ctx's error.
+func (c *Client) LastRollup(ctx context.Context, partition, tier int) (data []byte, sequence uint64, err error) {
+	if err := checkPlace(partition, tier); err != nil {
 		return nil, 0, err
 	}
-	message, err := c.lastMessage(ctx, bus.StreamRollups, bus.RollupSubject(partition))
+	message, err := c.lastMessage(ctx, bus.RollupStream(tier), bus.RollupSubject(partition, tier))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, 0, nil
 	}
@@ -79,17 +79,20 @@ func (c *Client) lastMessage(ctx context.Context, stream, subject string) (*jets
 	return message, done(err)
 }
 
-// ReadRollups calls fn with each rollup of a partition that was stored at since
-// or later, oldest first, up to what was the newest when it began, and returns
+// ReadRollups calls fn with each rollup of a partition and tier that comes
+// after the stream's sequence after, or where that is 0 was stored at since or
+// later: oldest first, up to what was the newest when it began, and returns
 // nil. data is fn's to keep. It returns fn's error if fn fails, and ctx's if ctx
-// ends before; absences of the bus it sits out.
-func (c *Client) ReadRollups(ctx context.Context, partition int, since time.Time, fn func(sequence uint64, data []byte) error) error {
-	if err := bus.CheckPartition(partition); err != nil {
+// ends before; absences of the bus it sits out. Where the stream ends before
+// after (its files were lost), fn begins with the oldest.
+func (c *Client) ReadRollups(ctx context.Context, partition, tier int, after uint64, since time.Time, fn func(sequence uint64, data []byte) error) error {
+	if err := checkPlace(partition, tier); err != nil {
 		return err
 	}
 	return c.read(ctx, &reading{
-		stream: bus.StreamRollups,
-		filter: bus.RollupSubject(partition),
+		stream: bus.RollupStream(tier),
+		filter: bus.RollupSubject(partition, tier),
+		after:  after,
 		since:  since,
 		finite: true,
 		bytes:  2 * bus.MaxPayload,
@@ -97,4 +100,11 @@ func (c *Client) ReadRollups(ctx context.Context, partition int, since time.Time
 			return fn(m.sequence, m.data)
 		},
 	})
+}
+
+func checkPlace(partition, tier int) error {
+	if err := bus.CheckPartition(partition); err != nil {
+		return err
+	}
+	return bus.CheckTier(tier)
 }

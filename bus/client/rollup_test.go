@@ -16,54 +16,54 @@ func TestRollupFence(t *testing.T) {
 	ctx := bounded(t)
 	s := bustest.Run(t)
 	a, b := bustest.Connect(t, s), bustest.Connect(t, s)
-	if data, sequence, err := a.LastRollup(ctx, 3); data != nil || sequence != 0 || err != nil {
+	if data, sequence, err := a.LastRollup(ctx, 3, 0); data != nil || sequence != 0 || err != nil {
 		t.Fatalf("LastRollup of nothing gives %q, %d, %v", data, sequence, err)
 	}
-	first, err := a.PublishRollup(ctx, 3, []byte("a1"), 0)
+	first, err := a.PublishRollup(ctx, 3, 0, []byte("a1"), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Another partition is no business of the fence.
-	if _, err := b.PublishRollup(ctx, 4, []byte("other"), 0); err != nil {
+	if _, err := b.PublishRollup(ctx, 4, 0, []byte("other"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.PublishRollup(ctx, 3, []byte("b1"), 0); !errors.Is(err, bus.ErrFenced) {
+	if _, err := b.PublishRollup(ctx, 3, 0, []byte("b1"), 0); !errors.Is(err, bus.ErrFenced) {
 		t.Errorf("a second first rollup gives %v", err)
 	}
 	// The same write again, its answer lost, is the same write.
-	if again, err := a.PublishRollup(ctx, 3, []byte("a1"), 0); err != nil || again != first {
+	if again, err := a.PublishRollup(ctx, 3, 0, []byte("a1"), 0); err != nil || again != first {
 		t.Errorf("the repeated write gives %d, %v, want %d", again, err, first)
 	}
 	// The same bytes of another owner are not.
-	if _, err := b.PublishRollup(ctx, 3, []byte("a1"), 0); !errors.Is(err, bus.ErrFenced) {
+	if _, err := b.PublishRollup(ctx, 3, 0, []byte("a1"), 0); !errors.Is(err, bus.ErrFenced) {
 		t.Errorf("another owner's equal write gives %v", err)
 	}
 	// b takes over, a still believes.
-	data, sequence, err := b.LastRollup(ctx, 3)
+	data, sequence, err := b.LastRollup(ctx, 3, 0)
 	if err != nil || string(data) != "a1" || sequence != first {
 		t.Fatalf("LastRollup gives %q, %d, %v", data, sequence, err)
 	}
-	second, err := b.PublishRollup(ctx, 3, []byte("b2"), sequence)
+	second, err := b.PublishRollup(ctx, 3, 0, []byte("b2"), sequence)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.PublishRollup(ctx, 3, []byte("a2"), first); !errors.Is(err, bus.ErrFenced) {
+	if _, err := a.PublishRollup(ctx, 3, 0, []byte("a2"), first); !errors.Is(err, bus.ErrFenced) {
 		t.Errorf("the old owner's write gives %v", err)
 	}
-	if data, sequence, err := a.LastRollup(ctx, 3); err != nil || string(data) != "b2" || sequence != second {
+	if data, sequence, err := a.LastRollup(ctx, 3, 0); err != nil || string(data) != "b2" || sequence != second {
 		t.Errorf("LastRollup gives %q, %d, %v", data, sequence, err)
 	}
-	if _, err := a.PublishRollup(ctx, 3, make([]byte, bus.MaxPayload+1), second); !errors.Is(err, bus.ErrTooLarge) {
+	if _, err := a.PublishRollup(ctx, 3, 0, make([]byte, bus.MaxPayload+1), second); !errors.Is(err, bus.ErrTooLarge) {
 		t.Errorf("an oversize rollup gives %v", err)
 	}
 	for _, partition := range []int{-1, bus.Partitions} {
-		if _, err := a.PublishRollup(ctx, partition, nil, 0); !errors.Is(err, bus.ErrPartition) {
+		if _, err := a.PublishRollup(ctx, partition, 0, nil, 0); !errors.Is(err, bus.ErrPartition) {
 			t.Errorf("PublishRollup to partition %d gives %v", partition, err)
 		}
-		if _, _, err := a.LastRollup(ctx, partition); !errors.Is(err, bus.ErrPartition) {
+		if _, _, err := a.LastRollup(ctx, partition, 0); !errors.Is(err, bus.ErrPartition) {
 			t.Errorf("LastRollup of partition %d gives %v", partition, err)
 		}
-		if err := a.ReadRollups(ctx, partition, time.Time{}, nil); !errors.Is(err, bus.ErrPartition) {
+		if err := a.ReadRollups(ctx, partition, 0, 0, time.Time{}, nil); !errors.Is(err, bus.ErrPartition) {
 			t.Errorf("ReadRollups of partition %d gives %v", partition, err)
 		}
 	}
@@ -72,10 +72,10 @@ func TestRollupFence(t *testing.T) {
 	if err := a.WaitConnected(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.PublishRollup(ctx, 3, []byte("a2"), first); !errors.Is(err, bus.ErrFenced) {
+	if _, err := a.PublishRollup(ctx, 3, 0, []byte("a2"), first); !errors.Is(err, bus.ErrFenced) {
 		t.Errorf("after a restart the old owner's write gives %v", err)
 	}
-	if _, err := a.PublishRollup(ctx, 3, []byte("a3"), second); err != nil {
+	if _, err := a.PublishRollup(ctx, 3, 0, []byte("a3"), second); err != nil {
 		t.Error(err)
 	}
 }
@@ -85,7 +85,7 @@ func TestReadRollups(t *testing.T) {
 	c := newBus(t)
 	read := func(partition int, since time.Time) (got []string) {
 		t.Helper()
-		err := c.ReadRollups(ctx, partition, since, func(_ uint64, data []byte) error {
+		err := c.ReadRollups(ctx, partition, 0, 0, since, func(_ uint64, data []byte) error {
 			got = append(got, string(data))
 			return nil
 		})
@@ -107,7 +107,7 @@ func TestReadRollups(t *testing.T) {
 		}
 		data := fmt.Sprint("rollup ", i)
 		var err error
-		if last, err = c.PublishRollup(ctx, 1, []byte(data), last); err != nil {
+		if last, err = c.PublishRollup(ctx, 1, 0, []byte(data), last); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, data)
@@ -124,13 +124,39 @@ func TestReadRollups(t *testing.T) {
 	if got := read(2, time.Time{}); got != nil {
 		t.Errorf("read %q of another partition", got)
 	}
-	if err := c.ReadRollups(ctx, 1, time.Time{}, func(uint64, []byte) error { return errEnough }); !errors.Is(err, errEnough) {
+	if err := c.ReadRollups(ctx, 1, 0, 0, time.Time{}, func(uint64, []byte) error { return errEnough }); !errors.Is(err, errEnough) {
 		t.Errorf("ReadRollups gives %v", err)
 	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	if err := c.ReadRollups(ended, 1, time.Time{}, nil); !errors.Is(err, context.Canceled) {
+	if err := c.ReadRollups(ended, 1, 0, 0, time.Time{}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("ReadRollups gives %v with an ended context", err)
+	}
+}
+
+// TestTiersAreApart: each tier of a partition has its own sequence and fence.
+func TestTiersAreApart(t *testing.T) {
+	c, ctx := bustest.Connect(t, bustest.Run(t)), t.Context()
+	for tier := range bus.Tiers {
+		first, err := c.PublishRollup(ctx, 1, tier, fmt.Append(nil, "first of ", tier), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.PublishRollup(ctx, 1, tier, fmt.Append(nil, "second of ", tier), first); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		if err := c.ReadRollups(ctx, 1, tier, first, time.Time{}, func(_ uint64, data []byte) error {
+			got = append(got, string(data))
+			return nil
+		}); err != nil || len(got) != 1 || got[0] != fmt.Sprint("second of ", tier) {
+			t.Errorf("after the first of tier %d there are %q, %v", tier, got, err)
+		}
+	}
+	for _, tier := range []int{-1, bus.Tiers} {
+		if _, err := c.PublishRollup(ctx, 1, tier, nil, 0); !errors.Is(err, bus.ErrTier) {
+			t.Errorf("PublishRollup to tier %d gives %v", tier, err)
+		}
 	}
 }
 
@@ -143,12 +169,12 @@ func TestReadRollupsAcrossRestart(t *testing.T) {
 	var last uint64
 	for i := range n {
 		var err error
-		if last, err = c.PublishRollup(ctx, 0, fmt.Append(nil, i), last); err != nil {
+		if last, err = c.PublishRollup(ctx, 0, 0, fmt.Append(nil, i), last); err != nil {
 			t.Fatal(err)
 		}
 	}
 	next := 0
-	err := c.ReadRollups(ctx, 0, time.Time{}, func(_ uint64, data []byte) error {
+	err := c.ReadRollups(ctx, 0, 0, 0, time.Time{}, func(_ uint64, data []byte) error {
 		if string(data) != fmt.Sprint(next) {
 			return fmt.Errorf("got %q, want %d", data, next)
 		}

@@ -46,7 +46,7 @@ func BenchmarkConsume(b *testing.B) {
 			batch := make([]byte, size)
 			stored := min(64<<20/size, b.N)
 			for n := range stored {
-				if _, err := c.PublishRollup(b.Context(), 0, batch, uint64(n)); err != nil {
+				if _, err := c.PublishRollup(b.Context(), 0, 0, batch, uint64(n)); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -54,7 +54,7 @@ func BenchmarkConsume(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			for left := b.N; left > 0; {
-				err := c.ReadRollups(b.Context(), 0, time.Time{}, func(uint64, []byte) error {
+				err := c.ReadRollups(b.Context(), 0, 0, 0, time.Time{}, func(uint64, []byte) error {
 					if left--; left == 0 {
 						return errEnough
 					}

@@ -88,15 +88,15 @@ func TestStartSetsUpStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	configs := streams(t, s)
-	if len(configs) != 4 {
-		t.Errorf("there are %d streams, want 4", len(configs))
+	if len(configs) != 6 {
+		t.Errorf("there are %d streams, want 6", len(configs))
 	}
 	events := configs[bus.StreamEvents]
 	if events.MaxAge != 30*time.Minute || events.MaxBytes != bus.DefaultEventBytes || events.MaxMsgSize < bus.MaxBatch || events.MaxMsgSize > 2*bus.MaxBatch ||
 		events.Storage != jetstream.FileStorage || events.Discard != jetstream.DiscardOld || events.Duplicates != bus.DedupWindow {
 		t.Errorf("events stream is %+v", events)
 	}
-	if rollups := configs[bus.StreamRollups]; rollups.MaxAge != bus.DefaultRollupAge {
+	if rollups := configs[bus.StreamRollups]; rollups.MaxAge != 45*time.Minute {
 		t.Errorf("rollups stream is %+v", rollups)
 	}
 	// The members are a bucket that any NATS client can read.
@@ -117,13 +117,16 @@ func TestChangedLimitsApply(t *testing.T) {
 	dir := t.TempDir()
 	first := mustStart(t, server.Options{DataDir: dir})
 	first.Close()
-	second := mustStart(t, server.Options{DataDir: dir, Retention: bus.Retention{EventAge: 10 * time.Minute, EventBytes: 64 << 20, RollupAge: time.Minute}})
+	second := mustStart(t, server.Options{DataDir: dir, Retention: bus.Retention{EventAge: 10 * time.Minute, EventBytes: 64 << 20, RollupAge: time.Minute, Rollup10sAge: time.Hour, Rollup1mAge: 24 * time.Hour}})
 	configs := streams(t, second)
 	if c := configs[bus.StreamEvents]; c.MaxAge != 10*time.Minute || c.MaxBytes != 64<<20 {
 		t.Errorf("events stream keeps %v and %d bytes after the change", c.MaxAge, c.MaxBytes)
 	}
-	if c := configs[bus.StreamRollups]; c.MaxAge != time.Minute {
-		t.Errorf("rollups stream keeps %v after the change", c.MaxAge)
+	// One-second rollups outlive the events that they count.
+	for name, age := range map[string]time.Duration{bus.StreamRollups: 25 * time.Minute, bus.StreamRollups10s: time.Hour, bus.StreamRollups1m: 24 * time.Hour} {
+		if c := configs[name]; c.MaxAge != age {
+			t.Errorf("stream %s keeps %v after the change, want %v", name, c.MaxAge, age)
+		}
 	}
 	second.Close()
 	second.Close() // again does nothing

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -199,6 +200,8 @@ const (
 	outputTable output = "table"
 	outputWide  output = "wide"
 	outputJSON  output = "json"
+	// outputJSONPath is followed by a template.
+	outputJSONPath output = jsonPathPrefix
 )
 
 // outputFlag adds -o to cmd with the formats given, the first as default.
@@ -208,9 +211,13 @@ func outputFlag(cmd *cobra.Command, o *output, formats ...output) {
 		names = append(names, string(f))
 	}
 	*o = formats[0]
+	directive := cobra.ShellCompDirectiveNoFileComp
+	if slices.Contains(formats, outputJSONPath) {
+		directive |= cobra.ShellCompDirectiveNoSpace
+	}
 	cmd.Flags().VarP(&outputValue{o, names}, "output", "o", "output format: "+strings.Join(names, ", "))
 	// The error is about a flag that does not exist.
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(names, directive))
 }
 
 type outputValue struct {
@@ -229,7 +236,7 @@ func (v *outputValue) Type() string { return "format" }
 
 func (v *outputValue) Set(s string) error {
 	for _, name := range v.names {
-		if s == name {
+		if s == name && name != jsonPathPrefix || name == jsonPathPrefix && strings.HasPrefix(s, name) {
 			*v.to = output(s)
 			return nil
 		}

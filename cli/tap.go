@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,9 @@ type tapCommand struct {
 	filter       filterFlags
 	since, until string
 	output       output
-	req          weirpb.TapRequest
+	// template is that of -o jsonpath=…
+	template *template
+	req      weirpb.TapRequest
 	// Of the stream under way: what --max-rps kept back since it was last said,
 	// and when this command was last said to be behind.
 	limited     uint64
@@ -56,6 +59,7 @@ contains, startsWith, endsWith, and, or, not; numbers may have units.`,
 		Example: `  weir tap deploy/web -n emojivoto
   weir tap deploy/voting -n emojivoto --status 5xx -o wide
   weir tap deploy/web -n emojivoto --since 10m --latency '>250ms' -f
+  weir tap deploy/web -n emojivoto -o jsonpath='{.status} {.requestInitEvent.path} {.latency_us}'
   weir tap ns/emojivoto --where 'bytes > 10kB or path startsWith "/api/vote"' -o json`,
 		ValidArgsFunction: completeResources,
 		RunE:              t.run,
@@ -69,7 +73,7 @@ contains, startsWith, endsWith, and, or, not; numbers may have units.`,
 	f.BoolVarP(&t.req.Follow, "follow", "f", false, "after the past, go on with what comes")
 	f.Float64Var(&t.req.MaxRps, "max-rps", 0, "show at most so many a second (0: all) and count the rest")
 	f.Uint32Var(&t.req.Limit, "limit", 0, "end after so many (0: never)")
-	outputFlag(cmd, &t.output, outputTable, outputWide, outputJSON)
+	outputFlag(cmd, &t.output, outputTable, outputWide, outputJSON, outputJSONPath)
 	return cmd
 }
 
@@ -86,6 +90,11 @@ func (t *tapCommand) run(cmd *cobra.Command, args []string) error {
 	}
 	if t.req.Filter, err = t.filter.resolve(cmd, &t.peers, &t.scope); err != nil {
 		return err
+	}
+	if text, ok := strings.CutPrefix(string(t.output), jsonPathPrefix); ok {
+		if t.template, err = parseTemplate(text); err != nil {
+			return Usagef(cmd, "-o: %w", err)
+		}
 	}
 	if err := t.resolveTimes(cmd); err != nil {
 		return err
@@ -250,8 +259,12 @@ func (t *tapCommand) printAll(items <-chan *weirpb.TapResponse) error {
 }
 
 func (t *tapCommand) line(e *weirpb.TapEvent) ([]byte, error) {
-	if t.output == outputJSON {
-		return tapJSON(e)
+	if t.output != outputJSON && t.template == nil {
+		return tapLine(e, t.output == outputWide), nil
 	}
-	return tapLine(e, t.output == outputWide), nil
+	object, err := tapJSON(e)
+	if err != nil || t.template == nil {
+		return object, err
+	}
+	return t.template.render(object)
 }

@@ -87,6 +87,7 @@ func TestTap(t *testing.T) {
 	f("tap", "deploy/web", "-n", "emojivoto")
 	f("tap_wide", "deploy", "web", "-n", "emojivoto", "-o", "wide")
 	f("tap_json", "deploy/web", "-n", "emojivoto", "-o", "json")
+	f("tap_jsonpath", "deploy/web", "-n", "emojivoto", "-o", `jsonpath={.status} {.requestInitEvent.path} {.source.metadata.deploy} {.duration_us}{range .fate[*]} {@}{end} {.nothing}`)
 }
 
 func TestTapFiltersAndLimit(t *testing.T) {

@@ -12,6 +12,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
+# Images are $(REGISTRY)/weir:$(VERSION), …
+REGISTRY ?= ghcr.io/weirmesh
+
 FUZZTIME ?= 30s
 SOAK     ?= 30m
 BENCH    ?= .
@@ -32,6 +35,10 @@ build: dashboard ## build bin/weir and bin/weir-proxy, static and stripped
 .PHONY: demo
 demo: build ## run a whole mesh with a sample application on this machine (ARGS='--rate 10')
 	@exec bin/weir demo $(ARGS)
+
+.PHONY: images
+images: dashboard ## write the images of weir, weir-proxy and the sample application to bin/images
+	@REGISTRY='$(REGISTRY)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' hack/images.sh
 
 .PHONY: dashboard
 dashboard: $(WEB)/dist/index.html ## build the dashboard's pages, where there is Node 20 or newer

@@ -28,8 +28,9 @@ type Header struct {
 	// Sent is when the batch was sealed, wall clock, µs since 1970.
 	Sent int64
 	// Produced counts all events of the instance up to and including this
-	// batch; Shed counts those of them that no batch carries, because a bound
-	// was reached. Both are cumulative, so that a lost batch loses no count.
+	// batch; Shed counts those of them whose detail was shed, because a bound
+	// was reached: this batch or one before carries them in a [Summary] only.
+	// Both are cumulative, so that a lost batch loses no count.
 	Produced, Shed uint64
 	// OpenConnections is a gauge: client connections open when sealed.
 	OpenConnections uint64
@@ -57,6 +58,7 @@ const (
 	fieldOutcomes        = 14
 	fieldExchanges       = 15
 	fieldEvents          = 16
+	fieldSummaries       = 17
 
 	fieldCluster   = 1
 	fieldNamespace = 2
@@ -94,7 +96,13 @@ const (
 	eventStream, eventColumns                             = 7, 8
 	fieldTraceRow                                         = 10
 	fieldTraceID                                          = 11
-	maxColumns                                            = connColumns
+
+	summarySecond, summaryExchange, summaryConnection, summaryEvents = 0, 1, 2, 3
+	summaryRequest, summaryResponse, summaryLatency, summaryDuration = 4, 5, 6, 7
+	summaryColumns                                                   = 8
+	fieldHistograms                                                  = 10
+
+	maxColumns = connColumns
 
 	flagMeshed = 1
 )

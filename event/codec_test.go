@@ -225,7 +225,7 @@ func TestCodecAllocations(t *testing.T) {
 func TestUnknownFieldsSkipped(t *testing.T) {
 	events := traffic(3)
 	data := encode(events)
-	data = append(data, 0x8a, 0x01, 3, 'n', 'e', 'w') // field 17, bytes
+	data = append(data, 0x92, 0x01, 3, 'n', 'e', 'w') // field 18, bytes
 	data = append(data, 0xf8, 0x01, 42)               // field 31, a number
 	decode(t, new(event.Decoder), data, header, events)
 }

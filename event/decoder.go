@@ -52,6 +52,11 @@ type Decoder struct {
 	// that are absent are set once.
 	block [eventColumns][blockRows]uint64
 
+	summaries  []summary
+	histograms []byte // of the summaries to come
+	summary    int    // the next one
+	checked    Histogram
+
 	row   int // the next one
 	trace int // the next one
 	at    Row // what the last NextRow gave
@@ -254,13 +259,14 @@ func (d *Decoder) clear() {
 	d.columns = [eventColumns]packed{}
 	d.traced, d.traceIDs = d.traced[:0], nil
 	d.count, d.row, d.trace = 0, 0, 0
+	d.summaries, d.histograms, d.summary = d.summaries[:0], nil, 0
 	d.at = Row{}
 }
 
 // sections are the messages of a batch, yet to be read; those that refer to
 // others may come before them.
 type sections struct {
-	source, strings, routes, peers, connections, outcomes, exchanges, events []byte
+	source, strings, routes, peers, connections, outcomes, exchanges, events, summaries []byte
 }
 
 func (d *Decoder) parse(data []byte) error {
@@ -289,6 +295,7 @@ func (d *Decoder) parse(data []byte) error {
 		{"outcomes", s.outcomes, (*Decoder).parseOutcomes},
 		{"exchanges", s.exchanges, (*Decoder).parseExchanges},
 		{"events", s.events, (*Decoder).parseEvents},
+		{"summaries", s.summaries, (*Decoder).parseSummaries},
 	} {
 		if err := part.parse(d, part.data); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
@@ -311,7 +318,7 @@ func (d *Decoder) parseFields(data []byte) (sections, error) {
 		if field == 0 {
 			return s, errors.New("field number 0")
 		}
-		if field > fieldEvents {
+		if field > fieldSummaries {
 			continue // of a later version
 		}
 		if seen&(1<<field) != 0 {
@@ -364,6 +371,8 @@ func (s *sections) take(fc *easyproto.FieldContext) (ok bool) {
 		s.exchanges, ok = fc.MessageData()
 	case fieldEvents:
 		s.events, ok = fc.MessageData()
+	case fieldSummaries:
+		s.summaries, ok = fc.MessageData()
 	}
 	return ok
 }

@@ -6,7 +6,7 @@ import "encoding/binary"
 // they are: encoding again gives the same.
 func (e *Encoder) Encode(dst []byte, h *Header) []byte {
 	dst = e.appendHeader(dst, h)
-	if e.count == 0 {
+	if e.count == 0 && e.summaries == 0 {
 		return dst
 	}
 	rank := e.strings.rank()
@@ -17,7 +17,10 @@ func (e *Encoder) Encode(dst []byte, h *Header) []byte {
 	dst = e.appendSection(dst, fieldConnections, len(e.connStates), e.connColumns[:], rank, 1<<connReason)
 	dst = e.appendSection(dst, fieldOutcomes, len(e.outcomes), e.outcomeColumns[:], rank, 1<<outcomeError)
 	dst = e.appendExchanges(dst)
-	return e.appendEvents(dst, h.Sent)
+	if e.count > 0 {
+		dst = e.appendEvents(dst, h.Sent)
+	}
+	return e.appendSummaries(dst)
 }
 
 func (e *Encoder) appendHeader(dst []byte, h *Header) []byte {

@@ -46,6 +46,11 @@ type Encoder struct {
 	lastEnd  int64
 	traced   column // numbers of events with a trace id
 	traceIDs []byte
+
+	summaries      int
+	summed         uint64 // events
+	summaryColumns [summaryColumns]column
+	histograms     []byte
 }
 
 const cacheSlots = 512
@@ -105,6 +110,9 @@ func (e *Encoder) Len() int { return e.count }
 // rather more than less.
 func (e *Encoder) Size() int {
 	n := e.strings.bytes + len(e.peerIPs) + len(e.traced.data) + len(e.traceIDs)
+	if e.summaries > 0 {
+		n += lengths(e.summaryColumns[:]) + len(e.histograms)
+	}
 	n += lengths(e.columns[:]) + lengths(e.routeColumns[:]) + lengths(e.peerColumns[:])
 	return n + lengths(e.connColumns[:]) + lengths(e.outcomeColumns[:]) + lengths(e.exchangeColumns[:])
 }
@@ -118,12 +126,12 @@ func lengths(columns []column) int {
 }
 
 // Full tells that the batch has to be sealed before another event, lest it pass
-// MaxEvents or MaxBatchBytes. A caller that seals earlier needs not ask.
+// MaxEvents, MaxSummaries or MaxBatchBytes. A caller that seals earlier needs not ask.
 func (e *Encoder) Full() bool {
 	// A column takes a byte a row more than its numbers as varints at the most:
 	// where each is a patch.
 	size := e.Size() + e.count*eventColumns
-	return e.count >= MaxEvents || size > MaxBatchBytes-MaxEventBytes-MaxHeaderBytes
+	return e.count >= MaxEvents || e.summaries >= MaxSummaries || size > MaxBatchBytes-MaxEventBytes-MaxHeaderBytes
 }
 
 // Add adds an event and copies what it needs. Strings are made valid UTF-8 and
@@ -410,5 +418,6 @@ func (e *Encoder) Reset() {
 	resetColumns(e.exchangeColumns[:])
 	resetColumns(e.columns[:])
 	e.traced.data, e.traced.any = e.traced.data[:0], 0
+	e.resetSummaries()
 	e.strings.reset()
 }

@@ -29,6 +29,7 @@ func FuzzDecoder(f *testing.F) {
 	events := traffic(40)
 	events[3].TraceID, events[9].Path, events[12].Start = [16]byte{1}, "/\xff", -1<<63
 	f.Add(encode(events))
+	f.Add(encodeSummaries(events[:2], summaries()))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var d event.Decoder
 		var err error
@@ -49,8 +50,17 @@ func FuzzDecoder(f *testing.F) {
 		if len(events) != d.Len() {
 			t.Fatalf("%d events of %d", len(events), d.Len())
 		}
+		var sums []summed
+		var s event.Summary
+		for d.NextSummary(&s) {
+			e = event.Event{}
+			d.Describe(s.Exchange, s.Connection, &e)
+			e.Connection, e.RequestBytes, e.ResponseBytes = 0, 0, 0
+			sums = append(sums, summed{e, s})
+			enc.AddSummary(&e, &s)
+		}
 		var again event.Decoder
-		if len(events) > 1000 {
+		if len(events)+len(sums) > 1000 {
 			return // may pass MaxBatchBytes
 		}
 		if err := again.Reset(enc.Encode(nil, d.Header())); err != nil {
@@ -66,6 +76,11 @@ func FuzzDecoder(f *testing.F) {
 				t.Fatalf("event %d: got %+v, want %+v", i, e, want)
 			}
 		}
+		for i := range sums {
+			addr := &sums[i].of.Peer.Addr
+			*addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+		}
+		checkSummaries(t, &again, sums)
 	})
 }
 

@@ -57,9 +57,9 @@ type Cell struct {
 
 	// The rest is set in cells of the dimension Ledger only.
 
-	// Batches and Events that were folded.
+	// Batches, and Events that were folded one by one.
 	Batches, Events uint64
-	// Shed are events that proxies reported as shed.
+	// Shed are events whose detail their proxies shed: they were folded as sums.
 	Shed uint64
 	// Lost are batches that are missing; those that were found after having
 	// been counted as lost are taken off, where (when) they were found.

@@ -81,6 +81,8 @@ type Result struct {
 	// possible and was replaced by the batch's. Skipped were not counted, for
 	// they are neither inbound nor outbound.
 	Events, Moved, Skipped int
+	// Coalesced events were counted as sums: their proxy shed their detail.
+	Coalesced uint64
 	// Lost batches that this one gives away; negative where it was one.
 	Lost int64
 }
@@ -177,7 +179,10 @@ func (f *Folder) Fold(m Message) (Result, error) {
 	r.Events = f.events(b, visit)
 	r.Events, r.Moved, r.Skipped = r.Events-b.skipped, b.moved, b.skipped
 	s.Events += uint64(r.Events)
-	f.ledger(s, b.sent/1e6).Events += uint64(r.Events)
+	r.Coalesced = f.coalesce(b)
+	ledger := f.ledger(s, b.sent/1e6)
+	ledger.Events += uint64(r.Events)
+	ledger.Shed += r.Coalesced
 	return r, nil
 }
 
@@ -272,10 +277,7 @@ func (f *Folder) account(s *Source, h *event.Header, b *batch, lost int64) {
 	ledger := f.ledger(s, second)
 	ledger.Batches++
 	ledger.Lost += lost
-	if h.Shed > s.Shed {
-		ledger.Shed += h.Shed - s.Shed
-		s.Shed = h.Shed
-	}
+	s.Shed = max(s.Shed, h.Shed)
 	s.Produced = max(s.Produced, h.Produced)
 	if s.FirstSeen == 0 || second < s.FirstSeen {
 		s.FirstSeen = second

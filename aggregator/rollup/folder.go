@@ -64,6 +64,8 @@ type Folder struct {
 	decoder   event.Decoder
 	batch     batch
 	scratch   scratch
+	// latency and duration are those of the summary at hand.
+	latency, duration event.Histogram
 }
 
 // slot is a key and its cells that wait for the next rollup.

@@ -141,7 +141,7 @@ The query API is looked for at --api-addr, then at $WEIR_API_ADDR, then at
 			root.AddCommand(c)
 		}
 	}
-	add(groupLook, newStat(a), newTap(a), newTop(a), newEdges(a), newRoutes(a), newDashboard(a))
+	add(groupLook, newStat(a), newSeries(a), newTap(a), newTop(a), newEdges(a), newRoutes(a), newDashboard(a))
 	add(groupRun, newDemo(a))
 	add(groupRun, a.Roles...)
 	add(groupOther, newVersion(a), newCompletion(a))

@@ -68,10 +68,13 @@ func (f *filterFlags) resolve(cmd *cobra.Command, p *peers, s *scope) (*weirpb.F
 // asFlags turns the names of a request's fields in an error into those of the
 // flags: "filter.grpc_status: …" into "--grpc-status: …".
 func asFlags(msg string) string {
-	for _, name := range append([]string{"to", "from", "since", "until", "by", "top", "max_rps", "window"}, filterNames[:]...) {
+	for _, name := range append([]string{"to", "from", "since", "until", "by", "top", "max_rps", "window", "step"}, filterNames[:]...) {
 		field := strings.ReplaceAll(name, "-", "_")
-		for _, prefix := range []string{"filter.", ""} {
+		for _, prefix := range []string{"filter.", "window.", ""} {
 			if rest, ok := strings.CutPrefix(msg, prefix+field+": "); ok {
+				if name == "window" {
+					return "the window of -t, --since and --until: " + rest
+				}
 				return "--" + strings.ReplaceAll(name, "_", "-") + ": " + rest
 			}
 		}

@@ -147,6 +147,14 @@ func (p *peers) resolve(cmd *cobra.Command, s *scope) (to, from *weirpb.Resource
 	return to, from, nil
 }
 
+// one is resolve where traffic has one direction.
+func (p *peers) one(cmd *cobra.Command, s *scope) (to, from *weirpb.Resource, err error) {
+	if to, from, err = p.resolve(cmd, s); err == nil && to != nil && from != nil {
+		err = Usagef(cmd, "--to and --from contradict each other: traffic is either what a resource sends or what it gets")
+	}
+	return to, from, err
+}
+
 func peer(res, namespace string, s *scope) (*weirpb.Resource, error) {
 	if res == "" && namespace == "" {
 		return nil, nil

@@ -83,12 +83,9 @@ func (s *statCommand) run(cmd *cobra.Command, args []string) error {
 	if err := s.scope.check(cmd); err != nil {
 		return err
 	}
-	to, from, err := s.peers.resolve(cmd, &s.scope)
+	to, from, err := s.peers.one(cmd, &s.scope)
 	if err != nil {
 		return err
-	}
-	if to != nil && from != nil {
-		return Usagef(cmd, "--to and --from contradict each other: traffic is either what a resource sends or what it gets")
 	}
 	if _, err := s.window.resolve(cmd, s.now()); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/api/weirpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // behindEvery is how often a tap says that it is behind, and readingEvery how
@@ -102,19 +103,37 @@ func (t *tapCommand) noteProgress(p *weirpb.TapProgress) {
 	}
 	if !t.saidOldest {
 		t.saidOldest = true
-		if p.GetOldest() == nil {
-			t.notef("The stream holds no events.")
-		} else if oldest := p.GetOldest().AsTime(); oldest.After(since.AsTime().Add(time.Second)) {
-			t.notef("Events reach back to %s: what was before is not kept.", clock(oldest, now))
+		if note := reachNote(p, since, now); note != "" {
+			t.notef("%s", note)
 		}
 		t.saidReading = now
 		return
 	}
-	if p.GetBatches() < p.GetBatchesTotal() && now.Sub(t.saidReading) >= readingEvery {
+	if note := readingNote(p, since, now); note != "" && now.Sub(t.saidReading) >= readingEvery {
 		t.saidReading = now
-		t.notef("Read %d of %d batches, to %s: %d of %d events match.", p.GetBatches(), p.GetBatchesTotal(),
-			clock(p.GetReadTo().AsTime(), now), p.GetMatched(), p.GetEvents())
+		t.notef("%s", note)
 	}
+}
+
+// reachNote says where the stream does not reach back to since; "" where it does.
+func reachNote(p *weirpb.TapProgress, since *timestamppb.Timestamp, now time.Time) string {
+	switch {
+	case since == nil:
+	case p.GetOldest() == nil:
+		return "The stream holds no events."
+	case p.GetOldest().AsTime().After(since.AsTime().Add(time.Second)):
+		return fmt.Sprintf("Events reach back to %s: what was before is not kept.", clock(p.GetOldest().AsTime(), now))
+	}
+	return ""
+}
+
+// readingNote says how far in the past a reading is, "" where it is done.
+func readingNote(p *weirpb.TapProgress, since *timestamppb.Timestamp, now time.Time) string {
+	if since == nil || p.GetReadTo() == nil || p.GetBatches() >= p.GetBatchesTotal() {
+		return ""
+	}
+	return fmt.Sprintf("Read %d of %d batches, to %s: %d of %d events match.", p.GetBatches(), p.GetBatchesTotal(),
+		clock(p.GetReadTo().AsTime(), now), p.GetMatched(), p.GetEvents())
 }
 
 // noteLimited says what --max-rps kept back, beside the true rate where it is

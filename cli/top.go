@@ -18,10 +18,13 @@ type topCommand struct {
 	scope               scope
 	peers               peers
 	filter              filterFlags
+	past                pastFlags
 	hideSources, routes bool
 	sort                string
 	length              time.Duration
 	output              output
+	// saidReading is when it was last said how far in the past it is.
+	saidReading time.Time
 }
 
 const outputLive output = "live"
@@ -38,16 +41,22 @@ the first byte. Filters are as those of ` + "`weir tap`" + `.
 On a terminal the table is live: q quits, arrows scroll, space pauses, and the
 keys c, b, w, l, s, S, D, m and p sort by count, best, worst, last, success,
 source, destination, method and path. Elsewhere, or with -o table or -o json, it
-is printed once, after --for.`,
+is printed once, after --for.
+
+With -t, --since or --until it begins with the past, read back from the stream.
+On a terminal it then goes on into the present, unless there is an --until; what
+is printed once ends there.`,
 		Example: `  weir top deploy/web -n emojivoto
   weir top ns/emojivoto --hide-sources --status 5xx
-  weir top deploy/voting -n emojivoto --routes -o table --for 10s`,
+  weir top deploy/voting -n emojivoto --routes -o table --for 10s
+  weir top deploy/web -n emojivoto --since 14:00 --until 14:05 --sort worst -o table`,
 		ValidArgsFunction: completeResources,
 		RunE:              t.run,
 	}
 	t.scope.flags(cmd)
 	t.peers.flags(cmd)
 	t.filter.flags(cmd)
+	t.past.flags(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&t.hideSources, "hide-sources", false, "sum up over the sources")
 	f.BoolVar(&t.routes, "routes", false, "one column for method and path; gRPC methods as Service/Method")
@@ -83,6 +92,12 @@ func (t *topCommand) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	req := &weirpb.TapRequest{Resource: resources[0], Filter: filter}
+	if req.Since, req.Until, err = t.past.bounds(cmd, t.now()); err != nil {
+		return err
+	}
+	if req.GetSince() != nil && cmd.Flags().Changed("for") {
+		return Usagef(cmd, "--for goes with the present: -t, --since and --until say which past is meant")
+	}
 	t.scope.apply(req.GetResource())
 	ctx := cmd.Context()
 	c, err := t.dial(ctx)
@@ -92,13 +107,15 @@ func (t *topCommand) run(cmd *cobra.Command, args []string) error {
 	defer func() { _ = c.Close() }()
 	table := newTopTable(req.GetResource(), t.hideSources, t.routes)
 	if t.output == outputLive && isTerminal(t.Streams.Out) {
+		req.Follow = req.GetSince() != nil && req.GetUntil() == nil
 		return t.live(ctx, c, req, table)
 	}
 	return t.once(ctx, c, req, table)
 }
 
-// fill counts what the stream brings until it or ctx ends.
-func (t *topCommand) fill(ctx context.Context, c *client.Client, req *weirpb.TapRequest, table *topTable) error {
+// fill counts what the stream brings until it or ctx ends, and hands on what
+// else it says.
+func (t *topCommand) fill(ctx context.Context, c *client.Client, req *weirpb.TapRequest, table *topTable, progress func(*weirpb.TapProgress)) error {
 	stream, err := c.Tap(ctx, req)
 	if err != nil {
 		return callError("tap", err)
@@ -117,17 +134,32 @@ func (t *topCommand) fill(ctx context.Context, c *client.Client, req *weirpb.Tap
 		if gap := item.GetGap(); gap != nil {
 			table.say(gapNote(gap))
 		}
-		if behind := item.GetProgress().GetBehind().AsDuration(); behind > 0 {
-			table.say(fmt.Sprintf("Behind by %s. Nothing is lost.", behind.Round(time.Second)))
+		if p := item.GetProgress(); p != nil {
+			progress(p)
 		}
 	}
 }
 
-// once counts for a while and prints the table.
+// once counts for a while, or the past, and prints the table.
 func (t *topCommand) once(ctx context.Context, c *client.Client, req *weirpb.TapRequest, table *topTable) error {
-	counting, cancel := context.WithTimeout(ctx, t.length)
+	counting, cancel := ctx, context.CancelFunc(func() {})
+	if req.GetSince() == nil {
+		counting, cancel = context.WithTimeout(ctx, t.length)
+	}
 	defer cancel()
-	if err := t.fill(counting, c, req, table); err != nil {
+	t.saidReading = t.now()
+	first := true
+	err := t.fill(counting, c, req, table, func(p *weirpb.TapProgress) {
+		if note := reachNote(p, req.GetSince(), t.now()); first && note != "" {
+			table.say(note)
+		}
+		first = false
+		if note := readingNote(p, req.GetSince(), t.now()); note != "" && t.now().Sub(t.saidReading) >= readingEvery {
+			t.saidReading = t.now()
+			t.notef("%s", note)
+		}
+	})
+	if err != nil {
 		return err
 	}
 	rows, notes := table.snapshot(t.sort)
@@ -142,7 +174,11 @@ func (t *topCommand) once(ctx context.Context, c *client.Client, req *weirpb.Tap
 		return t.write(out)
 	}
 	if len(rows) == 0 {
-		t.notef("Nothing came within %s.", t.length)
+		if req.GetSince() != nil {
+			t.notef("No such request is in the events since %s.", clock(req.GetSince().AsTime(), t.now()))
+		} else {
+			t.notef("Nothing came within %s.", t.length)
+		}
 		return nil
 	}
 	return t.write(table.render(rows))
@@ -157,7 +193,19 @@ func (t *topCommand) live(ctx context.Context, c *client.Client, req *weirpb.Tap
 	filled := make(chan struct{})
 	go func() {
 		defer close(filled)
-		program.Send(endedMsg{t.fill(ctx, c, req, table)})
+		first := true
+		err := t.fill(ctx, c, req, table, func(p *weirpb.TapProgress) {
+			if note := reachNote(p, req.GetSince(), t.now()); first && note != "" {
+				table.say(note)
+			}
+			first = false
+			note := readingNote(p, req.GetSince(), t.now())
+			if behind := p.GetBehind().AsDuration(); note == "" && behind > 0 {
+				note = fmt.Sprintf("Behind by %s. Nothing is lost.", behind.Round(time.Second))
+			}
+			table.now(note)
+		})
+		program.Send(endedMsg{err})
 	}()
 	_, err := program.Run()
 	cancel()

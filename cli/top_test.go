@@ -15,8 +15,8 @@ import (
 )
 
 // publishTop is some traffic of web as its proxy and, twice as it were, voting's
-// reports it.
-func publishTop(b *apitest.Backend) {
+// reports it, stored at sent, µs since 1970 (0: now).
+func publishTop(b *apitest.Backend, sent int64) {
 	events := tapped()
 	slow := events[0]
 	slow.Latency, slow.Status = 1_250_000, 503
@@ -25,8 +25,8 @@ func publishTop(b *apitest.Backend) {
 	served := call
 	served.Direction, served.GRPCStatus = event.Inbound, 0
 	served.Peer = event.Peer{Workload: webWorkload, Meshed: true}
-	b.Publish(event.Header{Source: event.Source{Workload: webWorkload, Pod: "web-0"}, Instance: 1, Sequence: 1}, append(events, slow, call)...)
-	b.Publish(event.Header{Source: event.Source{Workload: votingWorkload, Pod: "voting-0"}, Instance: 2, Sequence: 1}, served)
+	b.Publish(event.Header{Source: event.Source{Workload: webWorkload, Pod: "web-0"}, Instance: 1, Sequence: 1, Sent: sent}, append(events, slow, call)...)
+	b.Publish(event.Header{Source: event.Source{Workload: votingWorkload, Pod: "voting-0"}, Instance: 2, Sequence: 1, Sent: sent}, served)
 }
 
 func top(t *testing.T, args ...string) (out, errOut string, err error) {
@@ -40,7 +40,7 @@ func top(t *testing.T, args ...string) (out, errOut string, err error) {
 	if _, err := b.WaitTaps(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	publishTop(b)
+	publishTop(b, 0)
 	err = <-ended
 	return c.out.String(), c.errOut.String(), err
 }

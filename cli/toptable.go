@@ -35,6 +35,8 @@ type topTable struct {
 	// rows is guarded by mu, as are the notes of the stream.
 	rows  map[topKey]*topRow
 	notes []string
+	// state is where the stream is just now.
+	state string
 }
 
 func newTopTable(selection *weirpb.Resource, hideSources, routes bool) *topTable {
@@ -138,6 +140,13 @@ func (t *topTable) say(note string) {
 	t.notes = t.notes[max(0, len(t.notes)-3):]
 }
 
+// now notes where the stream is, "" where there is nothing to say about it.
+func (t *topTable) now(state string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.state = state
+}
+
 // topSorts are the columns that rows may be ordered by, with their keys.
 var topSorts = [...]struct {
 	key, name string
@@ -161,6 +170,9 @@ func (t *topTable) snapshot(sort string) (rows []topRow, notes []string) {
 		rows = append(rows, *r)
 	}
 	notes = slices.Clone(t.notes)
+	if t.state != "" {
+		notes = append(notes, t.state)
+	}
 	t.mu.Unlock()
 	by := topSorts[0].compare
 	for _, s := range topSorts {

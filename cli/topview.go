@@ -49,7 +49,11 @@ func (v *topView) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		v.scroll(0)
 		return v, redrawLater()
 	case endedMsg:
-		v.err = msg.err
+		if v.err = msg.err; msg.err == nil {
+			// The past is read: it stays to be looked at.
+			v.table.now("All is read.")
+			return v, nil
+		}
 		return v, tea.Quit
 	case tea.WindowSizeMsg:
 		v.height, v.width = msg.Height, msg.Width

@@ -55,6 +55,53 @@ func (w *windowFlags) resolve(cmd *cobra.Command, now time.Time) (*weirpb.Window
 	return out, nil
 }
 
+// pastFlags are -t, --since and --until of what reads the events: without any
+// of them it begins now.
+type pastFlags struct{ windowFlags }
+
+func (p *pastFlags) flags(cmd *cobra.Command) {
+	p.windowFlags.flags(cmd)
+	for name, usage := range map[string]string{
+		"time-window": "begin with so much of the past, as 10m",
+		"since":       "begin with the past: a time (RFC 3339, or 15:04[:05] today) or how long ago, as 10m",
+		"until":       "end there, as --since",
+	} {
+		cmd.Flags().Lookup(name).Usage = usage
+	}
+	cmd.Flags().Lookup("time-window").DefValue = "0s" // is not shown
+}
+
+// given tells whether any of the flags was.
+func (p *pastFlags) given(cmd *cobra.Command) bool {
+	return cmd.Flags().Changed("time-window") || p.since != "" || p.until != ""
+}
+
+// bounds gives since, and until where it is not now. Both are nil where none of
+// the flags was given.
+func (p *pastFlags) bounds(cmd *cobra.Command, now time.Time) (since, until *timestamppb.Timestamp, err error) {
+	if !p.given(cmd) {
+		return nil, nil, nil
+	}
+	w, err := p.resolve(cmd, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	since, until = w.GetSince(), w.GetUntil()
+	length := w.GetLength().AsDuration()
+	switch {
+	case since == nil && until == nil:
+		since = timestamppb.New(now.Add(-length))
+	case since == nil:
+		since = timestamppb.New(until.AsTime().Add(-length))
+	case until == nil && length > 0:
+		until = timestamppb.New(since.AsTime().Add(length))
+	}
+	if since.AsTime().After(now) {
+		return nil, nil, Usagef(cmd, "--since %s lies in the future", p.since)
+	}
+	return since, until, nil
+}
+
 // parseTime reads RFC 3339, a time of day (the last one that was), or how long
 // ago.
 func parseTime(s string, now time.Time) (time.Time, error) {

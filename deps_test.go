@@ -34,6 +34,7 @@ var importRules = []importRule{
 	{"event", "", "the vocabulary that both halves share must depend on nobody"},
 
 	{"control", "", "messages between the control plane and the proxies are data: both sides link them"},
+	{"suggest", "", "what was meant by a misspelt name: a function of strings, for whoever reads names from people"},
 	{"bus", "event", "subjects, streams and consumers are data: whoever names a subject must not link a client or a server"},
 	{"bus/client", "event bus", "the proxy links this: nothing heavier may come along"},
 	{"bus/server", "bus", "the embedded server knows subjects, not what is carried on them"},
@@ -54,7 +55,7 @@ var importRules = []importRule{
 	{"proxy/tcp", "event proxy/socket proxy/hello proxy/relay", whyProxy},
 	{"proxy/http1", "event proxy/socket proxy/relay proxy/balance proxy/tcp", whyProxy},
 	{"proxy/http2", "event proxy/socket proxy/relay proxy/balance", whyProxy},
-	{"proxy/listen", "event proxy/ports proxy/hello proxy/relay proxy/detect proxy/mtls proxy/balance proxy/discover proxy/tcp proxy/http1 proxy/http2", whyProxy},
+	{"proxy/listen", "event proxy/socket proxy/ports proxy/hello proxy/relay proxy/detect proxy/mtls proxy/balance proxy/discover proxy/tcp proxy/http1 proxy/http2", whyProxy},
 	{"proxy", "event control proxy/*", "the data plane meets the rest in event and bus alone; cmd hands it its Sink, so that it never links nats.go and is tested with slices"},
 
 	{"aggregator/query", "event", "questions and answers are plain values: api imports them, and nothing else of the aggregator"},
@@ -62,9 +63,13 @@ var importRules = []importRule{
 	{"aggregator/rollup", "event aggregator/route", whyAggregator},
 	{"aggregator/store", "event aggregator/query aggregator/rollup", whyAggregator},
 	{"aggregator/tap", "event aggregator/query", whyAggregator},
-	{"aggregator/match", "event aggregator/query aggregator/route", "one meaning of a filter for whoever reads events"},
+	{"aggregator/match", "event aggregator/query aggregator/route suggest", "one meaning of a filter for whoever reads events"},
 	{"aggregator/scan", "event aggregator/query aggregator/rollup aggregator/match", whyAggregator},
 	{"aggregator", "event aggregator/*", "the aggregator meets the rest in event and bus alone; cmd hands it its Source, so that it never links nats.go and is tested with slices"},
+
+	{"export", "event bus aggregator/rollup", "exporters read the stream on their own, and take each batch as the aggregator's folder does"},
+	{"export/prometheus", "event bus export aggregator/rollup", "an exporter is a consumer like any other; cmd hands it the stream and where its state is kept"},
+	{"export/ndjson", "event bus export aggregator/match", "as export/prometheus"},
 
 	{"controller", "event bus control deploy/inject controller/*", "the side that faces Kubernetes talks to proxies over the bus only"},
 	{"controller/*", "event bus control deploy/inject", "parts of the controller do not know each other"},
@@ -79,7 +84,7 @@ var importRules = []importRule{
 	{"deploy", "deploy/*", "manifests are rendered from values alone"},
 	{"deploy/*", "", "injection and rendering are pure functions"},
 
-	{"cli", "event api/client api/weirpb deploy deploy/* demo cli/*", "commands speak to the API as any client does: what the CLI can show, others can too"},
+	{"cli", "event api/client api/weirpb deploy deploy/* demo suggest cli/*", "commands speak to the API as any client does: what the CLI can show, others can too"},
 	{"cli/*", "event api/client api/weirpb", "as cli"},
 
 	{"demo", "event bus bus/client bus/server aggregator aggregator/* api api/client api/weirpb dashboard demo/*", "the runner starts a whole mesh on one machine, its proxies as processes"},
@@ -116,6 +121,8 @@ var foreignBans = []struct{ Package, Import, Why string }{
 	{"proxy/*", "net/http/httputil", "relays read heads and forward bytes; ReverseProxy costs five times the CPU"},
 	{"aggregator", "github.com/nats-io", "the aggregator is handed its Source; tests hand it a slice"},
 	{"aggregator/*", "github.com/nats-io", "the aggregator is handed its Source; tests hand it a slice"},
+	{"export", "github.com/nats-io", "exporters are handed the stream"},
+	{"export/*", "github.com/nats-io", "exporters are handed the stream"},
 	{"cli", "github.com/nats-io", "the CLI reads through the API, so that it shows what every client can see"},
 }
 

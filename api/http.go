@@ -18,7 +18,7 @@ import (
 var openAPI []byte
 
 // newHTTP serves everything that is HTTP.
-func newHTTP(conn *grpc.ClientConn, m *serverMetrics, ready func() error) http.Handler {
+func newHTTP(conn *grpc.ClientConn, m *serverMetrics, o *Options) http.Handler {
 	gateway := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
 		runtime.WithForwardResponseOption(startStream),
@@ -37,10 +37,13 @@ func newHTTP(conn *grpc.ClientConn, m *serverMetrics, ready func() error) http.H
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		m.write(w)
 	})
+	if o.MeshMetrics != nil {
+		mux.Handle("GET /metrics/mesh", o.MeshMetrics)
+	}
 	mux.HandleFunc("GET /live", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
-		if ready != nil {
-			if err := ready(); err != nil {
+		if o.Ready != nil {
+			if err := o.Ready(); err != nil {
 				http.Error(w, err.Error(), http.StatusServiceUnavailable)
 				return
 			}

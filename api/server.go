@@ -27,6 +27,9 @@ type Options struct {
 	// GRPCAddr and HTTPAddr are where to listen, host:port; port 0 takes a
 	// free one.
 	GRPCAddr, HTTPAddr string
+	// MeshMetrics answers GET /metrics/mesh, the mesh's statistics for
+	// Prometheus. Nil: there are none.
+	MeshMetrics http.Handler
 	// Build is what Version answers.
 	Build Build
 	// Ready says why the server cannot answer now (nil: it can), for /ready.
@@ -91,7 +94,7 @@ func Start(o Options) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("cannot start the HTTP gateway: %w", err), s.grpcListener.Close(), s.httpListener.Close())
 	}
 	s.http = &http.Server{
-		Handler:           newHTTP(s.loopConn, m, o.Ready),
+		Handler:           newHTTP(s.loopConn, m, &o),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    MaxMessageBytes,

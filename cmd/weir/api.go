@@ -14,36 +14,51 @@ import (
 
 func newAPI(build cli.Build) *cobra.Command {
 	var busURL string
+	var mesh meshMetrics
 	o := api.Options{Build: api.Build(build)}
 	cmd := &cobra.Command{
 		Use:   "api",
 		Short: "Run the query API, as gRPC and as HTTP/JSON",
 		Long: `Run the query API, weir.v1.Weir: as gRPC with reflection and health on
 --grpc-addr, and as HTTP/JSON under /api/v1/ on --http-addr, beside
-/api/v1/openapi.json, /metrics, /ready and /live. It keeps no data and may run
-any number of times.`,
+/api/v1/openapi.json, /metrics, /ready and /live. /metrics/mesh are the mesh's
+statistics for Prometheus: counters that survive pods, aggregators and the API
+itself. It keeps no data but on the bus and may run any number of times; one of
+them counts for Prometheus.`,
 		Example: `  weir api --bus nats://127.0.0.1:4222 --grpc-addr 127.0.0.1:8085 --http-addr 127.0.0.1:8086`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return cli.Usagef(cmd, "unexpected argument %q", args[0])
 			}
-			return runAPI(cmd, o, busURL)
+			if err := mesh.check(cmd); err != nil {
+				return err
+			}
+			return runAPI(cmd, o, &mesh, busURL)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&busURL, "bus", defaultBusURL, "the bus, nats://host:port; several with commas between")
 	f.StringVar(&o.GRPCAddr, "grpc-addr", client.DefaultAddr, "address for gRPC, host:port")
 	f.StringVar(&o.HTTPAddr, "http-addr", "127.0.0.1:8086", "address for HTTP, host:port")
+	mesh.flags(cmd)
 	return cmd
 }
 
-func runAPI(cmd *cobra.Command, o api.Options, busURL string) error {
+func runAPI(cmd *cobra.Command, o api.Options, mesh *meshMetrics, busURL string) error {
 	c, err := connect(cmd, busURL, "weir-api")
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	o.Backend, o.Ready, o.Logger = c, connected(c, busURL), slog.Default()
+	if mesh.on {
+		handler, stop, err := mesh.start(cmd.Context(), c)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		o.MeshMetrics = handler
+	}
 	s, err := api.Start(o)
 	if err != nil {
 		flag := "--http-addr"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -108,6 +109,25 @@ func answers(url string) func() error {
 	}
 }
 
+// has waits for texts in an answer.
+func has(url string, texts ...string) func() error {
+	return func() error {
+		defer http.DefaultClient.CloseIdleConnections()
+		resp, err := http.Get(url)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		for _, text := range texts {
+			if !strings.Contains(string(body), text) {
+				return fmt.Errorf("%s answers %s without %q: %s (%w)", url, resp.Status, text, body, err)
+			}
+		}
+		return err
+	}
+}
+
 func TestExitCodes(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -129,6 +149,9 @@ func TestExitCodes(t *testing.T) {
 	f(exitUsage, "unexpected argument", "api", "x")
 	f(exitUsage, "unknown flag", "api", "--nonsense")
 	f(exitUsage, "--bus", "api", "--bus", "http://what")
+	f(exitUsage, "--mesh-metrics-every", "api", "--mesh-metrics-every", "1ms")
+	f(exitUsage, "--mesh-metrics-series", "api", "--mesh-metrics-series", "1")
+	f(exitUsage, "--mesh-metrics-expire", "api", "--mesh-metrics-expire", "1s")
 	f(exitUsage, "--id is missing", "aggregator", "--id", "")
 	f(exitFailed, "cannot reach", "stat", "deploy", "--api-addr", "127.0.0.1:1")
 	f(exitFailed, "--grpc-addr", "api", "--bus", "nats://127.0.0.1:1", "--grpc-addr", addr, "--http-addr", "127.0.0.1:0")
@@ -155,7 +178,7 @@ func TestVersion(t *testing.T) {
 func TestRoles(t *testing.T) {
 	bus, admin, aggAdmin, grpc, http, page := free(t), free(t), free(t), free(t), free(t), free(t)
 	busURL := "nats://" + bus
-	apiLog := role(t, "api", "--bus", busURL, "--grpc-addr", grpc, "--http-addr", http)
+	apiLog := role(t, "api", "--bus", busURL, "--grpc-addr", grpc, "--http-addr", http, "--mesh-metrics-every", "200ms")
 	role(t, "aggregator", "--bus", busURL, "--id", "a", "--admin", aggAdmin)
 	role(t, "dashboard", "--listen", page, "--api", http)
 	await(t, "the API is live without a bus", answers("http://"+http+"/live"))
@@ -170,6 +193,9 @@ func TestRoles(t *testing.T) {
 		await(t, url, answers("http://"+url))
 	}
 	publish(t, busURL, 1000, 13)
+	await(t, "the mesh's metrics", has("http://"+http+"/metrics/mesh", "export_events_total 1000\n",
+		`response_total{direction="inbound",cluster="c",namespace="x",deployment="web",pod="web-0",authority="web",tls="no_identity",`+
+			`status_code="500",classification="failure"} 13`+"\n"))
 	var errOut string
 	await(t, "stat", func() error {
 		var out string

@@ -1,0 +1,264 @@
+package prometheus
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/weirmesh/weir/bus"
+)
+
+// scrapeTimeout bounds how long a scrape may wait for the bus: below the 10 s
+// that Prometheus itself waits.
+const scrapeTimeout = 8 * time.Second
+
+// ContentType is that of the text format.
+const ContentType = "text/plain; version=0.0.4; charset=utf-8"
+
+// Handler shows what is stored of an exporter to Prometheus. Where it cannot be
+// read it answers 503, rather than show what another exporter has moved on from.
+// It is safe for concurrent use.
+type Handler struct {
+	o Options
+
+	mu    sync.Mutex
+	parts [bus.Partitions]part // guarded by mu
+}
+
+// part is what was read last of a partition.
+type part struct {
+	sequence uint64
+	state    *state
+}
+
+// NewHandler returns a handler for the exporter that has these options, whether
+// it runs here or elsewhere.
+func NewHandler(o Options) *Handler {
+	o.setDefaults()
+	return &Handler{o: o}
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), scrapeTimeout)
+	defer cancel()
+	states, lag, err := h.read(ctx)
+	if err != nil {
+		h.o.Logger.Log(ctx, slog.LevelDebug, "cannot answer a scrape", "error", err)
+		http.Error(w, "the counters cannot be read from the bus now: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", ContentType)
+	var to io.Writer = w
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		defer func() { _ = z.Close() }() // whoever asked has gone
+		to = z
+	}
+	b := bufio.NewWriterSize(to, 64<<10)
+	write(b, states, lag)
+	_ = b.Flush() // whoever asked has gone
+}
+
+// read returns the newest state of each partition, and how old the oldest batch
+// is that they do not count.
+func (h *Handler) read(ctx context.Context) (states []*state, lag time.Duration, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var wg sync.WaitGroup
+	var errs [bus.Partitions]error
+	var waiting [bus.Partitions]time.Time
+	for n := range h.parts {
+		wg.Go(func() { waiting[n], errs[n] = h.readPart(ctx, n) })
+	}
+	wg.Wait()
+	now := time.Now()
+	for n := range h.parts {
+		if errs[n] != nil {
+			return nil, 0, errs[n]
+		}
+		if s := h.parts[n].state; s != nil {
+			states = append(states, s)
+		}
+		if !waiting[n].IsZero() {
+			lag = max(lag, now.Sub(waiting[n]))
+		}
+	}
+	return states, lag, nil
+}
+
+// readPart reads one partition's state, and since when its next batch waits.
+func (h *Handler) readPart(ctx context.Context, n int) (waiting time.Time, err error) {
+	p := &h.parts[n]
+	data, sequence, err := h.o.Store.LoadExport(ctx, h.o.Name, strconv.Itoa(n))
+	if err != nil {
+		return time.Time{}, err
+	}
+	if data != nil && sequence != p.sequence {
+		s, err := decodeState(data)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("cannot read the state on %s: %w", bus.ExportSubject(h.o.Name, strconv.Itoa(n)), err)
+		}
+		s.marks, s.open = nil, nil
+		p.sequence, p.state = sequence, s
+	}
+	position := uint64(0)
+	if p.state != nil {
+		position = p.state.position
+	}
+	return h.o.Stream.NextStored(ctx, n, position)
+}
+
+// metric is one that rows of a family have.
+type metric struct {
+	name, help string
+	family     family
+	count      int
+}
+
+var metrics = []metric{
+	{"request_total", "HTTP requests and gRPC calls.", requests, countTotal},
+	{"response_total", "Responses to them, or why there is none.", responses, countTotal},
+	{"tcp_open_total", "TCP and passthrough TLS connections that were opened.", connections, countTotal},
+	{"tcp_close_total", "TCP and passthrough TLS connections that were closed.", closes, countTotal},
+	{"tcp_read_bytes_total", "Bytes read from the client, of all protocols.", connections, countRead},
+	{"tcp_write_bytes_total", "Bytes written to the client, of all protocols.", connections, countWrite},
+}
+
+// line is a row ready to be written.
+type line struct {
+	labels string
+	n      [counters]uint64
+}
+
+// write writes all metrics. Errors are those of w, which keeps them.
+func write(w *bufio.Writer, states []*state, lag time.Duration) {
+	families := merge(states)
+	for _, m := range metrics {
+		lines := families[m.family]
+		if m.family == connections && m.count == countTotal {
+			lines = slices.DeleteFunc(slices.Clone(lines), func(l line) bool { return l.n[countTotal] == 0 })
+		}
+		if len(lines) == 0 {
+			continue
+		}
+		head(w, m.name, m.help, "counter")
+		for i := range lines {
+			sample(w, m.name, lines[i].labels, strconv.FormatUint(lines[i].n[m.count], 10))
+		}
+	}
+	writeLatencies(w, families[latencies])
+	writeTotals(w, states, lag)
+}
+
+// merge adds up the rows that several partitions have, which are those of the
+// others, and sorts them.
+func merge(states []*state) map[family][]line {
+	index := map[family]map[string]int{}
+	families := map[family][]line{}
+	var scratch []byte
+	for _, s := range states {
+		for _, r := range s.rows {
+			scratch = r.labels.append(scratch[:0])
+			if r.family == connections || r.family == closes {
+				scratch = append(scratch, `,peer="src"`...)
+			}
+			of := index[r.family]
+			if of == nil {
+				of = map[string]int{}
+				index[r.family] = of
+			}
+			i, ok := of[string(scratch)]
+			if !ok {
+				i = len(families[r.family])
+				text := string(scratch)
+				of[text] = i
+				families[r.family] = append(families[r.family], line{labels: text})
+			}
+			l := &families[r.family][i]
+			for k, n := range r.n {
+				l.n[k] += n
+			}
+		}
+	}
+	for _, lines := range families {
+		slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.labels, b.labels) })
+	}
+	return families
+}
+
+func head(w *bufio.Writer, name, help, kind string) {
+	_, _ = fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+}
+
+func sample(w *bufio.Writer, name, labels, value string) {
+	_, _ = w.WriteString(name)
+	if labels != "" {
+		_ = w.WriteByte('{')
+		_, _ = w.WriteString(labels)
+		_ = w.WriteByte('}')
+	}
+	_ = w.WriteByte(' ')
+	_, _ = w.WriteString(value)
+	_ = w.WriteByte('\n')
+}
+
+// writeLatencies writes the histogram. Its buckets are those of Linkerd.
+func writeLatencies(w *bufio.Writer, lines []line) {
+	const name = "response_latency_ms"
+	if len(lines) == 0 {
+		return
+	}
+	head(w, name, "Time from the first byte of a request to the first byte of its response, in milliseconds.", "histogram")
+	for i := range lines {
+		l := &lines[i]
+		sum := uint64(0)
+		for b, bound := range ladder {
+			sum += l.n[b]
+			sample(w, name+"_bucket", l.labels+`,le="`+strconv.FormatUint(bound, 10)+`"`, strconv.FormatUint(sum, 10))
+		}
+		count := strconv.FormatUint(sum+l.n[countInfinite], 10)
+		sample(w, name+"_bucket", l.labels+`,le="+Inf"`, count)
+		sample(w, name+"_sum", l.labels, fmt.Sprintf("%d.%03d", l.n[countSum]/1000, l.n[countSum]%1000))
+		sample(w, name+"_count", l.labels, count)
+	}
+}
+
+// writeTotals writes what the exporter says of itself.
+func writeTotals(w *bufio.Writer, states []*state, lag time.Duration) {
+	var t totals
+	sums := t.all()
+	rows := 0
+	for _, s := range states {
+		for i, n := range s.totals.all() {
+			*sums[i] += *n
+		}
+		rows += len(s.rows)
+	}
+	for _, m := range []struct {
+		name, help, kind string
+		value            float64
+	}{
+		{"export_lag_seconds", "Age of the oldest batch of events that these counters do not have; 0: they have all.", "gauge", lag.Seconds()},
+		{"export_series", "Sets of labels that are counted apart.", "gauge", float64(rows)},
+		{"export_events_total", "Events in these counters.", "counter", float64(t.events)},
+		{"export_batches_total", "Batches of events in these counters.", "counter", float64(t.batches)},
+		{"export_duplicate_batches_total", "Batches that came again and were not counted again.", "counter", float64(t.duplicates)},
+		{"export_refused_batches_total", "Messages that are no batch of their source.", "counter", float64(t.refused)},
+		{"export_lost_batches", "Batches that are missing in the numbering of the proxies.", "gauge", float64(t.lost)},
+		{"export_shed_events_total", "Events whose detail the proxies gave up, as they say.", "counter", float64(t.shed)},
+	} {
+		head(w, m.name, m.help, m.kind)
+		sample(w, m.name, "", strconv.FormatFloat(m.value, 'f', -1, 64))
+	}
+}

@@ -1,0 +1,332 @@
+package prometheus
+
+import (
+	"maps"
+	"strings"
+	"sync/atomic"
+
+	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/export"
+)
+
+// ladder are the upper bounds of response_latency_ms, milliseconds: Linkerd's.
+var ladder = [...]uint64{
+	1, 2, 3, 4, 5, 10, 20, 30, 40, 50, 100, 200, 300, 400, 500, 1000, 2000, 3000, 4000, 5000, 10_000, 20_000, 30_000, 40_000, 50_000,
+}
+
+// Places of a row's counters. Those of a histogram are its buckets, not
+// cumulative, then the sum, µs.
+const (
+	countTotal = 0
+	countRead  = 1
+	countWrite = 2
+
+	countInfinite = len(ladder)
+	countSum      = countInfinite + 1
+	counters      = countSum + 1
+)
+
+// row is what was counted for one family and set of labels.
+type row struct {
+	family family
+	labels labels
+	n      [counters]uint64
+	// used is when it was counted last, Unix seconds.
+	used int64
+}
+
+// Bounds of a table.
+const (
+	// maxAuthorities of a workload and direction have rows of their own.
+	maxAuthorities = 100
+	// workloadShare of all rows may be one workload's.
+	workloadShare = 4
+	// maxTableBytes bounds the rows of a partition as they are stored: a state
+	// must fit into one message of the bus.
+	maxTableBytes = 4 << 20
+	rowBytes      = 128
+	// maxOpen long-lived connections of a partition are known to be counted.
+	maxOpen = 4096
+	// endedMemory is how long an ended one is remembered, seconds: an older
+	// event of it may still come.
+	endedMemory = 600
+	// longLived connections may have told of themselves before their end, µs.
+	longLived = 5e6
+)
+
+// budget is how many rows there may be in all tables together.
+type budget struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// connectionID names a long-lived connection.
+type connectionID struct {
+	source     rollup.SourceID
+	direction  event.Direction
+	connection uint64
+}
+
+// table counts the events of a partition. It is not safe for concurrent use.
+type table struct {
+	budget *budget
+	rows   map[string]*row
+	bytes  int
+	// perWorkload counts the rows of each workload and direction, authorities
+	// those that it has rows for.
+	perWorkload map[string]int
+	authorities map[string]map[string]struct{}
+	// open has when connections ended that were counted while they were open:
+	// 0 where they did not, yet.
+	open   map[connectionID]int64
+	events uint64
+
+	// Of the batch at hand, by its exchange and connection.
+	cache map[[2]int]*entry
+	id    []byte
+}
+
+// entry is where the events of an exchange on a connection are counted.
+type entry struct {
+	request, response, latency, connection, close *row
+	id                                            connectionID
+	tcp, end                                      bool
+}
+
+func newTable(b *budget) *table {
+	return &table{
+		budget:      b,
+		rows:        map[string]*row{},
+		perWorkload: map[string]int{},
+		authorities: map[string]map[string]struct{}{},
+		open:        map[connectionID]int64{},
+		cache:       map[[2]int]*entry{},
+	}
+}
+
+// fold counts the events of a batch, whose decoder is at its beginning. now is
+// in Unix seconds.
+func (t *table) fold(d *event.Decoder, now int64) {
+	h := d.Header()
+	clear(t.cache)
+	var r event.Row
+	for d.NextRow(&r) {
+		key := [2]int{r.Exchange, r.Connection}
+		x, ok := t.cache[key]
+		if !ok {
+			var e event.Event
+			d.Describe(r.Exchange, r.Connection, &e)
+			x = t.entry(h, &e, now)
+			t.cache[key] = x
+		}
+		if x != nil {
+			t.count(x, &r, now)
+		}
+	}
+}
+
+// entry finds the rows of an event; nil where it is neither inbound nor
+// outbound.
+func (t *table) entry(h *event.Header, e *event.Event, now int64) *entry {
+	if e.Direction != event.Inbound && e.Direction != event.Outbound {
+		return nil
+	}
+	base := common(h, e)
+	x := &entry{
+		tcp: e.Protocol == event.TCP || e.Protocol == event.TLS,
+		end: e.Kind == event.End,
+	}
+	x.connection = t.row(connections, base, now)
+	if x.tcp {
+		x.id = connectionID{rollup.SourceID{Instance: h.Instance, Workload: cloneWorkload(h.Source.Workload)}, e.Direction, e.Connection}
+		if x.end {
+			x.close = t.row(closes, base.asClose(e), now)
+		}
+	}
+	if e.IsRequest() {
+		request := base.asRequest(e)
+		latency := request.asLatency(e)
+		x.request = t.row(requests, request, now)
+		x.latency = t.row(latencies, latency, now)
+		x.response = t.row(responses, latency.asResponse(e), now)
+	}
+	return x
+}
+
+func cloneWorkload(w event.Workload) event.Workload {
+	return event.Workload{
+		Cluster:   strings.Clone(w.Cluster),
+		Namespace: strings.Clone(w.Namespace),
+		Kind:      strings.Clone(w.Kind),
+		Name:      strings.Clone(w.Name),
+	}
+}
+
+// count counts one event.
+func (t *table) count(x *entry, r *event.Row, now int64) {
+	t.events++
+	x.connection.n[countRead] += r.RequestBytes
+	x.connection.n[countWrite] += r.ResponseBytes
+	if x.tcp {
+		t.connection(x, r, now)
+	}
+	if x.request != nil {
+		x.request.n[countTotal]++
+		x.response.n[countTotal]++
+		x.latency.n[bucket(r.Latency)]++
+		x.latency.n[countSum] += r.Latency
+	}
+}
+
+// bucket is the place of a latency, µs.
+func bucket(latency uint64) int {
+	low, high := 0, countInfinite
+	for low < high {
+		if mid := (low + high) / 2; latency <= ladder[mid]*1000 {
+			high = mid
+		} else {
+			low = mid + 1
+		}
+	}
+	return low
+}
+
+// connection counts the open and the end of a connection, each once, whatever
+// the order in which its events come.
+func (t *table) connection(x *entry, r *event.Row, now int64) {
+	ended, seen := t.open[x.id]
+	if !x.end {
+		if !seen && len(t.open) < maxOpen {
+			t.open[x.id] = 0
+			x.connection.n[countTotal]++
+		}
+		return
+	}
+	x.close.n[countTotal]++
+	if !seen {
+		x.connection.n[countTotal]++
+	}
+	if seen && ended == 0 || r.Duration >= longLived && len(t.open) < maxOpen {
+		t.open[x.id] = now
+	}
+}
+
+// row finds or makes a row, or that of the others where a bound is reached.
+func (t *table) row(f family, l labels, now int64) *row {
+	l.bounded()
+	workload := l.workload()
+	if a := l[labelAuthority]; a != "" {
+		if known := t.authorities[workload]; len(known) >= maxAuthorities {
+			if _, ok := known[a]; !ok {
+				l[labelAuthority] = otherName
+			}
+		}
+	}
+	if r := t.find(f, &l, now); r != nil {
+		return r
+	}
+	limit := t.budget.limit
+	if t.perWorkload[workload] < int(limit/workloadShare) && t.bytes < maxTableBytes && t.budget.used.Load() < limit {
+		return t.add(f, l, now)
+	}
+	l = l.ofWorkload()
+	if r := t.find(f, &l, now); r != nil {
+		return r
+	}
+	// Workloads have their other rows beyond the limit; not any number.
+	if t.bytes < maxTableBytes*5/4 && t.budget.used.Load() < limit+limit/4 {
+		return t.add(f, l, now)
+	}
+	l = l.ofAll()
+	if r := t.find(f, &l, now); r != nil {
+		return r
+	}
+	return t.add(f, l, now)
+}
+
+func (t *table) find(f family, l *labels, now int64) *row {
+	t.id = l.appendID(t.id[:0], f)
+	r := t.rows[string(t.id)]
+	if r != nil {
+		r.used = now
+	}
+	return r
+}
+
+// add makes a row. The strings of l may point into a batch.
+func (t *table) add(f family, l labels, now int64) *row {
+	for i := range l {
+		l[i] = strings.Clone(l[i])
+	}
+	r := &row{family: f, labels: l, used: now}
+	t.put(r)
+	return r
+}
+
+// put takes in a row that is not there.
+func (t *table) put(r *row) {
+	t.rows[string(r.labels.appendID(t.id[:0], r.family))] = r
+	t.account(r)
+	t.budget.used.Add(1)
+}
+
+func (t *table) account(r *row) {
+	w := r.labels.workload()
+	t.bytes += rowBytes + r.labels.size()
+	t.perWorkload[w]++
+	if a := r.labels[labelAuthority]; a != "" && a != otherName {
+		if t.authorities[w] == nil {
+			t.authorities[w] = map[string]struct{}{}
+		}
+		t.authorities[w][a] = struct{}{}
+	}
+}
+
+// sweep drops the rows of pods that are not live and that were not counted in
+// since horizon, Unix seconds; rows of others stay. It forgets connections that
+// ended long before now.
+func (t *table) sweep(live func(l *labels) bool, horizon, now int64) {
+	maps.DeleteFunc(t.open, func(_ connectionID, ended int64) bool { return ended != 0 && now-ended > endedMemory })
+	dropped := 0
+	for id, r := range t.rows {
+		if r.used < horizon && r.labels[labelPod] != otherName && r.labels[labelNamespace] != otherName && !live(&r.labels) {
+			delete(t.rows, id)
+			dropped++
+		}
+	}
+	if dropped == 0 {
+		return
+	}
+	t.budget.used.Add(-int64(dropped))
+	t.bytes = 0
+	clear(t.perWorkload)
+	clear(t.authorities)
+	for _, r := range t.rows {
+		t.account(r)
+	}
+}
+
+// forget drops the connections of a source that is no more.
+func (t *table) forget(id rollup.SourceID) {
+	maps.DeleteFunc(t.open, func(c connectionID, _ int64) bool { return c.source == id })
+}
+
+// close gives back what the rows took of the budget.
+func (t *table) close() { t.budget.used.Add(-int64(len(t.rows))) }
+
+// livePods tells whether the pod of a row's labels was heard of since horizon,
+// Unix seconds.
+func livePods(in *export.Intake, horizon int64) func(*labels) bool {
+	pods := map[labels]bool{}
+	in.Live(horizon, func(w event.Workload, pod string) {
+		pods[ofPod(w, pod)] = true
+	})
+	return func(l *labels) bool {
+		var own labels
+		for _, i := range []int{labelCluster, labelNamespace, labelKind, labelWorkload, labelPod} {
+			own[i] = l[i]
+		}
+		return pods[own]
+	}
+}

@@ -372,7 +372,7 @@ func (r *relayer) finish() bool {
 	r.record(event.End, "")
 	if !x.last {
 		r.giveBack(!x.halfClose && x.requestBody.done())
-		return !r.draining.Load() || r.client.buf.Len() > 0
+		return true
 	}
 	if x.request.persistent() || !x.requestBody.done() {
 		// The client may be sending, not knowing that it is to stop.

@@ -9,6 +9,7 @@ import (
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/balance"
 	"github.com/weirmesh/weir/proxy/relay"
+	"github.com/weirmesh/weir/proxy/socket"
 	"github.com/weirmesh/weir/proxy/tcp"
 )
 
@@ -228,18 +229,8 @@ func quiet(c *pooled) bool {
 	if !ok {
 		return true
 	}
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return false
-	}
-	silent := false
-	err = raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		silent = err == syscall.EAGAIN
-		return true
-	})
-	return err == nil && silent
+	n, open := socket.Waiting(t)
+	return n == 0 && open
 }
 
 // connected tells whether the relay has a server to look at a request for: where

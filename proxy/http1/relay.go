@@ -11,7 +11,8 @@
 // or the socket for their turn. A second goroutine runs only while it has to:
 // the pump, while a request's body goes on after what came with its head; the
 // watch, which looks at the side that nobody reads, on the client while a
-// response takes long and on the server while the connection is idle. All
+// response takes long. (The server of an idle connection is watched by
+// [relay.Conn].OnReadable, and by the watch where there is none.) All
 // decisions are made by the first goroutine; the second wakes it by its read
 // deadline. The same deadline is the relay's clock: it is armed once a tick,
 // not once a request.
@@ -43,9 +44,10 @@
 // request is not, the connection ends after it, unless the server means to go
 // on.
 //
-// When [relay.Conn].Drain is closed, a connection without a request is closed,
-// and one with a request after its response, whose head then says so with
-// Connection: close. Upgraded connections go on until the hard stop.
+// When [relay.Conn].Drain is closed, a connection without a request, read or
+// waiting to be read, is closed, and one with a request after its response,
+// whose head then says so with Connection: close. Upgraded connections go on
+// until the hard stop.
 package http1
 
 import (
@@ -131,6 +133,10 @@ type relayer struct {
 	x     exchange
 	pump  pump
 	watch watch
+	// unwatch ends the watch of an idle connection's server by c.OnReadable, and
+	// is nil where none is under way; told says that it ended by itself.
+	unwatch func() bool
+	told    atomic.Bool
 
 	// What follows is of use where out is not nil: then each request goes over
 	// a connection of its own choice.
@@ -223,7 +229,7 @@ func (r *relayer) idle() bool {
 		if n := r.skipEmptyLine(); n > 0 {
 			return true
 		}
-		if r.draining.Load() {
+		if r.draining.Load() && !r.asked() {
 			return false
 		}
 		_, err := r.client.reader.Fill(&r.client.buf)
@@ -232,14 +238,14 @@ func (r *relayer) idle() bool {
 			if r.stream > 0 || r.c.FirstByte.IsZero() {
 				r.received = time.Now()
 			}
-			if r.watch.running && !r.endWatch() {
+			if !r.endWatch() {
 				return false
 			}
 		case !woken(err):
 			return false
-		case r.watch.finished():
+		case r.watch.finished(), r.told.Load():
 			return false // The server has closed, or talks out of turn.
-		case r.watch.running || r.server.conn == nil:
+		case r.watch.running || r.unwatch != nil || r.server.conn == nil:
 			r.client.disarm()
 		default:
 			r.idleTick()
@@ -256,7 +262,31 @@ func (r *relayer) idleTick() {
 		return
 	}
 	r.client.disarm()
-	r.watch.start(&r.server, &r.client)
+	if r.c.OnReadable != nil && r.server.tcp != nil {
+		r.unwatch = r.c.OnReadable(r.server.tcp, r.tell)
+	}
+	if r.unwatch == nil {
+		r.watch.start(&r.server, &r.client)
+	}
+}
+
+// tell is told that the server of an idle connection has something to say.
+func (r *relayer) tell() {
+	r.told.Store(true)
+	r.client.wake()
+}
+
+// asked tells, where the proxy drains, whether the client has sent a request
+// already: it is answered yet.
+func (r *relayer) asked() bool {
+	if r.client.tcp == nil {
+		return false
+	}
+	n, _ := socket.Waiting(r.client.tcp)
+	if n > 0 {
+		r.client.disarm() // the drain has woken its reader
+	}
+	return n > 0
 }
 
 // skipEmptyLine drops an empty line before a request (RFC 9112, section 2.2)
@@ -272,10 +302,19 @@ func (r *relayer) skipEmptyLine() int {
 // endWatch ends the watch, where one runs, and tells whether the connection it
 // looked at was quiet.
 func (r *relayer) endWatch() bool {
-	if !r.watch.running {
+	quiet := true
+	switch {
+	case r.watch.running:
+		quiet = r.watch.join()
+	case r.unwatch != nil:
+		quiet = r.unwatch()
+		r.unwatch = nil
+		if n, open := socket.Waiting(r.server.tcp); n > 0 || !open {
+			quiet = false
+		}
+	default:
 		return true
 	}
-	quiet := r.watch.join()
 	r.server.arm(r.tick)
 	r.client.arm(idlePatience)
 	return quiet

@@ -63,7 +63,10 @@ type conn struct {
 	server   *net.TCPConn
 	// dialError is an event.Err constant where there is no server.
 	dialError string
-	watching  bool // connect waits on the server
+	watching  bool // somebody waits on the server
+	// unwatch ends the wait for the server's first byte; nil where a goroutine
+	// waits instead.
+	unwatch func() bool
 	// spoke is what the server was heard to say; NeedMore: nothing.
 	spoke    detect.Verdict
 	spokeAt  time.Time
@@ -130,7 +133,10 @@ func (c *conn) settle(v verdict) {
 	if c.known != nil {
 		close(c.known)
 	}
-	if c.watching {
+	switch {
+	case c.unwatch != nil && c.unwatch():
+		close(c.done) // in place of the goroutine that is not needed
+	case c.watching:
 		_ = c.server.SetReadDeadline(past())
 	}
 	c.mu.Unlock()
@@ -163,6 +169,7 @@ func (c *conn) relay(v verdict) {
 		Recorder:      g.o.Recorder,
 		Drain:         g.drain.Done(),
 		OnDrain:       g.onDrain,
+		OnReadable:    g.onReadable,
 		Progress:      g.o.Progress,
 		MaxHeadBytes:  g.o.MaxHeadBytes,
 		HeadTimeout:   g.o.HeadTimeout,
@@ -343,12 +350,7 @@ func (c *conn) connect() {
 	c.watching = watch
 	c.mu.Unlock()
 	if watch {
-		// A goroutine of its own: the stack that dialling took need not be
-		// held for as long as both sides are silent.
-		go func() {
-			defer close(c.done)
-			c.watch(server)
-		}()
+		c.await(server)
 		return
 	}
 	if server == nil {
@@ -356,6 +358,23 @@ func (c *conn) connect() {
 		c.wake(time.Now().Add(g.o.DetectTimeout))
 	}
 	close(c.done)
+}
+
+// await has the server watched. Nothing of this goroutine, such as the stack that
+// dialling took, is held for as long as both sides are silent.
+func (c *conn) await(server *net.TCPConn) {
+	watch := func() {
+		defer close(c.done)
+		c.watch(server)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.decided {
+		c.unwatch = c.g.onReadable(server, func() { go watch() })
+	}
+	if c.unwatch == nil {
+		go watch()
+	}
 }
 
 // watch waits until the server speaks or ends, or serve has decided.

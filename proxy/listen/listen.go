@@ -30,12 +30,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/detect"
 	"github.com/weirmesh/weir/proxy/ports"
 	"github.com/weirmesh/weir/proxy/relay"
+	"github.com/weirmesh/weir/proxy/socket"
 )
 
 // Defaults of Options.
@@ -173,7 +175,10 @@ type Group struct {
 	mu        sync.Mutex // guards all below
 	listeners []*listener
 	detecting map[*conn]struct{} // connections that no relay has yet
-	draining  bool
+	// poller watches servers on which nobody has spoken, and idle ones of HTTP/1;
+	// nil before Serve, and where the system has none left.
+	poller   *socket.Poller
+	draining bool
 
 	lastID       atomic.Uint64 // of a connection
 	open         [3]atomic.Int64
@@ -259,6 +264,12 @@ func (g *Group) Listen(ctx context.Context, s Spec) (netip.AddrPort, error) {
 func (g *Group) Serve() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.poller == nil && g.hard.Err() == nil {
+		var err error
+		if g.poller, err = socket.NewPoller(); err != nil {
+			g.log.Warn("idle connections take more memory", "error", err)
+		}
+	}
 	for _, l := range g.listeners {
 		g.accepting.Go(func() { g.acceptLoop(l) })
 	}
@@ -330,8 +341,19 @@ func (g *Group) Close() {
 	g.mu.Unlock()
 	g.accepting.Wait()
 	g.conns.Wait()
+	if g.poller != nil {
+		g.poller.Close()
+	}
 	g.closeBalanced()
 	g.endDrain()
+}
+
+// onReadable is relay.Conn.OnReadable of all connections.
+func (g *Group) onReadable(conn syscall.Conn, ready func()) (stop func() bool) {
+	if g.poller == nil {
+		return nil
+	}
+	return g.poller.Watch(conn, ready)
 }
 
 // onDrain is relay.Conn.OnDrain of all connections.

@@ -13,6 +13,7 @@ package relay
 
 import (
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/weirmesh/weir/event"
@@ -70,6 +71,11 @@ type Conn struct {
 	// context whose Done is Drain does). It is optional: where it is nil, a
 	// relay that needs it pays a goroutine for each connection instead.
 	OnDrain func(f func()) (stop func() bool)
+	// OnReadable calls ready once, as soon as conn has bytes to read or ends (as
+	// Watch of a socket.Poller does, which see; stop is nil where it cannot). It
+	// is optional: where it is nil, a relay pays a goroutine for each connection
+	// that it wants watched.
+	OnReadable func(conn syscall.Conn, ready func()) (stop func() bool)
 	// Progress is how often long-lived exchanges report; 0 means 10 s.
 	Progress time.Duration
 	// MaxHeadBytes bounds a request or response head; 0 means 64 KiB.

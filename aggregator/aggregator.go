@@ -151,6 +151,7 @@ type Aggregator struct {
 	tap        *tap.Fanout
 	metrics    *counters
 	refusals   limiter
+	offenders  offenders
 	partitions []*partition
 
 	mu sync.Mutex
@@ -173,6 +174,8 @@ func New(o Options) (*Aggregator, error) {
 		owner:   o.ID + "/" + hex.EncodeToString(nonce[:]),
 		tap:     tap.New(o.Publisher, o.Subjects.Tap),
 		members: 1,
+
+		offenders: offenders{all: map[offender]*record{}},
 	}
 	for n := range o.Partitions {
 		a.partitions = append(a.partitions, newPartition(a, n))
@@ -183,7 +186,10 @@ func New(o Options) (*Aggregator, error) {
 
 // WriteMetrics writes the aggregator's metrics in the Prometheus text format.
 // It is safe for concurrent use.
-func (a *Aggregator) WriteMetrics(w io.Writer) { a.metrics.set.WritePrometheus(w) }
+func (a *Aggregator) WriteMetrics(w io.Writer) {
+	a.metrics.set.WritePrometheus(w)
+	a.offenders.write(w)
+}
 
 // Owned is how many partitions are owned and ready to answer. It is safe for
 // concurrent use.

@@ -51,6 +51,8 @@ type question struct {
 	now     int64
 	reply   *query.Reply
 	decoder rollup.Decoder
+	// folder is that of the partition that is being asked.
+	folder *rollup.Folder
 }
 
 func (a *Aggregator) fill(reply *query.Reply, method string, request []byte) error {
@@ -118,6 +120,7 @@ type adder func(second int64) *rollup.Cell
 // key that has any, and may return nil.
 func (q *question) scan(pick func(rollup.Key) adder) error {
 	return q.partitions(func(p *partition) error {
+		q.folder = p.folder
 		var failed error
 		p.store.Scan(q.Since, q.Until, func(k rollup.Key) func(int64, []byte) {
 			to := pick(k)

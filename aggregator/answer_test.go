@@ -56,7 +56,7 @@ func inbound(name string, n int, now time.Time) []byte {
 	var enc event.Encoder
 	for i := range n {
 		enc.Add(&event.Event{Direction: event.Inbound, Protocol: event.HTTP1, Status: 200, GRPCStatus: -1, Method: "GET",
-			Path: fmt.Sprintf("/%d", i), Start: now.UnixMicro() - 10, Duration: 10, Latency: 5, Connection: 1, Stream: 1})
+			Path: fmt.Sprintf("/%c/%c", 'a'+i/20, 'a'+i%20), Start: now.UnixMicro() - 10, Duration: 10, Latency: 5, Connection: 1, Stream: 1})
 	}
 	return enc.Encode(nil, &event.Header{
 		Source:   event.Source{Workload: event.Workload{Namespace: "ns", Kind: "deploy", Name: name}, Pod: name + "-0"},

@@ -88,7 +88,7 @@ func (p *proxy) batch(n int, d event.Direction, peer event.Workload, meshed bool
 	for i := range n {
 		e := event.Event{
 			Direction: d, Protocol: event.HTTP1, Status: status, GRPCStatus: event.NoGRPCStatus, Method: "GET",
-			Authority: "web", Path: fmt.Sprintf("/api/%d", i%3), Start: now - 2000, Latency: 1500, Duration: 2000,
+			Authority: "web", Path: fmt.Sprintf("/api/%c", 'a'+i%3), Start: now - 2000, Latency: 1500, Duration: 2000,
 			RequestBytes: 100, ResponseBytes: 200, Connection: 7, Stream: uint32(i + 1),
 		}
 		e.Peer = event.Peer{Workload: peer, Addr: netip.MustParseAddrPort("127.0.0.1:9"), Meshed: meshed}
@@ -223,7 +223,7 @@ func TestWholeWay(t *testing.T) {
 	if r = ask(t, c, query.MethodEdges, query.Request{}); len(r.Edges) != 2 || r.Edges[0].SeenBy == r.Edges[1].SeenBy {
 		t.Errorf("edges %+v", r.Edges)
 	}
-	if r = ask(t, c, query.MethodRoutes, query.Request{Resource: *toWeb}); len(r.Routes) != 3 || r.Routes[0].Route != "GET /api/0" || r.Routes[0].Stats.Requests != 117 {
+	if r = ask(t, c, query.MethodRoutes, query.Request{Resource: *toWeb}); len(r.Routes) != 3 || r.Routes[0].Route != "GET /api/a" || r.Routes[0].Stats.Requests != 117 {
 		t.Errorf("routes %+v", r.Routes)
 	}
 	if r = ask(t, c, query.MethodRoutes, query.Request{Resource: query.Selector{Name: "vote-bot"}, To: toWeb}); len(r.Routes) != 3 || r.Routes[0].Stats.Requests != 100 {

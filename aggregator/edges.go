@@ -100,7 +100,7 @@ func (q *question) routes() error {
 			q.To != nil && (k.Dimension != rollup.ByPeerRoute || !matches(q.To, &k.Peer.Workload)) {
 			return nil
 		}
-		id := routeID{q.resource(k.Workload), k.Direction, k.Route}
+		id := routeID{q.resource(k.Workload), k.Direction, q.folder.Canonical(&k)}
 		if k.Direction == event.Inbound {
 			got[id.resource] = true
 		}

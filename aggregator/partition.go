@@ -254,6 +254,7 @@ func (p *partition) maintain() {
 			p.a.log.Warn("too many sources; those not heard of for longest were forgotten", "partition", p.number, "forgotten", n)
 		}
 	}
+	p.a.blame(p.number, p.folder.Offences(), now)
 	p.summary.publish(p, now)
 }
 

@@ -100,6 +100,7 @@ func (p *partition) readPast(ctx context.Context, since time.Time) (*past, error
 
 // recall adds one group to the past.
 func (p *partition) recall(found *past, d *rollup.Delta) {
+	found.folder.Learn(d.Learned)
 	for i := range d.Items {
 		it := &d.Items[i]
 		kept, err := found.store.Add(it.Second, it.Key, it.Sums)

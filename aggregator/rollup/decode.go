@@ -7,6 +7,7 @@ import (
 
 	"github.com/VictoriaMetrics/easyproto"
 
+	"github.com/weirmesh/weir/aggregator/route"
 	"github.com/weirmesh/weir/event"
 )
 
@@ -79,6 +80,8 @@ func (r *reader) read(data []byte) error {
 			return message(f, r.item)
 		case 13:
 			return message(f, r.source)
+		case 14:
+			return message(f, r.learned)
 		}
 		return nil
 	})
@@ -215,6 +218,8 @@ func (r *reader) source(data []byte) error {
 			return take(&s.LastSeen, f.Int64)
 		case 12:
 			return take(&s.ClockRight, f.Bool)
+		case 13:
+			return take(&s.Batches, f.Uint64)
 		}
 		return nil
 	})
@@ -225,6 +230,62 @@ func (r *reader) source(data []byte) error {
 		return err
 	}
 	r.part.Delta.Sources = append(r.part.Delta.Sources, s)
+	return nil
+}
+
+func (r *reader) learned(data []byte) error {
+	var l Learned
+	var direction uint32
+	r.indexes = r.indexes[:0]
+	names := [4]*string{&l.Workload.Cluster, &l.Workload.Namespace, &l.Workload.Kind, &l.Workload.Name}
+	err := fields(data, func(f *easyproto.FieldContext) error {
+		switch f.FieldNum {
+		case 1:
+			return unpack(&r.indexes, f.UnpackUint32s, len(names))
+		case 2:
+			return take(&direction, f.Uint32)
+		case 3:
+			return message(f, l.readPosition)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	l.Direction = event.Direction(direction)
+	if direction > 255 || l.Direction != event.Inbound && l.Direction != event.Outbound {
+		return fmt.Errorf("direction %d", direction)
+	}
+	if err := r.resolve(names[:]); err != nil {
+		return err
+	}
+	r.part.Delta.Learned = append(r.part.Delta.Learned, l)
+	return nil
+}
+
+func (l *Learned) readPosition(data []byte) error {
+	var p route.Position
+	err := fields(data, func(f *easyproto.FieldContext) error {
+		switch f.FieldNum {
+		case 1:
+			return take(&p.Used, f.Int64)
+		case 2:
+			return takeText(&p.Prefix, f)
+		case 3:
+			var name string
+			err := takeText(&name, f)
+			p.Kept = append(p.Kept, name)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if p.Used--; p.Used < 0 || len(p.Prefix) > route.MaxTemplate || p.Prefix != "" && p.Prefix[0] != '/' {
+		return fmt.Errorf("a position at %d below %.40q", p.Used, p.Prefix)
+	}
+	l.Positions = append(l.Positions, p)
 	return nil
 }
 
@@ -287,6 +348,7 @@ func (a *Assembler) Add(p *Part, size int) *Delta {
 	for _, q := range a.parts {
 		d.Items = append(d.Items, q.Delta.Items...)
 		d.Sources = append(d.Sources, q.Delta.Sources...)
+		d.Learned = append(d.Learned, q.Delta.Learned...)
 	}
 	a.parts, a.bytes = nil, 0
 	return d

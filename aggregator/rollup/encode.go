@@ -52,6 +52,9 @@ func Encode(d *Delta, m Meta, maxPart int) [][]byte {
 	for i := range d.Sources {
 		w.source(&d.Sources[i])
 	}
+	for i := range d.Learned {
+		w.learned(&d.Learned[i])
+	}
 	w.body = appendBool(w.body, 6, true)
 	w.body = appendUint(w.body, 8, d.Position)
 	w.body = appendBool(w.body, 9, d.Full)
@@ -161,7 +164,36 @@ func (w *writer) source(s *Source) {
 		dst = appendUint(dst, 9, s.Events)
 		dst = appendUint(dst, 10, uint64(s.FirstSeen))
 		dst = appendUint(dst, 11, uint64(s.LastSeen))
-		return appendBool(dst, 12, s.ClockRight)
+		dst = appendBool(dst, 12, s.ClockRight)
+		return appendUint(dst, 13, s.Batches)
+	})
+}
+
+func (w *writer) learned(l *Learned) {
+	size := 256
+	for _, p := range l.Positions {
+		size += len(p.Prefix) + 24
+		for _, name := range p.Kept {
+			size += len(name) + 4
+		}
+	}
+	names := [4]*string{&l.Workload.Cluster, &l.Workload.Namespace, &l.Workload.Kind, &l.Workload.Name}
+	w.room(size + sizeOf(names[:]))
+	w.refs(names[:])
+	w.body = appendLen(w.body, 14, func(dst []byte) []byte {
+		dst = appendLen(dst, 1, func(dst []byte) []byte { return append(dst, w.scratch...) })
+		dst = appendUint(dst, 2, uint64(l.Direction))
+		for _, p := range l.Positions {
+			dst = appendLen(dst, 3, func(dst []byte) []byte {
+				dst = appendUint(dst, 1, uint64(p.Used)+1) // lest it is empty
+				dst = appendString(dst, 2, p.Prefix)
+				for _, name := range p.Kept {
+					dst = appendString(dst, 3, name)
+				}
+				return dst
+			})
+		}
+		return dst
 	})
 }
 

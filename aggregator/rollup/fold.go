@@ -73,8 +73,9 @@ type Message struct {
 type Result struct {
 	// Duplicate: the batch was counted before.
 	Duplicate bool
-	// Skewed: its clock was wrong.
+	// Skewed: its clock was wrong, and its times were moved by Shift, µs.
 	Skewed bool
+	Shift  int64
 	// Sent is when it was sealed, by our clock, µs since 1970.
 	Sent int64
 	// Events that were counted, and Moved, those of them whose time was not
@@ -97,6 +98,7 @@ type batch struct {
 	moved       int
 	skipped     int
 	pods        [3]*slot
+	routings    [3]*routing
 	// By the batch's dictionary numbers.
 	routes    []*slot
 	conns     []*peerSlots
@@ -171,7 +173,7 @@ func (f *Folder) Fold(m Message) (Result, error) {
 	shift := s.shift(h.Sent, m.Now, m.Arrived)
 	b := f.begin(h, bounded(h.Sent)+shift, shift)
 	f.account(s, h, b, lost)
-	r := Result{Skewed: shift != 0, Sent: b.sent, Lost: lost}
+	r := Result{Skewed: shift != 0, Shift: shift, Sent: b.sent, Lost: lost}
 	var visit func(int, *event.Event)
 	if m.Visit != nil {
 		visit = m.Visit(h, b.sent)
@@ -179,6 +181,10 @@ func (f *Folder) Fold(m Message) (Result, error) {
 	r.Events = f.events(b, visit)
 	r.Events, r.Moved, r.Skipped = r.Events-b.skipped, b.moved, b.skipped
 	s.Events += uint64(r.Events)
+	s.Batches++
+	if r.Skewed || r.Moved > 0 {
+		f.offend(b.workload, OffenceClock, s.Pod)
+	}
 	r.Coalesced = f.coalesce(b)
 	ledger := f.ledger(s, b.sent/1e6)
 	ledger.Events += uint64(r.Events)
@@ -202,12 +208,7 @@ func (f *Folder) check(data []byte) (*event.Header, error) {
 func newSourceOf(h *event.Header) *Source {
 	w := h.Source.Workload
 	return &Source{
-		ID: SourceID{h.Instance, event.Workload{
-			Cluster:   strings.Clone(w.Cluster),
-			Namespace: strings.Clone(w.Namespace),
-			Kind:      strings.Clone(w.Kind),
-			Name:      strings.Clone(w.Name),
-		}},
+		ID:      SourceID{h.Instance, cloneWorkload(w)},
 		Pod:     strings.Clone(cut(h.Source.Pod, maxName)),
 		Node:    strings.Clone(cut(h.Source.Node, maxName)),
 		Version: strings.Clone(cut(h.Version, maxName)),
@@ -252,7 +253,7 @@ func (f *Folder) begin(h *event.Header, sent, shift int64) *batch {
 	b.workload = f.admitWorkload(h.Source.Workload, sent/1e6)
 	b.pod = cut(h.Source.Pod, maxName)
 	b.sent, b.shift, b.moved, b.skipped = sent, shift, 0, 0
-	b.pods = [3]*slot{}
+	b.pods, b.routings = [3]*slot{}, [3]*routing{}
 	b.routes = emptied(b.routes, routes)
 	b.conns = emptied(b.conns, connections)
 	b.peers = b.peers[:0]
@@ -329,7 +330,7 @@ func (f *Folder) observe(b *batch, x *exchange, r *event.Row) {
 	}
 	route := b.routes[x.route]
 	if route == nil {
-		route = f.slot(Key{Dimension: ByRoute, Direction: e.Direction, Workload: b.workload, Route: routeOf(e)}, second)
+		route = f.route(b, e, second)
 		b.routes[x.route] = route
 	}
 	peer := b.conns[r.Connection]
@@ -344,6 +345,16 @@ func (f *Folder) observe(b *batch, x *exchange, r *event.Row) {
 	if e.Direction == event.Outbound {
 		f.cell(f.pair(b, peer, x, r, second), second).observe(e, x.request, x.success)
 	}
+}
+
+// route finds the slot of an event's route.
+func (f *Folder) route(b *batch, e *event.Event, second int64) *slot {
+	if b.routings[e.Direction] == nil {
+		b.routings[e.Direction] = f.routing(b.workload, e.Direction)
+	}
+	k := Key{Dimension: ByRoute, Direction: e.Direction, Workload: b.workload}
+	k.Route = f.routeOf(b.workload, b.routings[e.Direction], e, second)
+	return f.slot(k, second)
 }
 
 // peer finds the slots of an event's peer: that of another connection, mostly.
@@ -385,7 +396,7 @@ func (f *Folder) pair(b *batch, p *peerSlots, x *exchange, r *event.Row, second 
 	}
 	e := &x.event
 	f.decoder.Describe(r.Exchange, r.Connection, e) // its peer may be another event's
-	key := Key{Dimension: ByPeerRoute, Direction: e.Direction, Workload: b.workload, Route: routeOf(e)}
+	key := Key{Dimension: ByPeerRoute, Direction: e.Direction, Workload: b.workload, Route: b.routes[x.route].key.Route}
 	key.Peer.Workload = peerOf(e).Workload
 	s := f.slot(key, second)
 	if p.pairs != nil {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weirmesh/weir/aggregator/route"
 	"github.com/weirmesh/weir/event"
 )
 
@@ -17,8 +18,18 @@ type Limits struct {
 	// Pods, Peers and Routes of a workload and direction that have rows of
 	// their own; default 500 each.
 	Pods, Peers, Routes int
-	// Sources that are remembered; default 20,000. Those not heard of for
-	// longest go first; should one of them repeat a batch it would count twice.
+	// Authorities and Methods of a workload and direction that its routes tell
+	// apart; default 64 and 32. The others are OtherName.
+	Authorities, Methods int
+	// Keys are all rows of all workloads; default 65,536, of about 600 bytes
+	// each. Beyond, only the rows of OtherName are added.
+	Keys int
+	// PathNodes is how many segments of paths are remembered, to learn which
+	// vary; default 20,000, of about 200 bytes each.
+	PathNodes int
+	// Sources that are remembered; default 20,000. The workloads with the most
+	// give some up, those heard of only once first; should one of them repeat a
+	// batch it would count twice.
 	Sources int
 	// Pending is how many cells may wait for the next rollup before it is due;
 	// default 4,096. A cell takes some KiB.
@@ -31,6 +42,10 @@ func (l Limits) withDefaults() Limits {
 	l.Pods = cmp.Or(l.Pods, 500)
 	l.Peers = cmp.Or(l.Peers, 500)
 	l.Routes = cmp.Or(l.Routes, 500)
+	l.Authorities = cmp.Or(l.Authorities, 64)
+	l.Methods = cmp.Or(l.Methods, 32)
+	l.Keys = cmp.Or(l.Keys, 65_536)
+	l.PathNodes = cmp.Or(l.PathNodes, 20_000)
 	l.Sources = cmp.Or(l.Sources, 20_000)
 	l.Pending = cmp.Or(l.Pending, 4096)
 	return l
@@ -58,12 +73,18 @@ type Folder struct {
 	groups map[Key]int
 	// workloads that have rows of their own, and when they last were used.
 	workloads map[event.Workload]int64
-	pending   int
-	dirty     []*slot
-	spare     []*Cell
-	decoder   event.Decoder
-	batch     batch
-	scratch   scratch
+	// routings are the routes of each side, their trees within budget; path is
+	// scratch.
+	routings map[side]*routing
+	budget   route.Budget
+	path     []byte
+	offences map[offenceKey]*Offence
+	pending  int
+	dirty    []*slot
+	spare    []*Cell
+	decoder  event.Decoder
+	batch    batch
+	scratch  scratch
 	// latency and duration are those of the summary at hand.
 	latency, duration event.Histogram
 }
@@ -82,8 +103,12 @@ type pendingCell struct {
 
 // NewFolder returns a folder that knows nothing.
 func NewFolder(l Limits) *Folder {
+	l = l.withDefaults()
 	return &Folder{
-		limits:    l.withDefaults(),
+		limits:    l,
+		budget:    route.Budget{Nodes: l.PathNodes},
+		routings:  map[side]*routing{},
+		offences:  map[offenceKey]*Offence{},
 		sources:   map[SourceID]*Source{},
 		changed:   map[SourceID]*Source{},
 		gaps:      map[SourceID]*Source{},
@@ -126,10 +151,23 @@ func (f *Folder) Restore(position uint64, sources map[SourceID]Source) {
 		}
 		f.workloads[id.Workload] = max(f.workloads[id.Workload], own.LastSeen)
 	}
+	clear(f.offences) // noted by whoever owned the partition then
 }
 
 // Touch makes a key known that an earlier rollup used at a second.
-func (f *Folder) Touch(k Key, second int64) { f.slot(k, second) }
+func (f *Folder) Touch(k Key, second int64) {
+	if k.Dimension == ByRoute && k.Route.Path != OtherName {
+		r := f.routing(k.Workload, k.Direction)
+		r.methods.admit(k.Route.Method, f.limits.Methods, second)
+		r.authorities.admit(k.Route.Authority, f.limits.Authorities, second)
+		if folds(&k.Route) {
+			k.Route.Path = string(r.tree.Template(f.path[:0], k.Route.Path, second))
+		}
+	} else {
+		k.Route = f.Canonical(&k)
+	}
+	f.slot(k, second)
+}
 
 // Scan calls what pick returns for a key with each of the key's pending cells
 // in [since, until), Unix seconds. pick may return nil. Of a Total there may be
@@ -212,6 +250,7 @@ func (f *Folder) Sweep(now int64) (evicted int) {
 			delete(f.workloads, w)
 		}
 	}
+	f.sweepRoutes(now)
 	for id, s := range f.sources {
 		silent := now - s.LastSeen
 		if silent > sourceMemory || s.Final && silent > gapMemory {
@@ -223,23 +262,6 @@ func (f *Folder) Sweep(now int64) (evicted int) {
 
 // sourceMemory is how long a silent source is remembered, seconds.
 const sourceMemory = 24 * 3600
-
-// evict keeps the bound on sources, with some room below it.
-func (f *Folder) evict() (evicted int) {
-	if len(f.sources) <= f.limits.Sources {
-		return 0
-	}
-	all := make([]*Source, 0, len(f.sources))
-	for _, s := range f.sources {
-		all = append(all, s)
-	}
-	slices.SortFunc(all, func(a, b *Source) int { return cmp.Compare(a.LastSeen, b.LastSeen) })
-	evicted = len(all) - f.limits.Sources*9/10
-	for _, s := range all[:evicted] {
-		f.forget(s.ID)
-	}
-	return evicted
-}
 
 func (f *Folder) forget(id SourceID) {
 	delete(f.sources, id)
@@ -253,7 +275,9 @@ func (f *Folder) admitWorkload(w event.Workload, second int64) event.Workload {
 		f.workloads[w] = max(used, second)
 		return w
 	}
-	return event.Workload{Kind: External, Name: OtherName}
+	other := event.Workload{Kind: External, Name: OtherName}
+	f.offend(other, OffenceWorkload, w.String())
+	return other
 }
 
 // slot finds or makes the slot of a key, or of the others' key where a cap is
@@ -266,7 +290,8 @@ func (f *Folder) slot(k Key, second int64) *slot {
 	}
 	other := k.Other()
 	capped := k != other
-	if capped && f.groups[other] >= f.limit(k.Dimension) {
+	if capped && (f.groups[other] >= f.limit(k.Dimension) || len(f.slots) >= f.limits.Keys) {
+		f.offendKey(&k)
 		return f.slot(other, second)
 	}
 	id := string(f.id)
@@ -339,14 +364,15 @@ type Item struct {
 // Delta is what was counted between two positions.
 type Delta struct {
 	Position uint64
-	// Full: Sources are all there are, else those that have changed.
+	// Full: Sources and Learned are all there are, else those that have changed.
 	Full    bool
 	Items   []Item
 	Sources []Source
+	Learned []Learned
 }
 
 // Empty tells that the delta holds nothing but a position.
-func (d *Delta) Empty() bool { return len(d.Items) == 0 && len(d.Sources) == 0 }
+func (d *Delta) Empty() bool { return len(d.Items) == 0 && len(d.Sources) == 0 && len(d.Learned) == 0 }
 
 // Take returns what was counted since the last Take, and begins anew. With full
 // it holds all sources, else those that have changed.
@@ -369,6 +395,7 @@ func (f *Folder) Take(full bool) *Delta {
 	}
 	clear(f.dirty)
 	f.dirty, f.pending = f.dirty[:0], 0
+	d.Learned = f.learned(full)
 	from := f.changed
 	if full {
 		from = f.sources

@@ -284,7 +284,7 @@ func TestCaps(t *testing.T) {
 	for i := 0; i < n; {
 		var enc event.Encoder
 		for range 1000 {
-			e := request(event.Outbound, t0, fmt.Sprintf("/item/%d", i))
+			e := request(event.Outbound, t0, "/item/"+word(i))
 			e.Peer.Workload = event.Workload{}
 			e.Peer.Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 80)
 			e.Connection = uint64(i + 1)

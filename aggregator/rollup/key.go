@@ -63,7 +63,8 @@ type Peer struct {
 	Meshed bool
 }
 
-// Route is what was asked for.
+// Route is what was asked for: Path is a template, as package route makes them,
+// or a gRPC method as it is.
 type Route struct {
 	Protocol                event.Protocol
 	Method, Authority, Path string
@@ -167,14 +168,4 @@ func peerOf(e *event.Event) Peer {
 		}
 	}
 	return p
-}
-
-// routeOf is the route of an event.
-func routeOf(e *event.Event) Route {
-	return Route{
-		Protocol:  e.Protocol,
-		Method:    cut(e.Method, maxName),
-		Authority: cut(e.Authority, maxName),
-		Path:      cut(e.Path, maxPath),
-	}
 }

@@ -50,8 +50,8 @@ type Source struct {
 	Missing []Gap
 	// Produced, Shed and OpenConnections are as its newest batch said.
 	Produced, Shed, OpenConnections uint64
-	// Events that were counted.
-	Events uint64
+	// Batches, and Events that were counted one by one.
+	Batches, Events uint64
 	// FirstSeen and LastSeen are Unix seconds of its batches.
 	FirstSeen, LastSeen int64
 	// Final: it said that it ended.

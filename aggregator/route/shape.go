@@ -71,7 +71,7 @@ func pathOf(target string) string {
 // bare is the template of a target that is no path.
 func bare(target string) string {
 	switch target {
-	case "", "*", Authority, OtherName:
+	case "", "*", Authority, OtherName, CoalescedName:
 		return target
 	}
 	host, port, ok := cutLast(target, ':')
@@ -81,8 +81,12 @@ func bare(target string) string {
 	return Any
 }
 
-// OtherName is what stands for what has no route of its own.
-const OtherName = "(other)"
+// Names that stand for what has no route: too many others have one, or its
+// detail was not kept.
+const (
+	OtherName     = "(other)"
+	CoalescedName = "(coalesced)"
+)
 
 func cutLast(s string, sep byte) (before, after string, found bool) {
 	if i := strings.LastIndexByte(s, sep); i >= 0 {

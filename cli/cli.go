@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/api/client"
+	"github.com/weirmesh/weir/suggest"
 )
 
 // Streams are what a command reads and writes.
@@ -159,7 +160,7 @@ func rejectUnknown(cmd *cobra.Command, args []string) error {
 			names = append(names, c.Name())
 		}
 	}
-	return Usagef(cmd, "unknown command %q%s", args[0], didYouMean(near(args[0], names)))
+	return Usagef(cmd, "unknown command %q%s", args[0], didYouMean(suggest.Near(args[0], names)))
 }
 
 // noArgs refuses arguments.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirmesh/weir/api/client"
 	"github.com/weirmesh/weir/api/weirpb"
+	"github.com/weirmesh/weir/suggest"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -92,7 +93,7 @@ func (known workloads) hint(r *weirpb.Resource, s *scope) string {
 	}
 	elsewhere, namespaces = distinct(elsewhere), distinct(namespaces)
 	if r.GetName() != "" {
-		if found := near(r.GetName(), distinct(names)); len(found) > 0 {
+		if found := suggest.Near(r.GetName(), distinct(names)); len(found) > 0 {
 			for i := range found {
 				found[i] = r.GetKind() + "/" + found[i]
 			}
@@ -100,7 +101,7 @@ func (known workloads) hint(r *weirpb.Resource, s *scope) string {
 		}
 	}
 	if r.GetNamespace() != "" && !slices.Contains(namespaces, r.GetNamespace()) && s.given {
-		if found := near(r.GetNamespace(), namespaces); len(found) > 0 {
+		if found := suggest.Near(r.GetNamespace(), namespaces); len(found) > 0 {
 			return "Did you mean namespace " + orList(found) + "?"
 		}
 	}
@@ -127,7 +128,7 @@ func (known workloads) explainNamespace(r *weirpb.Resource) string {
 	if slices.Contains(namespaces, r.GetName()) {
 		return out
 	}
-	if found := near(r.GetName(), namespaces); len(found) > 0 {
+	if found := suggest.Near(r.GetName(), namespaces); len(found) > 0 {
 		return out + " Did you mean " + orList(found) + "?"
 	}
 	return out + " Proxies have reported from namespace " + andList(namespaces) + " only."

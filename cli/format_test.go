@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"slices"
 	"testing"
-	"testing/quick"
 )
 
 func TestNumbers(t *testing.T) {
@@ -31,35 +29,6 @@ func TestNumbers(t *testing.T) {
 	f(printable("\x1b[2J"), `"\x1b[2J"`)
 	f(printable("\u202e"), `"\u202e"`)
 	f(printable("\xff"), `"\xff"`)
-}
-
-func TestNear(t *testing.T) {
-	f := func(s string, want ...string) {
-		t.Helper()
-		if got := near(s, []string{"voting", "web", "emoji", "web", "web-admin", "vote-bot"}); !slices.Equal(got, want) {
-			t.Errorf("near %q: %v, want %v", s, got, want)
-		}
-	}
-	f("vting", "voting")
-	f("wbe", "web")
-	f("wb", "web")
-	f("x")
-	f("web", "web-admin")
-	f("cassandra")
-	f("vot", "voting", "vote-bot")
-}
-
-func TestLevenshteinIsADistance(t *testing.T) {
-	if got := levenshtein("kitten", "sitting"); got != 3 {
-		t.Errorf("kitten, sitting: %d", got)
-	}
-	f := func(a, b, c string) bool {
-		ab, bc, ac := levenshtein(a, b), levenshtein(b, c), levenshtein(a, c)
-		return ab == levenshtein(b, a) && ac <= ab+bc && (ab == 0) == (a == b) && ab <= max(len(a), len(b))
-	}
-	if err := quick.Check(f, nil); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestParseKind(t *testing.T) {

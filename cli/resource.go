@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/api/weirpb"
+	"github.com/weirmesh/weir/suggest"
 )
 
 // Kinds with a meaning of their own here.
@@ -43,7 +44,7 @@ func parseKind(s string) (string, error) {
 		known = append(known, names[0])
 		all = append(all, names...)
 	}
-	return "", fmt.Errorf("unknown resource type %q%s (known: %s)", s, didYouMean(near(lower, all)), strings.Join(known, ", "))
+	return "", fmt.Errorf("unknown resource type %q%s (known: %s)", s, didYouMean(suggest.Near(lower, all)), strings.Join(known, ", "))
 }
 
 // parseResource reads TYPE or TYPE/NAME.

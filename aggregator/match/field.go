@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/suggest"
 )
 
 // Kind is what a field's values are.
@@ -83,7 +84,7 @@ func unknownField(name string, all []Field) string {
 		names = append(names, all[i].Name)
 	}
 	out := "there is no field " + strconv.Quote(clip(name))
-	if found := near(name, names); len(found) > 0 {
+	if found := suggest.Near(name, names); len(found) > 0 {
 		return out + "; did you mean " + strings.Join(found, " or ") + "?"
 	}
 	return out + "; there are " + strings.Join(names, ", ")

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/suggest"
 )
 
 func direction(s string) (predicate, *Error) {
@@ -202,7 +203,7 @@ func reason(list string) (predicate, *Error) {
 
 // hint names what s may have been meant to be.
 func hint(s string, known []string) string {
-	if found := near(s, known); len(found) > 0 {
+	if found := suggest.Near(s, known); len(found) > 0 {
 		return "; did you mean " + strings.Join(found, " or ") + "?"
 	}
 	return ""

@@ -1,9 +1,7 @@
 package match
 
 import (
-	"cmp"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -124,44 +122,4 @@ func clip(s string) string {
 		return strings.ToValidUTF8(s[:most], "") + "…"
 	}
 	return s
-}
-
-// near gives those of known that s may have been meant to be, nearest first, at
-// most three.
-func near(s string, known []string) []string {
-	if len(s) > 64 {
-		return nil
-	}
-	distance := map[string]int{}
-	var found []string
-	most := max(len(s)/3, min(2, len(s)-1))
-	for _, name := range known {
-		distance[name] = levenshtein(s, name)
-		if distance[name] <= most || len(s) >= 3 && (strings.HasPrefix(name, s) || strings.HasSuffix(name, "_"+s)) {
-			found = append(found, name)
-		}
-	}
-	slices.SortStableFunc(found, func(a, b string) int { return cmp.Compare(distance[a], distance[b]) })
-	return found[:min(3, len(found))]
-}
-
-// levenshtein is the number of bytes to insert, delete or replace to make b of a.
-func levenshtein(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

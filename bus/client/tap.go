@@ -220,21 +220,17 @@ func (c *Client) WatchTap(ctx context.Context, w event.Workload, tapped func()) 
 	}
 }
 
-// Tap calls fn with each event, as JSON, of the workloads that match w (its
-// empty fields match any), from now until ctx ends. Calls come one at a time,
-// in the order of each publisher; data is fn's to keep.
+// Tap calls fn with each event, as JSON (event.ParseJSON reads it), of the
+// workloads that match w (its empty fields match any), from now until ctx ends.
+// Calls come one at a time, in the order of each publisher; data is fn's to keep.
 //
 // The publishers never wait: where fn is too slow, messages are dropped once
-// 8,192 messages or 16 MiB wait for it. Tap returns a *bus.DroppedError with
-// their number when ctx ends, and ctx's error if none were. What is published
-// while the connection is lost is missed; its loss is logged.
-func (c *Client) Tap(ctx context.Context, w event.Workload, fn func(data []byte)) error {
-	return c.TapDropped(ctx, w, fn, nil)
-}
-
-// TapDropped is Tap with a function that is called, between calls of fn,
-// whenever more messages have been dropped, with the total so far.
-func (c *Client) TapDropped(ctx context.Context, w event.Workload, fn func(data []byte), dropped func(total uint64)) error {
+// 8,192 messages or 16 MiB wait for it. dropped, where it is not nil, is called
+// between calls of fn whenever more have been, with the total so far. Tap returns
+// a *bus.DroppedError with their number when ctx ends, and ctx's error if none
+// were. What is published while the connection is lost is missed; its loss is
+// logged. What must not be missed is in the stream: [Client.ReadEvents].
+func (c *Client) Tap(ctx context.Context, w event.Workload, fn func(data []byte), dropped func(total uint64)) error {
 	filter := bus.TapFilter(w)
 	sub, err := c.nc.SubscribeSync(filter)
 	if err != nil {

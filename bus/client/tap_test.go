@@ -77,7 +77,7 @@ func TestInterest(t *testing.T) {
 	// Someone listens now: every message arrives, in order.
 	got := make(chan string, 20000)
 	stop := background(t, func(ctx context.Context) error {
-		return subscriber.Tap(ctx, event.Workload{Namespace: web.Namespace}, func(data []byte) { got <- string(data) })
+		return subscriber.Tap(ctx, event.Workload{Namespace: web.Namespace}, func(data []byte) { got <- string(data) }, nil)
 	})
 	listening(t, publisher, web, got)
 	const n = 5000
@@ -129,7 +129,7 @@ func TestTapMatches(t *testing.T) {
 		t.Helper()
 		got := make(chan string, 100)
 		stop := background(t, func(ctx context.Context) error {
-			return subscriber.Tap(ctx, tap, func(data []byte) { got <- string(data) })
+			return subscriber.Tap(ctx, tap, func(data []byte) { got <- string(data) }, nil)
 		})
 		match := map[string]event.Workload{"web": web, "voting": voting, "elsewhere": elsewhere}
 		listening(t, publisher, match[want[0]], got)
@@ -173,14 +173,14 @@ func TestSlowTap(t *testing.T) {
 	release := make(chan struct{})
 	var handled, reported atomic.Uint64
 	stopSlow := background(t, func(ctx context.Context) error {
-		return slow.TapDropped(ctx, event.Workload{}, func([]byte) {
+		return slow.Tap(ctx, event.Workload{}, func([]byte) {
 			<-release
 			handled.Add(1)
 		}, reported.Store)
 	})
 	quick := make(chan string, 2*n)
 	background(t, func(ctx context.Context) error {
-		return fast.Tap(ctx, event.Workload{}, func(data []byte) { quick <- string(data) })
+		return fast.Tap(ctx, event.Workload{}, func(data []byte) { quick <- string(data) }, nil)
 	})
 	listening(t, publisher, web, quick)
 	for i := range n {
@@ -226,7 +226,7 @@ func TestTapAcrossRestart(t *testing.T) {
 	publisher, subscriber := bustest.Connect(t, s), bustest.Connect(t, s)
 	got := make(chan string, 1000)
 	background(t, func(ctx context.Context) error {
-		return subscriber.Tap(ctx, web, func(data []byte) { got <- string(data) })
+		return subscriber.Tap(ctx, web, func(data []byte) { got <- string(data) }, nil)
 	})
 	listening(t, publisher, web, got)
 	bustest.Restart(t, s)
@@ -253,7 +253,7 @@ func TestWatchTap(t *testing.T) {
 	if err := proxy.WatchTap(bounded(t), web, nil); !errors.Is(err, bus.ErrNotConnected) {
 		t.Errorf("WatchTap gives %v on a closed client", err)
 	}
-	if err := proxy.Tap(bounded(t), web, nil); !errors.Is(err, bus.ErrNotConnected) {
+	if err := proxy.Tap(bounded(t), web, nil, nil); !errors.Is(err, bus.ErrNotConnected) {
 		t.Errorf("Tap gives %v on a closed client", err)
 	}
 }

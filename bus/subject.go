@@ -67,6 +67,12 @@ func EndpointsSubject(namespace, service string) string {
 	return prefixEndpts + "." + Token(namespace) + "." + Token(service)
 }
 
+// InboxPrefix is what the subjects of a pod's replies begin with: the only ones
+// of their kind that it may subscribe to.
+func InboxPrefix(namespace, pod string) string {
+	return "_INBOX." + Token(namespace) + "." + Token(pod)
+}
+
 // RPCSubject is where requests for a method of a service are sent.
 func RPCSubject(service, method string) string {
 	return prefixRPC + "." + Token(service) + "." + Token(method)

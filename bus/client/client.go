@@ -10,11 +10,13 @@ package client
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -47,6 +49,18 @@ type Options struct {
 	// User and Password, or Token, where the bus asks for them. They may stand
 	// in the URL instead.
 	User, Password, Token string
+	// TokenFile holds the token instead, and is read anew for each connection:
+	// Kubernetes exchanges it.
+	TokenFile string
+	// Anchors are trusted certificates, PEM; where there are any, the
+	// connection is made with TLS, and the bus must prove its host name by a
+	// certificate that leads to one of them. AnchorsFile holds them instead, and
+	// is read anew for each connection.
+	Anchors     []byte
+	AnchorsFile string
+	// Inbox is what the subjects of this client's replies begin with, where
+	// others than its own are forbidden; default "_INBOX".
+	Inbox string
 	// Small trades throughput for memory; meant for proxies.
 	Small bool
 	// Logger is told of every change of the connection; default slog.Default().
@@ -71,7 +85,7 @@ type Client struct {
 // client goes on trying by itself. An error means that the options are wrong.
 // The caller must Close the client; ctx ending later does not.
 func Connect(ctx context.Context, o Options) (*Client, error) {
-	if err := checkURL(o.URL); err != nil {
+	if err := o.check(); err != nil {
 		return nil, err
 	}
 	if o.Logger == nil {
@@ -136,7 +150,62 @@ func (c *Client) options(ctx context.Context, o Options) []nats.Option {
 	if o.Token != "" {
 		options = append(options, nats.Token(o.Token))
 	}
+	return append(options, o.credentials(c.log)...)
+}
+
+// check tells what is wrong with files at the start, where it can be mended.
+func (o Options) check() error {
+	if err := checkURL(o.URL); err != nil {
+		return err
+	}
+	if o.TokenFile != "" {
+		if _, err := os.ReadFile(o.TokenFile); err != nil {
+			return fmt.Errorf("cannot read the token for the bus: %w", err)
+		}
+	}
+	if len(o.Anchors) > 0 || o.AnchorsFile != "" {
+		if _, err := o.roots(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// credentials are the options that depend on files.
+func (o Options) credentials(log *slog.Logger) []nats.Option {
+	var options []nats.Option
+	if o.TokenFile != "" {
+		options = append(options, nats.TokenHandler(func() string {
+			b, err := os.ReadFile(o.TokenFile)
+			if err != nil {
+				log.Error("cannot read the token for the bus", "error", err)
+			}
+			return strings.TrimSpace(string(b))
+		}))
+	}
+	if len(o.Anchors) > 0 || o.AnchorsFile != "" {
+		options = append(options, nats.ClientTLSConfig(nil, o.roots))
+	}
+	if o.Inbox != "" {
+		options = append(options, nats.CustomInboxPrefix(o.Inbox))
+	}
 	return options
+}
+
+// roots are the trusted certificates of the moment.
+func (o Options) roots() (*x509.CertPool, error) {
+	anchors := o.Anchors
+	if o.AnchorsFile != "" {
+		var err error
+		if anchors, err = os.ReadFile(o.AnchorsFile); err != nil {
+			return nil, fmt.Errorf("cannot read the trust anchors of the bus: %w", err)
+		}
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(anchors) {
+		return nil, errors.New("cannot trust the bus: there is no certificate among its trust anchors")
+	}
+	return pool, nil
 }
 
 func reconnectDelay(attempts int) time.Duration {

@@ -12,6 +12,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,8 +52,8 @@ const (
 // Options of a server. Only DataDir is required.
 type Options struct {
 	// Listen is the address for clients, host:port; default DefaultListen.
-	// Port 0 takes a free one. An address other than loopback needs Users or
-	// Insecure.
+	// Port 0 takes a free one. An address other than loopback needs Users, an
+	// Authenticator or Insecure.
 	Listen string
 	// DataDir is the folder of the streams' files, created if it is missing.
 	// One server at a time can use it.
@@ -62,7 +63,13 @@ type Options struct {
 	// Users may connect; where there are none, anyone who reaches the address
 	// may do anything.
 	Users []User
-	// Insecure permits an address other than loopback without Users.
+	// Authenticator decides over clients that are none of Users; where there is
+	// one, nobody connects without credentials.
+	Authenticator Authenticator
+	// TLS, where set, is what clients must connect with.
+	TLS *CertificateFiles
+	// Insecure permits an address other than loopback without Users or an
+	// Authenticator.
 	Insecure bool
 	// Retention of the streams; a changed one applies to existing streams.
 	Retention bus.Retention
@@ -91,6 +98,9 @@ type Server struct {
 	addr    string
 	close   sync.Once
 	unlock  func()
+	gate    *gate // nil without an Authenticator
+	// stop ends what authenticates.
+	stop context.CancelFunc
 	// started is closed when nats-server's own start has returned; fatal gets
 	// why it cannot go on.
 	started chan struct{}
@@ -114,7 +124,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, unlock: unlock}
+	s := &Server{options: o, unlock: unlock, stop: func() {}}
 	// nats-server tells of an address in use only in its log.
 	if err := probeListen(o.Listen); err != nil {
 		unlock()
@@ -122,7 +132,13 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	warnOfSmallDisk(o)
 	admin := newAdmin()
-	if s.ns, err = natsserver.NewServer(s.natsOptions(host, port, admin)); err != nil {
+	options := s.natsOptions(host, port, admin)
+	if err := s.guard(options, admin); err != nil {
+		unlock()
+		return nil, err
+	}
+	if s.ns, err = natsserver.NewServer(options); err != nil {
+		s.stop()
 		unlock()
 		return nil, fmt.Errorf("cannot set up the bus on %s: %w", o.Listen, err)
 	}
@@ -197,7 +213,7 @@ func listenAddress(o Options) (host string, port int, err error) {
 	if host == "" {
 		host = "0.0.0.0"
 	}
-	if !isLoopback(host) && len(o.Users) == 0 && !o.Insecure {
+	if !isLoopback(host) && len(o.Users) == 0 && o.Authenticator == nil && !o.Insecure {
 		return "", 0, fmt.Errorf("cannot listen on %s: others could reach the bus there without a password; "+
 			"give it users, choose a loopback address, or permit it explicitly as insecure", o.Listen)
 	}
@@ -241,13 +257,34 @@ func (s *Server) natsOptions(host string, port int, admin admin) *natsserver.Opt
 		JetStreamMaxStore:      1 << 50,
 		DisableJetStreamBanner: true,
 	}
-	if len(o.Users) > 0 {
+	if len(o.Users) > 0 && o.Authenticator == nil {
 		options.Users = []*natsserver.User{{Username: admin.name, Password: admin.password}}
 		for _, u := range o.Users {
 			options.Users = append(options.Users, &natsserver.User{Username: u.Name, Password: u.Password, Permissions: u.permissions()})
 		}
 	}
 	return options
+}
+
+// guard adds TLS and the Authenticator.
+func (s *Server) guard(options *natsserver.Options, admin admin) error {
+	o := s.options
+	if o.TLS != nil {
+		c, err := newCertificate(*o.TLS, o.Logger)
+		if err != nil {
+			return err
+		}
+		options.TLS, options.TLSTimeout = true, authTimeout.Seconds()
+		options.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: c.get}
+	}
+	if o.Authenticator != nil {
+		var ctx context.Context
+		ctx, s.stop = context.WithCancel(context.Background())
+		s.gate = newGate(ctx, o, admin)
+		options.CustomClientAuthentication = s.gate
+		options.AuthTimeout = 2 * authTimeout.Seconds()
+	}
+	return nil
 }
 
 func (u User) permissions() *natsserver.Permissions {
@@ -322,6 +359,7 @@ func (s *Server) Ready() error {
 // files and returns when all is done. Closing again does nothing.
 func (s *Server) Close() {
 	s.close.Do(func() {
+		s.stop()
 		s.ns.Shutdown()
 		<-s.started
 		s.ns.WaitForShutdown()

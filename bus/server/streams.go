@@ -26,7 +26,7 @@ const setUpTimeout = 30 * time.Second
 // setUp creates the streams, or gives existing ones their present limits.
 func (s *Server) setUp(ctx context.Context, admin admin) error {
 	options := []nats.Option{nats.InProcessServer(s.ns), nats.Name("weir-bus-setup")}
-	if len(s.options.Users) > 0 {
+	if len(s.options.Users) > 0 || s.options.Authenticator != nil {
 		options = append(options, nats.UserInfo(admin.name, admin.password))
 	}
 	closed := make(chan struct{})

@@ -348,7 +348,7 @@ func TestTap(t *testing.T) {
 			mu.Lock()
 			seen[fmt.Sprintf("%d/%d", e.Sequence, e.Index)] = true
 			mu.Unlock()
-		})
+		}, func(uint64) {})
 	})
 	wg.Go(func() { _ = c.WatchTap(ctx, web.w, func() { mu.Lock(); announced++; mu.Unlock() }) })
 	count := func() (int, int) { mu.Lock(); defer mu.Unlock(); return len(seen), announced }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weirmesh/weir/aggregator/route"
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/suggest"
 )
@@ -111,6 +112,7 @@ func requestFields() []Field {
 	return []Field{
 		text("method", "HTTP method", func(_ hdr, e evt) string { return e.Method }),
 		text("path", "path without the query string", func(_ hdr, e evt) string { return e.Path }),
+		text("route", "method and path, with {id}, {date} and {email} for what looks so; of gRPC the method", routeOf),
 		text("authority", "host asked for; the SNI of passthrough TLS", func(_ hdr, e evt) string { return e.Authority }),
 		text("protocol", "http/1, http/2, grpc, websocket, tcp, tls or unknown", func(_ hdr, e evt) string { return e.Protocol.String() }),
 		text("direction", "inbound or outbound: whose proxy saw it", func(_ hdr, e evt) string { return e.Direction.String() }),
@@ -124,6 +126,23 @@ func requestFields() []Field {
 		text("second", "second in which it ended, as 2026-03-14T12:05:07Z", secondOf),
 		text("trace_id", "trace id of a traceparent header, 32 hexadecimal digits", traceOf),
 	}
+}
+
+// routeOf is what route.Shape makes of an event: the same whoever reads it. What
+// aggregators learn beyond that, of a workload, is not known here.
+func routeOf(_ *event.Header, e *event.Event) string {
+	if e.Protocol == event.GRPC {
+		return strings.TrimPrefix(e.Path, "/")
+	}
+	if e.Method == "" && e.Path == "" {
+		return e.Protocol.String()
+	}
+	var buffer [2 * route.MaxTemplate]byte
+	dst := append(buffer[:0], e.Method...)
+	if len(dst) > 0 && e.Path != "" {
+		dst = append(dst, ' ')
+	}
+	return string(route.Shape(dst, e.Path))
 }
 
 func bytesOf(_ *event.Header, e *event.Event) float64 {

@@ -54,7 +54,9 @@ type mesh struct {
 
 	bus, grpc, http, dashboard, web string
 	portBase                        int
-	exited                          chan error
+	// began is when what a test is about did, RFC 3339.
+	began  string
+	exited chan error
 }
 
 // syncBuffer is a bytes.Buffer for several goroutines.

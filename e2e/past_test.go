@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -73,7 +74,7 @@ func many(t *testing.T, addr string, n int) map[string]uint64 {
 // past taps what was, and gives the requests by id with their paths.
 func (m *mesh) past(args ...string) map[string]string {
 	m.t.Helper()
-	out, errOut, err := m.try(append([]string{"tap", "deploy/target", "-n", "test", "--since", "10m", "-o", "json"}, args...)...)
+	out, errOut, err := m.try(append([]string{"tap", "deploy/target", "-n", "test", "--since", m.began, "-o", "json"}, args...)...)
 	if err != nil {
 		return map[string]string{"error": err.Error() + errOut}
 	}
@@ -104,7 +105,7 @@ func (m *mesh) by() map[string]uint64 {
 		By       map[string]string
 		Requests uint64
 	}
-	out := m.weir("stat", "deploy/target", "-n", "test", "--by", "status", "--since", "10m", "-o", "json")
+	out := m.weir("stat", "deploy/target", "-n", "test", "--by", "status", "--since", m.began, "-o", "json")
 	if err := json.Unmarshal([]byte(out), &rows); err != nil {
 		m.t.Fatalf("%v in %s", err, out)
 	}
@@ -113,6 +114,55 @@ func (m *mesh) by() map[string]uint64 {
 		found[r.By["status"]] = r.Requests
 	}
 	return found
+}
+
+// numbers is `weir stat` of a fixed window, without what is of the present.
+func (m *mesh) numbers(since, until time.Time) string {
+	m.t.Helper()
+	out, errOut, err := m.try("stat", "deploy/target", "-n", "test", "-o", "json", "--since", since.Format(time.RFC3339), "--until", until.Format(time.RFC3339))
+	if err != nil {
+		return errOut
+	}
+	var rows []map[string]any
+	if err := json.Unmarshal([]byte(out), &rows); err != nil {
+		m.t.Fatalf("%v in %s", err, out)
+	}
+	for _, r := range rows {
+		for _, key := range []string{"meshed", "tcp_open_connections", "oldest"} {
+			delete(r, key)
+		}
+	}
+	return fmt.Sprint(rows)
+}
+
+// kill ends the demo's processes of these roles, which it then starts anew.
+func (m *mesh) kill(roles ...string) {
+	m.t.Helper()
+	for pid, line := range children(m.t, m.cmd.Process.Pid) {
+		for _, role := range roles {
+			if !strings.Contains(line, "weir "+role+" ") {
+				continue
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// pastAge is how long ago the past is that is asked about after the kill: a
+// moment, or as long as WEIR_PAST says ("1h": the events are kept for that
+// long, so say a little less).
+func pastAge(t *testing.T) time.Duration {
+	t.Helper()
+	if os.Getenv("WEIR_PAST") == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(os.Getenv("WEIR_PAST"))
+	if err != nil {
+		t.Fatalf("WEIR_PAST: %v", err)
+	}
+	return d
 }
 
 // checkPast looks for the one request, and adds all up by status.
@@ -153,6 +203,8 @@ func warmUp(t *testing.T, addr string, problem func() string) {
 // were killed.
 func TestOneRequestAmongMany(t *testing.T) {
 	m := startDemo(t)
+	began := time.Now()
+	m.began = began.Format(time.RFC3339)
 	target := httptest.NewServer(http.HandlerFunc(oneOfMany))
 	defer target.Close()
 	base := freePorts(t, 2)
@@ -176,7 +228,7 @@ func TestOneRequestAmongMany(t *testing.T) {
 	})
 	time.Sleep(time.Second) // the other tap was started before
 
-	const n = 50_000
+	const n = 100_000
 	sent := many(t, addr(0), n)
 	var all map[string]string
 	eventually(t, 60*time.Second, func() string {
@@ -202,13 +254,16 @@ func TestOneRequestAmongMany(t *testing.T) {
 		t.Errorf("the live tap shows %v", live.lines)
 	}
 
-	for pid, line := range children(t, m.cmd.Process.Pid) {
-		if strings.Contains(line, "weir bus ") || strings.Contains(line, "weir aggregator ") {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
+	until := time.Now().Truncate(time.Second)
+	eventually(t, 30*time.Second, func() string {
+		if got := m.numbers(began, until); !strings.Contains(got, "requests") || time.Since(until) < 5*time.Second {
+			return "not settled: " + got
 		}
-	}
+		return ""
+	})
+	numbers := m.numbers(began, until)
+	time.Sleep(pastAge(t))
+	m.kill("bus", "aggregator")
 	eventually(t, 60*time.Second, func() string {
 		again := m.past("--where", `request and path != "/warm-up"`)
 		if !maps.Equal(again, all) {
@@ -217,4 +272,10 @@ func TestOneRequestAmongMany(t *testing.T) {
 		return ""
 	})
 	check("after the kill")
+	eventually(t, 60*time.Second, func() string {
+		if again := m.numbers(began, until); again != numbers {
+			return fmt.Sprintf("after the kill stat says\n%s\nwant\n%s", again, numbers)
+		}
+		return ""
+	})
 }

@@ -29,6 +29,10 @@ func tapFilter(req *weirpb.TapRequest) (*match.Matcher, error) {
 	return match.All(own, more), nil
 }
 
+// Matcher compiles a filter as the server does for a request's. The error is a
+// gRPC status whose message begins with the name of the field.
+func Matcher(f *weirpb.Filter) (*match.Matcher, error) { return matcher("", f) }
+
 // matcher compiles a filter; prefix is where its fields are in the request.
 func matcher(prefix string, f *weirpb.Filter) (*match.Matcher, error) {
 	to, err := peer(prefix+"to", f.GetTo())

@@ -48,6 +48,9 @@ type Options struct {
 	// ServeDashboard serves the dashboard on the address listen, with the
 	// HTTP API at api behind it, until ctx ends: `weir dashboard --listen`.
 	ServeDashboard func(ctx context.Context, api *url.URL, listen string) error
+	// ExportNDJSON writes events from the bus until it is done or ctx ends:
+	// `weir export ndjson`. It says how it goes on cmd's error output.
+	ExportNDJSON func(ctx context.Context, cmd *cobra.Command, r ExportNDJSON) error
 }
 
 // UsageError is an error in how a command was called rather than in what it
@@ -142,7 +145,7 @@ The query API is looked for at --api-addr, then at $WEIR_API_ADDR, then at
 			root.AddCommand(c)
 		}
 	}
-	add(groupLook, newStat(a), newSeries(a), newTap(a), newTop(a), newEdges(a), newRoutes(a), newDashboard(a))
+	add(groupLook, newStat(a), newSeries(a), newTap(a), newTop(a), newEdges(a), newRoutes(a), newDashboard(a), newExport(a))
 	add(groupRun, newDemo(a))
 	add(groupRun, a.Roles...)
 	add(groupOther, newVersion(a), newCompletion(a))

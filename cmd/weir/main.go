@@ -37,6 +37,7 @@ func run(ctx context.Context, args []string, streams cli.Streams) int {
 		Build:          build,
 		Roles:          []*cobra.Command{newBus(), newAggregator(), newAPI(build)},
 		ServeDashboard: serveDashboard,
+		ExportNDJSON:   exportNDJSON,
 	})
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

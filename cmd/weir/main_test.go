@@ -152,6 +152,9 @@ func TestExitCodes(t *testing.T) {
 	f(exitUsage, "--mesh-metrics-every", "api", "--mesh-metrics-every", "1ms")
 	f(exitUsage, "--mesh-metrics-series", "api", "--mesh-metrics-series", "1")
 	f(exitUsage, "--mesh-metrics-expire", "api", "--mesh-metrics-expire", "1s")
+	f(exitUsage, "--status", "export", "ndjson", "--status", "nonsense")
+	f(exitUsage, "--bus", "export", "ndjson", "--bus", "http://what")
+	f(exitUsage, "unknown command", "export", "nonsense")
 	f(exitUsage, "--id is missing", "aggregator", "--id", "")
 	f(exitFailed, "cannot reach", "stat", "deploy", "--api-addr", "127.0.0.1:1")
 	f(exitFailed, "--grpc-addr", "api", "--bus", "nats://127.0.0.1:1", "--grpc-addr", addr, "--http-addr", "127.0.0.1:0")
@@ -196,6 +199,10 @@ func TestRoles(t *testing.T) {
 	await(t, "the mesh's metrics", has("http://"+http+"/metrics/mesh", "export_events_total 1000\n",
 		`response_total{direction="inbound",cluster="c",namespace="x",deployment="web",pod="web-0",authority="web",tls="no_identity",`+
 			`status_code="500",classification="failure"} 13`+"\n"))
+	code, out, said := weir(t.Context(), "export", "ndjson", "--bus", busURL, "--once", "--status", "5xx")
+	if lines := strings.Count(out, "\n"); code != exitOK || lines != 13 || !strings.Contains(said, "13 events written, nothing waits") {
+		t.Errorf("export ndjson: %d, %d lines, want 13; %s", code, lines, said)
+	}
 	var errOut string
 	await(t, "stat", func() error {
 		var out string

@@ -93,6 +93,9 @@ func (s *statCommand) run(cmd *cobra.Command, args []string) error {
 	if err := s.before.check(cmd); err != nil {
 		return err
 	}
+	if err := s.late.check(cmd); err != nil {
+		return err
+	}
 	if s.late.late(cmd) {
 		return s.scan(cmd, resources)
 	}
@@ -138,7 +141,7 @@ func (s *statCommand) show(ctx context.Context, c *client.Client, requests []*we
 		if before, reached, err = s.ask(ctx, c, requests, earlier); err != nil {
 			return nil, err
 		}
-		if with = s.compare(earlier, reached); with == nil {
+		if with = s.compare(compareNumbers, earlier, reached); with == nil {
 			before = nil
 		}
 	}
@@ -219,7 +222,7 @@ func (s *statCommand) noteRows(rows []*weirpb.StatRow, sent bool) {
 		s.notef("%s only %s: shown is what %s sent.", andList(senders), plural(len(senders), "sends", "send"), plural(len(senders), "it", "they"))
 	}
 	if shed > 0 {
-		s.notef("Proxies had to shed the detail of %d events, which these numbers lack (-o wide tells whose).", shed)
+		s.notef("Proxies had to shed the detail of %d events: these numbers have them, taps and --where do not (-o wide tells whose).", shed)
 	}
 	if lost > 0 {
 		s.notef("%d batches of events never arrived (-o wide tells whose).", lost)

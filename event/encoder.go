@@ -138,9 +138,17 @@ func (e *Encoder) Full() bool {
 // cut to MaxStringBytes. An IPv6 zone is left out, and an IPv4 address in IPv6
 // form is told as IPv4. A Direction above 3 is told as 0, a GRPCStatus below
 // NoGRPCStatus as NoGRPCStatus.
-func (e *Encoder) Add(ev *Event) {
-	exchange := e.exchange(ev)
-	connection := e.connection(ev)
+//
+// It returns the numbers, in the batch, of what the event has in common with
+// others: those of [Decoder.Describe]. A number that was not there before is one
+// more than the greatest.
+func (e *Encoder) Add(ev *Event) (exchange, connection int) {
+	x, c := e.exchange(ev), e.connection(ev)
+	e.add(ev, x, c)
+	return int(x), int(c)
+}
+
+func (e *Encoder) add(ev *Event, exchange, connection uint32) {
 	end := ev.Start + int64(ev.Duration)
 	if e.count == 0 {
 		e.firstEnd, e.lastEnd = end, end

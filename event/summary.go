@@ -18,8 +18,8 @@ type Summary struct {
 	// Exchange and Connection are numbers in the batch that was read: see
 	// [Decoder.Describe]. The connection has a peer and a security, but no id.
 	Exchange, Connection int
-	// Second in which they are counted, Unix time: mostly that in which they
-	// ended, or one up to [MaxSummarySpan] later or earlier.
+	// Second in which they are counted, Unix time: that in which they ended, or
+	// one before it, where a proxy had to merge seconds.
 	Second int64
 	// Events is how many they are, RequestBytes and ResponseBytes what they
 	// carried.
@@ -28,9 +28,6 @@ type Summary struct {
 	// and empty for what are no requests (see [Event.IsRequest]).
 	Latency, Duration []byte
 }
-
-// MaxSummarySpan is how many seconds the events of one summary may span.
-const MaxSummarySpan = 4096
 
 // AddSummary adds a summary, of events that are as of says; what of says of one
 // event alone (times, bytes, ordinal, trace) does not count. The histograms must

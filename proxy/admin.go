@@ -132,6 +132,8 @@ func (p *Proxy) writeTelemetryMetrics(w io.Writer) {
 		metrics.WriteCounterUint64(w, "weir_proxy_events_total"+label, st.Events[d])
 	}
 	metrics.WriteCounterUint64(w, "weir_proxy_events_shed_total", st.Shed)
+	metrics.WriteCounterUint64(w, "weir_proxy_events_late_total", st.Late)
+	metrics.WriteCounterUint64(w, "weir_proxy_spool_errors_total", st.SpoolErrors)
 	metrics.WriteCounterUint64(w, "weir_proxy_batches_sealed_total", st.Sealed)
 	metrics.WriteCounterUint64(w, "weir_proxy_batches_published_total", st.Published)
 	metrics.WriteCounterUint64(w, "weir_proxy_publish_errors_total", st.PublishErrors)

@@ -58,6 +58,8 @@ type Telemetry struct {
 	Bus string
 	// RetainBytes bounds what awaits the bus.
 	RetainBytes int
+	// Spool is a directory in which it survives a kill; "" for none.
+	Spool string
 }
 
 // Admin is the port for those who look after the proxy.

@@ -48,14 +48,19 @@ func New(ctx context.Context, cfg Config, sink telemetry.Sink, log *slog.Logger)
 	var recorder relay.Recorder = telemetry.Off{}
 	var pipeline *telemetry.Pipeline
 	if sink != nil && !cfg.Telemetry.Off {
-		pipeline = telemetry.New(telemetry.Options{
+		var err error
+		pipeline, err = telemetry.New(telemetry.Options{
 			Source:          cfg.Self,
 			Version:         cfg.Version,
 			Sink:            sink,
 			RetainBytes:     cfg.Telemetry.RetainBytes,
+			Spool:           cfg.Telemetry.Spool,
 			OpenConnections: func() uint64 { return p.group.Open() },
 			Logger:          log,
 		})
+		if err != nil {
+			return nil, fmt.Errorf("%w; change --telemetry-spool %s", err, cfg.Telemetry.Spool)
+		}
 		recorder = pipeline
 	}
 	p.group = listen.New(listen.Options{
@@ -69,6 +74,9 @@ func New(ctx context.Context, cfg Config, sink telemetry.Sink, log *slog.Logger)
 		Logger:         log,
 	})
 	if err := p.bind(ctx); err != nil {
+		if pipeline != nil {
+			pipeline.Discard()
+		}
 		return nil, errors.Join(err, p.close(ctx))
 	}
 	if pipeline != nil {

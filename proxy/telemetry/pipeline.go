@@ -14,26 +14,27 @@ import (
 
 // hardFactor bounds what a shard holds while the flusher has not come yet to
 // seal it: so many times MaxEvents and MaxBytes, and never more than a batch may
-// hold. It is reached only when the flusher gets no processor for that long.
+// hold. It is reached only when the flusher gets no processor for that long;
+// recorders then seal it themselves.
 const hardFactor = 4
 
 // Pipeline records events and publishes them. It implements relay.Recorder.
 // All methods are safe for concurrent use.
 type Pipeline struct {
-	o        Options
-	instance uint64
+	o Options
 	// hardEvents and hardBytes are where a shard takes no more.
 	hardEvents, hardBytes int
 
 	shards []shard
-	shed   atomic.Uint64
+	shed   atomic.Uint64 // events that were coalesced
+	late   atomic.Uint64 // events that came after the end
 
 	tapUntil atomic.Int64  // UnixNano until which TapEvery applies
 	large    chan struct{} // a shard reached MaxEvents or MaxBytes
 	tap      chan struct{} // a tap began
 	recheck  chan struct{} // the queue ran empty, or publishing works again
 
-	sealer sealer // owned by the flusher
+	sealer sealer
 	queue  queue
 
 	stop        chan struct{} // closed by Close: flush and end
@@ -44,30 +45,29 @@ type Pipeline struct {
 	watchDone   chan struct{}
 }
 
-// shard is one encoder and its lock. Recorders prefer the first shard whose
+// buffer is what events are recorded into: an encoder, and its journal where
+// there is a spool.
+type buffer struct {
+	enc     *event.Encoder
+	journal *journal
+}
+
+// shard is one buffer and its lock. Recorders prefer the first shard whose
 // lock is free: low traffic makes one batch, high traffic spreads.
 type shard struct {
 	mu       sync.Mutex
-	enc      *event.Encoder // current; swapped by the flusher under mu
+	buffer   // current; swapped by whoever seals, under mu
 	events   [3]uint64
 	requests [3]uint64
-	signaled bool // the flusher was told that enc is large
+	signaled bool // the flusher was told that the buffer is large
 	closed   bool
 	_        [64]byte // shards on cache lines of their own
 }
 
-// sealer is the flusher's state: what numbering and exactness need.
-type sealer struct {
-	spare    *event.Encoder // empty; swapped with a shard's
-	scratch  []byte
-	sequence uint64
-	carried  uint64 // events in all batches sealed so far
-	reported uint64 // Shed of the last batch
-	last     time.Time
-}
-
-// New makes a Pipeline that records, but publishes nothing before Start.
-func New(o Options) *Pipeline {
+// New makes a Pipeline that records, but publishes nothing before Start. Where
+// Options.Spool names a directory, it takes over what an earlier process left
+// there; the error names the file or directory.
+func New(o Options) (*Pipeline, error) {
 	o = o.withDefaults(runtime.GOMAXPROCS(0))
 	p := &Pipeline{
 		o:           o,
@@ -82,17 +82,27 @@ func New(o Options) *Pipeline {
 		publishDone: make(chan struct{}),
 		watchDone:   make(chan struct{}),
 	}
-	for p.instance == 0 {
-		p.instance = rand.Uint64()
+	s := &p.sealer
+	for s.instance == 0 {
+		s.instance = rand.Uint64()
 	}
-	for i := range p.shards {
-		p.shards[i].enc = new(event.Encoder)
-	}
-	p.sealer.spare = new(event.Encoder)
 	p.queue.wake = make(chan struct{}, 1)
 	p.queue.bound = o.RetainBytes
 	p.queue.connected = true
-	return p
+	if o.Spool != "" {
+		left, err := p.openSpool()
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range left {
+			p.queue.push(b)
+		}
+	}
+	for i := range p.shards {
+		p.shards[i].buffer = buffer{new(event.Encoder), s.spool.journal(i)}
+	}
+	s.spare = buffer{new(event.Encoder), s.spool.journal(len(p.shards))}
+	return p, nil
 }
 
 // Start begins to publish; a first, empty batch goes out at once. It is called
@@ -105,60 +115,62 @@ func (p *Pipeline) Start() {
 	go p.watchLoop(ctx)
 }
 
-// Instance is the random number under which this process publishes.
-func (p *Pipeline) Instance() uint64 { return p.instance }
+// Discard lets go what New took, of a Pipeline that is not to be started.
+func (p *Pipeline) Discard() { p.sealer.spool.close() }
 
-// Record takes one event. It allocates nothing in the steady state and waits
-// for no more than another recorder's few hundred nanoseconds.
+// Instance is the random number under which this process publishes.
+func (p *Pipeline) Instance() uint64 { return p.sealer.instance }
+
+// Record takes one event. It allocates nothing in the steady state, and waits
+// for no more than another recorder's few hundred nanoseconds, or, where
+// recording outruns the flusher by far, for sealing one batch.
 func (p *Pipeline) Record(e *event.Event) {
-	if p.queue.full.Load() {
-		p.recordShed(e)
-		return
-	}
-	for i := range p.shards {
-		s := &p.shards[i]
-		if !s.mu.TryLock() {
-			continue
+	for {
+		for i := range p.shards {
+			s := &p.shards[i]
+			if s.mu.TryLock() && p.add(s, e) {
+				return
+			}
 		}
+		s := &p.shards[e.Connection%uint64(len(p.shards))]
+		s.mu.Lock()
 		if p.add(s, e) {
 			return
 		}
-	}
-	s := &p.shards[e.Connection%uint64(len(p.shards))]
-	s.mu.Lock()
-	if !p.add(s, e) {
-		p.recordShed(e)
+		p.sealer.mu.Lock()
+		p.sealShards(false)
+		p.sealer.mu.Unlock()
 	}
 }
 
 // add encodes e into s, whose lock is held, and unlocks it. It reports false
 // where s takes no more.
 func (p *Pipeline) add(s *shard, e *event.Event) bool {
+	if s.closed {
+		s.count(e)
+		s.mu.Unlock()
+		p.late.Add(1)
+		return true
+	}
 	n, size := s.enc.Len(), s.enc.Size()
-	if s.closed || n >= p.hardEvents || size >= p.hardBytes {
+	if n >= p.hardEvents || size >= p.hardBytes || s.journal.full() {
+		s.signaled = true
 		s.mu.Unlock()
 		return false
 	}
-	s.enc.Add(e)
-	s.count(e)
-	tell := false
-	if !s.signaled && (n+1 >= p.o.MaxEvents || size >= p.o.MaxBytes) {
-		s.signaled, tell = true, true
+	exchange, connection := s.enc.Add(e)
+	large := n+1 >= p.o.MaxEvents || size >= p.o.MaxBytes
+	if s.journal != nil {
+		large = s.journal.add(e, exchange, connection) || large
 	}
+	s.count(e)
+	tell := large && !s.signaled
+	s.signaled = s.signaled || large
 	s.mu.Unlock()
 	if tell {
 		notify(p.large)
 	}
 	return true
-}
-
-// recordShed counts an event that no batch will carry.
-func (p *Pipeline) recordShed(e *event.Event) {
-	s := &p.shards[e.Connection%uint64(len(p.shards))]
-	s.mu.Lock()
-	s.count(e)
-	s.mu.Unlock()
-	p.shed.Add(1)
 }
 
 // count adds e to the shard's own totals; its lock is held.
@@ -183,7 +195,7 @@ func notify(c chan struct{}) {
 
 // Stats returns the counters.
 func (p *Pipeline) Stats() Stats {
-	st := Stats{Shed: p.shed.Load(), Tapped: p.tapped()}
+	st := Stats{Shed: p.shed.Load(), Late: p.late.Load(), Tapped: p.tapped(), SpoolErrors: p.sealer.spool.errors()}
 	for i := range p.shards {
 		s := &p.shards[i]
 		s.mu.Lock()
@@ -198,8 +210,9 @@ func (p *Pipeline) Stats() Stats {
 }
 
 // Close seals what was recorded, then a final batch, and waits until all are
-// acknowledged or ctx ends; its error then says what was not delivered. Events
-// recorded later are shed. Close may be called more than once, but only after
+// acknowledged or ctx ends; its error then says what was not delivered: what a
+// spool keeps, the next process delivers. Events recorded later are counted as
+// late, and published no more. Close may be called more than once, but only after
 // Start.
 func (p *Pipeline) Close(ctx context.Context) error {
 	p.stopOnce.Do(func() { close(p.stop) })
@@ -211,6 +224,7 @@ func (p *Pipeline) Close(ctx context.Context) error {
 	p.cancel()
 	<-p.publishDone
 	<-p.watchDone
+	p.sealer.spool.close()
 	var st Stats
 	p.queue.stats(&st)
 	if st.RetainedBatches > 0 {
@@ -218,109 +232,6 @@ func (p *Pipeline) Close(ctx context.Context) error {
 			st.RetainedBatches, st.RetainedBytes, p.queue.failure(ctx))
 	}
 	return nil
-}
-
-// flushLoop owns the sealer. It ends after Close with the final batch.
-func (p *Pipeline) flushLoop() {
-	defer close(p.flusherDone)
-	p.seal(nil, false)
-	// Jittered start: proxies that boot together do not publish together.
-	timer := time.NewTimer(p.o.FlushEvery/10 + rand.N(p.o.FlushEvery))
-	defer timer.Stop()
-	for {
-		select {
-		case <-p.stop:
-			p.finish()
-			return
-		case <-p.large:
-			p.sealShards(false)
-			continue
-		case <-p.tap:
-			p.tick()
-		case <-p.recheck:
-			p.tick()
-		case <-timer.C:
-			p.tick()
-		}
-		if p.tapped() {
-			timer.Reset(p.o.TapEvery)
-		} else {
-			timer.Reset(p.o.FlushEvery)
-		}
-	}
-}
-
-// tick seals what is due. While publishing fails, events are left in their
-// encoders until those are large: fewer, denser batches make the retention
-// bound reach further.
-func (p *Pipeline) tick() {
-	if p.queue.full.Load() || !p.queue.flowing() {
-		return
-	}
-	p.sealShards(true)
-	due := time.Since(p.sealer.last) >= p.o.Heartbeat
-	if due || p.shed.Load() != p.sealer.reported {
-		p.seal(nil, false)
-	}
-}
-
-// finish seals everything and the final batch, which is never shed.
-func (p *Pipeline) finish() {
-	for i := range p.shards {
-		s := &p.shards[i]
-		s.mu.Lock()
-		s.closed = true
-		s.mu.Unlock()
-	}
-	p.sealShards(true)
-	p.seal(nil, true)
-	p.queue.close()
-}
-
-// sealShards seals the shards that are large, or with all those that hold
-// anything.
-func (p *Pipeline) sealShards(all bool) {
-	for i := range p.shards {
-		s := &p.shards[i]
-		s.mu.Lock()
-		if s.enc.Len() == 0 || !all && !s.signaled {
-			s.mu.Unlock()
-			continue
-		}
-		enc := s.enc
-		s.enc, s.signaled = p.sealer.spare, false
-		s.mu.Unlock()
-		p.seal(enc, false)
-		enc.Reset()
-		p.sealer.spare = enc
-	}
-}
-
-// seal numbers one batch and queues it. A nil enc is an empty batch.
-func (p *Pipeline) seal(enc *event.Encoder, final bool) {
-	if enc == nil {
-		enc = p.sealer.spare
-	}
-	now := time.Now()
-	s := &p.sealer
-	s.sequence++
-	s.carried += uint64(enc.Len())
-	s.reported = p.shed.Load()
-	s.last = now
-	h := event.Header{
-		Source:          p.o.Source,
-		Instance:        p.instance,
-		Sequence:        s.sequence,
-		Sent:            now.UnixMicro(),
-		Produced:        s.carried + s.reported,
-		Shed:            s.reported,
-		OpenConnections: p.o.OpenConnections(),
-		Final:           final,
-		Version:         p.o.Version,
-	}
-	s.scratch = enc.Encode(s.scratch[:0], &h)
-	data := append([]byte(nil), s.scratch...)
-	p.queue.push(s.sequence, data)
 }
 
 // tapped tells whether a notice still holds.

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weirmesh/weir/event"
 )
 
 // Bounds of one publication.
@@ -41,16 +43,20 @@ type queue struct {
 	closed    bool
 }
 
+// batch is one that was sealed.
 type batch struct {
-	sequence uint64
-	data     []byte
+	instance, sequence uint64
+	source             event.Workload
+	data               []byte // nil where only the spool has it
+	size               int    // of data
+	path               string // of its file in the spool; "" where there is none
 }
 
 // push appends a batch.
-func (q *queue) push(sequence uint64, data []byte) {
+func (q *queue) push(b batch) {
 	q.mu.Lock()
-	q.batches = append(q.batches, batch{sequence, data})
-	q.bytes += len(data) + batchOverhead
+	q.batches = append(q.batches, b)
+	q.bytes += b.size + batchOverhead
 	q.full.Store(q.bytes >= q.bound)
 	q.sealed++
 	q.mu.Unlock()
@@ -72,7 +78,7 @@ func (q *queue) oldest() (b batch, ok, done bool) {
 func (q *queue) acknowledge() (recovered, room bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.bytes -= len(q.batches[q.head].data) + batchOverhead
+	q.bytes -= q.batches[q.head].size + batchOverhead
 	q.batches[q.head] = batch{}
 	q.head++
 	if q.head > len(q.batches)/2 {
@@ -154,6 +160,14 @@ func (p *Pipeline) publishLoop(ctx context.Context) {
 				return
 			}
 		}
+		if b.data == nil {
+			// Left by an earlier process. Where it cannot be read, its number is
+			// missing at the aggregator, which reports it.
+			if b.data = p.sealer.spool.load(b.path); b.data == nil {
+				p.acknowledge(b)
+				continue
+			}
+		}
 		err := p.publish(ctx, b)
 		if ctx.Err() != nil && err != nil {
 			return
@@ -165,7 +179,7 @@ func (p *Pipeline) publishLoop(ctx context.Context) {
 			continue
 		}
 		backoff = minBackoff
-		p.acknowledge()
+		p.acknowledge(b)
 	}
 }
 
@@ -173,12 +187,13 @@ func (p *Pipeline) publishLoop(ctx context.Context) {
 func (p *Pipeline) publish(ctx context.Context, b batch) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	return p.o.Sink.Publish(ctx, p.o.Source.Workload, p.instance, b.sequence, b.data)
+	return p.o.Sink.Publish(ctx, b.source, b.instance, b.sequence, b.data)
 }
 
 // acknowledge drops the batch just published and lets recording go on where
 // the bound had stopped it.
-func (p *Pipeline) acknowledge() {
+func (p *Pipeline) acknowledge(b batch) {
+	p.sealer.spool.forget(b.path)
 	recovered, room := p.queue.acknowledge()
 	if recovered {
 		p.o.Logger.Info("telemetry is published again", "shed", p.shed.Load())

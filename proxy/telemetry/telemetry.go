@@ -6,9 +6,23 @@
 // # Exactness
 //
 // Every sealed batch states, cumulatively for the process, how many events
-// were produced and how many of them no batch carries (shed). At each batch
-// produced = events carried up to here + shed, so a reader that has every
-// sequence number has every event, and one that misses some knows how many.
+// were produced and of how many of them it sheds the detail (shed). At each
+// batch produced = events carried up to here + shed, and the shed ones are in
+// summaries: so a reader that has every sequence number has every event or its
+// sums, and one that misses some knows how many.
+//
+// While sealed batches of Options.RetainBytes await acknowledgement, what is
+// recorded is not sealed but coalesced: summed up by second, peer and outcome,
+// in bounded memory, and sealed once there is room. A batch that was sealed is
+// never coalesced: it may have been stored although nobody said so.
+//
+// # Spool
+//
+// With Options.Spool all of that survives the process: events go into a journal
+// (memory that is mapped from a file) as they are recorded, and a sealed batch
+// or the sums are in a file before the journal is used again. The next process
+// publishes what the last one had not had acknowledged, under the last one's
+// instance and numbers.
 package telemetry
 
 import (
@@ -40,6 +54,9 @@ type Options struct {
 	Version string
 	// Sink takes the batches.
 	Sink Sink
+	// Spool is a directory that what was recorded survives a kill in, best in
+	// memory (tmpfs); "" for none. No two Pipelines share one.
+	Spool string
 	// RetainBytes bounds the batches that await acknowledgement: 4 MiB.
 	RetainBytes int
 	// FlushEvery is how often events are sealed into batches: 1 s.
@@ -76,14 +93,17 @@ type Stats struct {
 	// Events and Requests were recorded, shed ones included; the index is the
 	// event's Direction (1 inbound, 2 outbound).
 	Events, Requests [3]uint64
-	// Shed events are counted but in no batch.
-	Shed uint64
+	// Shed events are told as sums only. Late ones came after Close, and are in
+	// no batch.
+	Shed, Late uint64
 	// Sealed batches have a number; Published ones are acknowledged.
 	Sealed, Published uint64
 	// RetainedBytes and RetainedBatches await acknowledgement.
 	RetainedBytes, RetainedBatches int
 	// PublishErrors counts failed attempts.
 	PublishErrors uint64
+	// SpoolErrors counts what the spool could not keep, or not read.
+	SpoolErrors uint64
 	// Connected tells that the last attempt to publish succeeded.
 	Connected bool
 	// Tapped tells that somebody watches the workload's events live.

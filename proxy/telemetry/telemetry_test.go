@@ -32,6 +32,7 @@ type sink struct {
 	mu       sync.Mutex
 	batches  map[uint64][]byte
 	order    []uint64
+	all      map[[2]uint64][]byte // by instance and number
 	attempts int
 	tapped   func()
 }
@@ -48,11 +49,13 @@ func (s *sink) Publish(ctx context.Context, source event.Workload, instance, seq
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.batches == nil {
-		s.batches = make(map[uint64][]byte)
+		s.batches, s.all = make(map[uint64][]byte), make(map[[2]uint64][]byte)
 	}
-	if old, ok := s.batches[sequence]; ok && string(old) != string(batch) {
+	if old, ok := s.all[[2]uint64{instance, sequence}]; ok && string(old) != string(batch) {
 		return fmt.Errorf("batch %d changed between attempts", sequence)
-	} else if !ok {
+	}
+	s.all[[2]uint64{instance, sequence}] = append([]byte(nil), batch...)
+	if _, ok := s.batches[sequence]; !ok {
 		s.batches[sequence] = append([]byte(nil), batch...)
 		s.order = append(s.order, sequence)
 	}
@@ -78,6 +81,7 @@ func (s *sink) count() int {
 // totals is what a reader of all batches knows.
 type totals struct {
 	events, requests, bytes uint64
+	summed                  uint64
 	produced, shed          uint64
 	batches                 int
 	final                   bool
@@ -112,8 +116,16 @@ func (s *sink) read(t *testing.T) totals {
 		if err := d.Err(); err != nil {
 			t.Fatal(err)
 		}
-		if h.Produced != sum.events+h.Shed {
-			t.Fatalf("batch %d: produced %d != carried %d + shed %d", sequence, h.Produced, sum.events, h.Shed)
+		var one event.Summary
+		for d.NextSummary(&one) {
+			sum.summed += one.Events
+			sum.bytes += one.ResponseBytes
+			if d.Describe(one.Exchange, one.Connection, &e); e.IsRequest() {
+				sum.requests += one.Events
+			}
+		}
+		if h.Produced != sum.events+h.Shed || h.Shed != sum.summed {
+			t.Fatalf("batch %d: produced %d, carried %d, shed %d, sums of %d", sequence, h.Produced, sum.events, h.Shed, sum.summed)
 		}
 		if h.Produced < sum.produced || h.Shed < sum.shed || sum.final {
 			t.Fatalf("batch %d: counters go back, or it follows the final one: %+v", sequence, h)
@@ -124,12 +136,41 @@ func (s *sink) read(t *testing.T) totals {
 	return sum
 }
 
+// readAll adds up the batches of all instances.
+func (s *sink) readAll(t *testing.T) (sum totals) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var d event.Decoder
+	for _, batch := range s.all {
+		if err := d.Reset(batch); err != nil {
+			t.Fatal(err)
+		}
+		sum.events += uint64(d.Len())
+		var one event.Summary
+		for d.NextSummary(&one) {
+			sum.summed += one.Events
+		}
+		sum.batches++
+	}
+	return sum
+}
+
 func options(s telemetry.Sink) telemetry.Options {
 	return telemetry.Options{Source: event.Source{Workload: web, Pod: "web-0"}, Sink: s, FlushEvery: 20 * time.Millisecond}
 }
 
+// create makes one that is not started.
+func create(o telemetry.Options) *telemetry.Pipeline {
+	p, err := telemetry.New(o)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
 func start(o telemetry.Options) *telemetry.Pipeline {
-	p := telemetry.New(o)
+	p := create(o)
 	p.Start()
 	return p
 }
@@ -188,8 +229,8 @@ func TestHeartbeatAtOnceAndFinalBatch(t *testing.T) {
 	if err := d.Reset(s.batches[1]); err != nil || d.Header().OpenConnections != 7 || d.Len() != 0 {
 		t.Fatalf("heartbeat %+v, %v", d.Header(), err)
 	}
-	if p.Record(request(1)); p.Stats().Shed != 1 {
-		t.Fatal("an event after the end is not counted as shed")
+	if p.Record(request(1)); p.Stats().Late != 1 {
+		t.Fatal("an event after the end is not counted as late")
 	}
 	mustClose(t, p)
 }
@@ -365,7 +406,7 @@ func TestRecordAllocatesNothing(t *testing.T) {
 	o := options(&sink{})
 	o.MaxEvents = 1 << 20
 	o.MaxBytes = 1 << 30
-	p := telemetry.New(o) // not started: nobody else allocates
+	p := create(o) // not started: nobody else allocates
 	e := request(1)
 	for range 50_000 { // grow the encoder
 		p.Record(e)
@@ -373,7 +414,7 @@ func TestRecordAllocatesNothing(t *testing.T) {
 	p.Start()
 	mustClose(t, p)
 
-	p = telemetry.New(o)
+	p = create(o)
 	for i := range 300 {
 		p.Record(request(i))
 	}

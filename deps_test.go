@@ -72,7 +72,8 @@ var importRules = []importRule{
 	{"export/ndjson", "event bus export aggregator/match", "as export/prometheus"},
 
 	{"controller", "event bus control deploy/inject controller/*", "the side that faces Kubernetes talks to proxies over the bus only"},
-	{"controller/*", "event bus control deploy/inject", "parts of the controller do not know each other"},
+	{"controller/workload", "event", "whose pod a pod is: the one thing that all parts of the controller ask"},
+	{"controller/*", "event bus control controller/workload deploy/inject", "parts of the controller do not know each other"},
 
 	{"api/weirpb", "", "generated; whoever speaks the API in another language has the same and no more"},
 	{"api/client", "event aggregator/query api/weirpb", "the client of the API must not link its server"},

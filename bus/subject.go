@@ -67,6 +67,9 @@ func EndpointsSubject(namespace, service string) string {
 	return prefixEndpts + "." + Token(namespace) + "." + Token(service)
 }
 
+// EndpointsFilter matches the subjects of all services' endpoints.
+const EndpointsFilter = prefixEndpts + ".>"
+
 // InboxPrefix is what the subjects of a pod's replies begin with: the only ones
 // of their kind that it may subscribe to.
 func InboxPrefix(namespace, pod string) string {

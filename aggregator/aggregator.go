@@ -101,13 +101,13 @@ type Options struct {
 
 	// Limits bound what a partition keeps.
 	Limits rollup.Limits
-	// Tiers are the resolutions that statistics are kept at (nil:
-	// store.Tiers), in StoreBytes a partition (0: store.MaxBytes).
-	Tiers      []store.Tier
+	// Tiers are the resolutions that statistics are kept at, as many as
+	// Rollups has at most; nil: store.Tiers.
+	Tiers []store.Tier
+	// StoreBytes bounds what all partitions keep in memory; default 128 MiB.
+	// The rest is in Rollups; an owner whose memory is short answers with
+	// coarser edges.
 	StoreBytes int
-	// History is how far back rollups are read when a partition is taken over;
-	// default 16 min.
-	History time.Duration
 	// RollupEvery is how often what was counted is published; default 1 s.
 	RollupEvery time.Duration
 	// MaxReply bounds a reply, bytes; default 7 MiB.
@@ -131,7 +131,13 @@ func (o *Options) check() error {
 	case o.ErrFenced == nil || o.Partitions <= 0:
 		return errors.New("cannot start an aggregator without ErrFenced and Partitions")
 	}
-	o.History = cmp.Or(o.History, 16*time.Minute)
+	if o.Tiers == nil {
+		o.Tiers = store.Tiers()
+	}
+	if err := store.CheckTiers(o.Tiers); err != nil {
+		return fmt.Errorf("cannot start an aggregator: %w", err)
+	}
+	o.StoreBytes = cmp.Or(o.StoreBytes, 128<<20)
 	o.RollupEvery = cmp.Or(o.RollupEvery, time.Second)
 	o.MaxReply = cmp.Or(o.MaxReply, 7<<20)
 	o.Logger = cmp.Or(o.Logger, slog.Default())
@@ -151,6 +157,7 @@ type Aggregator struct {
 	tap        *tap.Fanout
 	metrics    *counters
 	refusals   limiter
+	trimmer    trimmer
 	offenders  offenders
 	partitions []*partition
 
@@ -252,6 +259,7 @@ func (a *Aggregator) tick(ctx context.Context) {
 			return
 		case <-ticker.C:
 			a.tap.Tick(a.o.Now())
+			a.trim(a.o.Now())
 		}
 	}
 }

@@ -74,6 +74,7 @@ func (a *Aggregator) fill(reply *query.Reply, method string, request []byte) err
 			return errors.New("traffic between pods is summed up by workload: ask for their workloads, or tap them")
 		}
 	}
+	q.align(method == query.MethodSeries)
 	switch method {
 	case query.MethodStat:
 		return q.stat()
@@ -86,6 +87,42 @@ func (a *Aggregator) fill(reply *query.Reply, method string, request []byte) err
 	default:
 		return fmt.Errorf("no such method: %q", method)
 	}
+}
+
+// align moves the window's edges to where they can be. It can reach back no
+// further than all partitions do, and where one has only coarser steps, the
+// edges are at theirs. Both move down, so that windows which follow each other
+// count everything once, and a window that slides changes only by what enters
+// and leaves it.
+func (q *question) align(keep bool) {
+	step := int64(1)
+	stepAt := func(at int64) int64 {
+		found := int64(1)
+		_ = q.partitions(func(p *partition) error { // fn does not fail
+			found = max(found, p.store.Step(at))
+			return nil
+		})
+		return found
+	}
+	_ = q.partitions(func(p *partition) error {
+		q.reply.Reaches = max(q.reply.Reaches, p.store.Reaches())
+		return nil
+	})
+	since, until := max(q.Since, q.reply.Reaches), q.Until
+	step = stepAt(since)
+	if since -= since % step; since < q.reply.Reaches {
+		since += step
+	}
+	until -= until % stepAt(until)
+	if until <= since {
+		until = max(since+step, q.Until)
+	}
+	q.reply.Resolution = step
+	q.reply.Partitions = q.reply.Partitions[:0]
+	if !keep {
+		q.Since, q.Until = since, until
+	}
+	q.reply.Windows = []query.Window{{Since: q.Since, Until: q.Until}}
 }
 
 // partitions calls fn with each partition that is ready, while it does not
@@ -122,7 +159,7 @@ func (q *question) scan(pick func(rollup.Key) adder) error {
 	return q.partitions(func(p *partition) error {
 		q.folder = p.folder
 		var failed error
-		p.store.Scan(q.Since, q.Until, func(k rollup.Key) func(int64, []byte) {
+		p.store.Scan(q.Since, q.Until, q.Step, func(k rollup.Key) func(int64, []byte) {
 			to := pick(k)
 			if to == nil {
 				return nil

@@ -1,7 +1,9 @@
 package aggregator
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/aggregator/store"
 	"github.com/weirmesh/weir/event"
 )
 
@@ -24,16 +27,20 @@ var (
 
 // memory is a bus in memory, with one partition, that can fail.
 type memory struct {
-	events  [][]byte
-	rollups []stored
+	events [][]byte
+	// rollups of each tier.
+	rollups [3][]stored
 	// fault is asked before each write: whether to store, and what to answer.
 	fault func() (store bool, err error)
 	// dead makes everything fail.
 	dead bool
+	// now is the time at which rollups are stored, where it matters.
+	now func() time.Time
 }
 
 type stored struct {
 	sequence uint64
+	at       time.Time
 	data     []byte
 }
 
@@ -47,21 +54,21 @@ func (m *memory) ConsumeEvents(ctx context.Context, _ int, after uint64, fn func
 	return ctx.Err()
 }
 
-func (m *memory) LastRollup(context.Context, int, int) ([]byte, uint64, error) {
+func (m *memory) LastRollup(_ context.Context, _, tier int) ([]byte, uint64, error) {
 	if m.dead {
 		return nil, 0, errDead
 	}
-	if len(m.rollups) == 0 {
+	if len(m.rollups[tier]) == 0 {
 		return nil, 0, nil
 	}
-	last := m.rollups[len(m.rollups)-1]
+	last := m.rollups[tier][len(m.rollups[tier])-1]
 	return last.data, last.sequence, nil
 }
 
-func (m *memory) PublishRollup(_ context.Context, _, _ int, data []byte, expectLast uint64) (uint64, error) {
+func (m *memory) PublishRollup(_ context.Context, _, tier int, data []byte, expectLast uint64) (uint64, error) {
 	var last uint64
-	if n := len(m.rollups); n > 0 {
-		last = m.rollups[n-1].sequence
+	if n := len(m.rollups[tier]); n > 0 {
+		last = m.rollups[tier][n-1].sequence
 	}
 	store, err := true, error(nil)
 	if m.fault != nil {
@@ -72,13 +79,23 @@ func (m *memory) PublishRollup(_ context.Context, _, _ int, data []byte, expectL
 	}
 	if store {
 		last += uint64(1 + len(data)%3)
-		m.rollups = append(m.rollups, stored{last, data})
+		m.rollups[tier] = append(m.rollups[tier], stored{last, m.time(), data})
 	}
 	return last, err
 }
 
-func (m *memory) ReadRollups(_ context.Context, _, _ int, _ uint64, _ time.Time, fn func(uint64, []byte) error) error {
-	for _, r := range m.rollups {
+func (m *memory) time() time.Time {
+	if m.now == nil {
+		return time.Time{}
+	}
+	return m.now()
+}
+
+func (m *memory) ReadRollups(_ context.Context, _, tier int, after uint64, since time.Time, fn func(uint64, []byte) error) error {
+	for _, r := range m.rollups[tier] {
+		if r.sequence <= after || after == 0 && r.at.Before(since) {
+			continue
+		}
 		if err := fn(r.sequence, r.data); err != nil {
 			return err
 		}
@@ -110,6 +127,8 @@ func memoryOptions(m *memory, id string, now func() time.Time) Options {
 		},
 		ErrFenced: errOtherWrote, Partitions: 1, Logger: slog.New(slog.DiscardHandler), Now: now,
 		MaxPart: 1500,
+		// Quick enough for a test to see windows go through all of them.
+		Tiers: []store.Tier{{Step: 1, Keep: 80}, {Step: 3, Keep: 300}, {Step: 9, Keep: 100_000}},
 	}
 }
 
@@ -136,6 +155,34 @@ func (w *world) partition(id string) *partition {
 	return a.partitions[0]
 }
 
+// inherit lets a member take over, and load what there was.
+func (w *world) inherit(p *partition) {
+	w.t.Helper()
+	if _, err := p.takeOver(context.Background()); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := p.loadHistory(context.Background()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// save lets a member publish what it counted, and the coarse groups that are
+// due.
+func (w *world) save(ctx context.Context, p *partition) error {
+	p.maintain()
+	if err := p.publish(ctx); err != nil || !p.wrote || w.bus.dead {
+		return err
+	}
+	for tier := 1; tier < len(p.tiers); tier++ {
+		if j, due := p.nextJob(tier, p.lasts[tier-1]); due {
+			if err := p.fold(ctx, j); err != nil || w.bus.dead {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // invent makes up batches of some sources: out of order, some twice, some never
 // sent.
 func (w *world) invent() {
@@ -146,6 +193,9 @@ func (w *world) invent() {
 			n := 1 + w.rng.IntN(5)
 			for range n {
 				end := w.now.UnixMicro() - w.rng.Int64N(5e6)
+				if w.rng.IntN(4) == 0 {
+					end -= w.rng.Int64N(500e6) // very late
+				}
 				e := event.Event{Direction: event.Inbound, Protocol: event.HTTP1, Status: 200, GRPCStatus: -1, Method: "GET",
 					Path: fmt.Sprintf("/%c", 'a'+w.rng.IntN(20)), Start: end - 100, Duration: 100, Latency: 50, Connection: 1, Stream: 1}
 				e.Peer.Addr = netip.MustParseAddrPort("10.0.0.1:1")
@@ -200,17 +250,14 @@ func (w *world) step(i int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if !p.isReady() {
-		if _, err := p.takeOver(context.Background()); err != nil {
-			w.t.Fatal(err)
-		}
+		w.inherit(p)
 		return
 	}
 	switch w.rng.IntN(8) {
 	case 0, 1, 2, 3:
 		w.read(p, 1+w.rng.IntN(10))
 	case 4, 5, 6:
-		p.maintain()
-		err := p.publish(ctx)
+		err := w.save(ctx, p)
 		if w.bus.dead || err != nil {
 			w.bus.dead = false
 			w.members[i] = w.partition(fmt.Sprint("member", i))
@@ -248,14 +295,14 @@ func crashes(t *testing.T, seed uint64) {
 	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 7)), bus: &memory{}, now: time.Unix(1_800_000_000, 0), want: map[string]uint64{}}
 	w.members = [2]*partition{w.partition("member0"), w.partition("member1")}
 	w.invent()
-	w.bus.fault = w.fail
+	w.bus.fault, w.bus.now = w.fail, func() time.Time { return w.now }
 	for steps := 0; steps < 300 || len(w.toSend) > 0; steps++ {
 		if n := min(w.rng.IntN(4), len(w.toSend)); n > 0 {
 			w.bus.events = append(w.bus.events, w.toSend[:n]...)
 			w.toSend = w.toSend[n:]
 		}
-		if w.rng.IntN(30) == 0 {
-			w.now = w.now.Add(2 * time.Second)
+		if w.rng.IntN(10) == 0 {
+			w.now = w.now.Add(time.Duration(w.rng.IntN(20)) * time.Second)
 		}
 		w.step(w.rng.IntN(2))
 	}
@@ -267,27 +314,49 @@ func (w *world) settle() {
 	w.bus.fault = nil
 	ctx := context.Background()
 	last := w.partition("last")
-	if _, err := last.takeOver(ctx); err != nil {
-		w.t.Fatal(err)
-	}
+	w.inherit(last)
 	w.read(last, 1<<30)
-	w.now = w.now.Add(15 * time.Second)
-	last.maintain()
-	if err := last.publish(ctx); err != nil {
-		w.t.Fatal(err)
+	for range 1 + w.rng.IntN(20) {
+		w.now = w.now.Add(15 * time.Second)
+		if err := w.save(ctx, last); err != nil {
+			w.t.Fatal(err)
+		}
+		w.check("while time goes by", last.a)
 	}
 	heir := w.partition("heir")
-	if _, err := heir.takeOver(ctx); err != nil {
+	w.inherit(heir)
+	w.check("after its death", heir.a)
+	// Whole steps of the coarsest tier are the same to both.
+	for since := w.now.Unix()/9*9 - 900; since < w.now.Unix(); since += 9 * (1 + w.rng.Int64N(20)) {
+		request := fmt.Appendf(nil, `{"since":%d,"until":%d}`, since, since+9*(1+w.rng.Int64N(20)))
+		for _, method := range []string{query.MethodStat, query.MethodRoutes} {
+			want, got := w.answer(last.a, method, request), w.answer(heir.a, method, request)
+			if !bytes.Equal(want, got) {
+				w.t.Errorf("%s %s: before its death\n%s\nafter it\n%s", method, request, want, got)
+			}
+		}
+	}
+}
+
+// answer is what a member says, but for who it is and how fine it knows it.
+func (w *world) answer(a *Aggregator, method string, request []byte) []byte {
+	w.t.Helper()
+	var reply query.Reply
+	if err := a.fill(&reply, method, request); err != nil {
 		w.t.Fatal(err)
 	}
-	w.check("before its death", last.a)
-	w.check("after it", heir.a)
+	reply.Exact, reply.Resolution, reply.Oldest = 0, 0, 0
+	data, err := json.Marshal(&reply)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return data
 }
 
 func (w *world) check(when string, a *Aggregator) {
 	w.t.Helper()
 	var reply query.Reply
-	request := fmt.Sprintf(`{"since":%d,"until":%d}`, w.now.Unix()-3600, w.now.Unix()+3600)
+	request := fmt.Sprintf(`{"since":%d,"until":%d}`, w.now.Unix()-36000, w.now.Unix()+3600)
 	if err := a.fill(&reply, query.MethodStat, []byte(request)); err != nil {
 		w.t.Fatal(err)
 	}

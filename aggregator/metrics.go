@@ -17,7 +17,7 @@ type counters struct {
 
 	events, skipped, batches, duplicates, skewed, moved *metrics.Counter
 	lost, evicted                                       *metrics.Counter
-	rollups, parts, partBytes                           *metrics.Counter
+	rollups, coarse, parts, partBytes, trimmed          *metrics.Counter
 	fenced, badRollups, queries                         *metrics.Counter
 	delay                                               *metrics.Histogram
 }
@@ -35,6 +35,8 @@ func newCounters(a *Aggregator) *counters {
 		lost:       set.NewCounter("weir_aggregator_lost_batches_total"),
 		evicted:    set.NewCounter("weir_aggregator_forgotten_sources_total"),
 		rollups:    set.NewCounter("weir_aggregator_rollups_total"),
+		coarse:     set.NewCounter("weir_aggregator_coarse_rollups_total"),
+		trimmed:    set.NewCounter("weir_aggregator_trimmed_histories_total"),
 		parts:      set.NewCounter("weir_aggregator_rollup_messages_total"),
 		partBytes:  set.NewCounter("weir_aggregator_rollup_bytes_total"),
 		fenced:     set.NewCounter("weir_aggregator_fenced_total"),

@@ -18,12 +18,11 @@ import (
 const (
 	// fullEvery is how often a rollup holds all sources; it is published even
 	// where nothing happens, lest the last rollup expires.
-	fullEvery    = time.Minute
-	compactEvery = 10 * time.Second
-	sweepEvery   = time.Minute
-	retryLeast   = 100 * time.Millisecond
-	retryMost    = 5 * time.Second
-	saveTimeout  = 5 * time.Second
+	fullEvery   = time.Minute
+	sweepEvery  = time.Minute
+	retryLeast  = 100 * time.Millisecond
+	retryMost   = 5 * time.Second
+	saveTimeout = 5 * time.Second
 	// idleIsLive: who had to wait so long for the next batch has caught up.
 	idleIsLive = time.Second
 	// recentIsLive: a batch so young tells the same.
@@ -38,8 +37,13 @@ type partition struct {
 	a      *Aggregator
 	number int
 
-	// due asks for a rollup at once; room tells that there is one.
-	due, room chan struct{}
+	// full asks for a rollup at once; room tells that there is one.
+	full, room chan struct{}
+	// jobs are for coarsen; idle holds something while it has none.
+	jobs chan job
+	idle chan struct{}
+	// tiers are those of the store.
+	tiers []store.Tier
 
 	mu sync.RWMutex
 	// The following are guarded by mu.
@@ -49,20 +53,39 @@ type partition struct {
 	folder  *rollup.Folder
 	store   *store.Store[rollup.Key]
 	summary *summary
+	// complete: history is loaded; adopting: a coarse group is being put into
+	// the store.
+	complete, adopting bool
 	// live: what comes now has just arrived.
 	live     bool
 	lastRead time.Time
 
 	// The following belong to the goroutine of run.
 
-	// last is the sequence of the partition's newest rollup, saved the position
-	// in it.
-	last, saved                      uint64
-	lastFull, lastCompact, lastSweep time.Time
+	// lasts are the sequences of the newest rollup of each tier, saved the
+	// position in that of the finest; wrote tells that this term wrote it.
+	lasts []uint64
+	saved uint64
+	wrote bool
+	// through is up to where each tier sums up the finer one, and folded when
+	// that was (zero: never). They, due (when
+	// the next group of each is) and the coarse tiers' lasts belong to whom
+	// the token of idle belongs.
+	through     []uint64
+	folded, due []time.Time
+	// begin ends the first group that takeOver has read; whole: it has read all
+	// there are.
+	begin               uint64
+	whole               bool
+	lastFull, lastSweep time.Time
 }
 
 func newPartition(a *Aggregator, number int) *partition {
-	return &partition{a: a, number: number, due: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	tiers := a.o.Tiers
+	return &partition{
+		a: a, number: number, full: make(chan struct{}, 1), room: make(chan struct{}, 1),
+		tiers: tiers, lasts: make([]uint64, len(tiers)), through: make([]uint64, len(tiers)), folded: make([]time.Time, len(tiers)), due: make([]time.Time, len(tiers)),
+	}
 }
 
 func (p *partition) isReady() bool {
@@ -103,51 +126,86 @@ func (p *partition) term(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reading, stop := context.WithCancel(ctx)
-	defer stop()
-	var readErr error
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		readErr = p.a.o.Source.ConsumeEvents(reading, p.number, position, func(sequence uint64, subject string, data []byte) error {
-			return p.take(reading, sequence, subject, data)
+	p.jobs, p.idle = make(chan job, 1), make(chan struct{}, 1)
+	p.idle <- struct{}{}
+	working, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var group sync.WaitGroup
+	// Whichever fails ends the others.
+	work := func(fn func() error) {
+		group.Go(func() {
+			if err := fn(); err != nil {
+				stop(err)
+			}
 		})
-	}()
+	}
+	work(func() error {
+		err := p.a.o.Source.ConsumeEvents(working, p.number, position, func(sequence uint64, subject string, data []byte) error {
+			return p.take(working, sequence, subject, data)
+		})
+		return fmt.Errorf("cannot read events: %w", err)
+	})
+	work(func() error { return p.loadHistory(working) })
+	work(func() error { return p.coarsen(working) })
 	// What was counted is published also when ctx has ended.
 	saving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
-	err = p.publishing(ctx, saving, ended)
-	stop()
-	<-ended
-	if err != nil {
+	err = p.publishing(working, saving)
+	cause := context.Cause(working)
+	stop(err)
+	group.Wait()
+	switch {
+	case err != nil:
 		return err
+	case errors.Is(cause, errFenced):
+		return cause
 	}
 	if err := p.publish(saving); err != nil || ctx.Err() != nil {
 		return err
 	}
-	return fmt.Errorf("cannot read events: %w", readErr)
+	return cause
 }
 
-// publishing publishes every second until ctx ends or the reading has ended
-// (nil), or something fails.
-func (p *partition) publishing(ctx, saving context.Context, ended <-chan struct{}) error {
+// publishing publishes every second until ctx ends (nil), or something fails.
+func (p *partition) publishing(ctx, saving context.Context) error {
 	ticker := time.NewTicker(p.a.o.RollupEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ended:
-			return nil
 		case <-ticker.C:
 			p.maintain()
-		case <-p.due:
+		case <-p.full:
 		}
 		if err := p.publish(saving); err != nil {
 			return err
 		}
+		p.order()
 	}
+}
+
+// order has the next group of a coarse tier made, if it is due. All that is in
+// the store has been published now. Only what this term wrote last is known to
+// end a group.
+func (p *partition) order() {
+	p.mu.RLock()
+	complete := p.complete
+	p.mu.RUnlock()
+	if !complete || !p.wrote {
+		return
+	}
+	select {
+	case <-p.idle:
+	default:
+		return
+	}
+	if j, due := p.nextJob(1, p.lasts[0]); due {
+		p.jobs <- j
+		return
+	}
+	p.idle <- struct{}{}
 }
 
 // drop forgets everything: memory is a cache.
@@ -217,7 +275,7 @@ func (p *partition) waitRoom(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case p.due <- struct{}{}:
+		case p.full <- struct{}{}:
 		default:
 		}
 		select {
@@ -241,8 +299,7 @@ func (p *partition) maintain() {
 		p.a.metrics.lost.Add(int(lost))
 		p.a.log.Warn("batches are missing", "partition", p.number, "lost", lost)
 	}
-	if now.Sub(p.lastCompact) >= compactEvery {
-		p.lastCompact = now
+	if !p.adopting {
 		if err := p.store.Compact(now.Unix()); err != nil {
 			p.a.log.Error("a stored value was not valid", "partition", p.number, "error", err)
 		}
@@ -264,15 +321,15 @@ func (p *partition) publish(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
-	meta := rollup.Meta{Partition: p.number, Owner: p.a.owner, Group: p.last, Written: p.a.o.Now().UnixMicro()}
+	meta := rollup.Meta{Partition: p.number, Owner: p.a.owner, Group: p.lasts[0], Written: p.a.o.Now().UnixMicro()}
 	for _, part := range rollup.Encode(d, meta, p.a.o.MaxPart) {
-		if err := p.save(ctx, part); err != nil {
+		if err := p.save(ctx, 0, part); err != nil {
 			return err
 		}
 		p.a.metrics.parts.Inc()
 		p.a.metrics.partBytes.Add(len(part))
 	}
-	p.saved = d.Position
+	p.saved, p.wrote = d.Position, true
 	p.a.metrics.rollups.Inc()
 	return nil
 }
@@ -284,7 +341,7 @@ func (p *partition) cut() *rollup.Delta {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	full := now.Sub(p.lastFull) >= fullEvery
-	if p.folder.Pending() == 0 && p.folder.Position() == p.saved && (!full || p.last == 0) {
+	if p.folder.Pending() == 0 && p.folder.Position() == p.saved && (!full || p.lasts[0] == 0) {
 		return nil
 	}
 	if full {
@@ -302,28 +359,29 @@ func (p *partition) cut() *rollup.Delta {
 
 // keep puts a delta into the store. p.mu is held.
 func (p *partition) keep(d *rollup.Delta) {
+	now := p.a.o.Now().Unix()
 	for i := range d.Items {
 		it := &d.Items[i]
-		if _, err := p.store.Add(it.Second, it.Key, it.Sums); err != nil {
+		if _, err := p.store.Add(0, it.Second, it.Key, it.Sums, now); err != nil {
 			p.a.log.Error("cannot keep a value", "partition", p.number, "error", err)
 		}
 	}
 }
 
-// save stores one part as the partition's next rollup. Where it can't be known
+// save stores one part as the partition's next rollup of a tier. Where it can't be known
 // whether that was done, it looks before it tries again.
-func (p *partition) save(ctx context.Context, part []byte) error {
+func (p *partition) save(ctx context.Context, tier int, part []byte) error {
 	delay := retryLeast
 	for {
-		sequence, err := p.tryPublish(ctx, part)
+		sequence, err := p.tryPublish(ctx, tier, part)
 		if err == nil {
-			p.last = sequence
+			p.lasts[tier] = sequence
 			return nil
 		}
 		if !errors.Is(err, p.a.o.ErrFenced) {
 			p.a.log.Warn("cannot publish a rollup; looking whether it was stored", "partition", p.number, "error", err)
 		}
-		stored, err := p.look(ctx, part)
+		stored, err := p.look(ctx, tier, part)
 		switch {
 		case errors.Is(err, errFenced), ctx.Err() != nil:
 			return errors.Join(err, ctx.Err())
@@ -335,26 +393,26 @@ func (p *partition) save(ctx context.Context, part []byte) error {
 	}
 }
 
-func (p *partition) tryPublish(ctx context.Context, part []byte) (uint64, error) {
+func (p *partition) tryPublish(ctx context.Context, tier int, part []byte) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	return p.a.o.Rollups.PublishRollup(ctx, p.number, 0, part, p.last)
+	return p.a.o.Rollups.PublishRollup(ctx, p.number, tier, part, p.lasts[tier])
 }
 
 // look tells whether the newest rollup is part (true), or still the one before
 // it (false); else the error is errFenced. Other errors leave it open.
-func (p *partition) look(ctx context.Context, part []byte) (stored bool, err error) {
+func (p *partition) look(ctx context.Context, tier int, part []byte) (stored bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	data, sequence, err := p.a.o.Rollups.LastRollup(ctx, p.number, 0)
+	data, sequence, err := p.a.o.Rollups.LastRollup(ctx, p.number, tier)
 	switch {
 	case err != nil:
 		p.a.log.Debug("cannot look up the last rollup", "partition", p.number, "error", err)
 		return false, err
-	case sequence == p.last:
+	case sequence == p.lasts[tier]:
 		return false, nil
-	case sequence > p.last && bytes.Equal(data, part):
-		p.last = sequence
+	case sequence > p.lasts[tier] && bytes.Equal(data, part):
+		p.lasts[tier] = sequence
 		return true, nil
 	default:
 		return false, errFenced

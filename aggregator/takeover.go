@@ -10,7 +10,16 @@ import (
 	"github.com/weirmesh/weir/aggregator/store"
 )
 
-// past is what the rollups of a partition say.
+// recent is how much of the newest history is read before a partition answers
+// and counts on: some more than the clocks of proxies may be ahead, so that the
+// last minutes are whole.
+const recent = 4 * time.Minute
+
+// ahead is how far a proxy's clock may be ahead of ours, seconds: so much
+// before its time something may have been written. See package rollup.
+const ahead = 120
+
+// past is what the one-second rollups of a partition say of the recent past.
 type past struct {
 	folder *rollup.Folder
 	store  *store.Store[rollup.Key]
@@ -19,21 +28,24 @@ type past struct {
 	sources  map[rollup.SourceID]rollup.Source
 	position uint64
 	complete bool
-	// last is the sequence of the newest rollup, whole or not.
-	last uint64
+	// last is the sequence of the newest rollup, whole or not; begin that which
+	// ends the first group that was read, and reaches since when everything is
+	// in it or later ones.
+	last, begin uint64
+	reaches     int64
 }
 
-// takeOver reads back what was published, and returns the position to go on
-// from.
+// takeOver reads back what was published last, and returns the position to go
+// on from. What was before is to be loaded by loadHistory.
 func (p *partition) takeOver(ctx context.Context) (position uint64, err error) {
-	last, err := p.lastSequence(ctx)
+	now := p.a.o.Now()
+	last, err := p.readLasts(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("cannot take over partition %d: %w", p.number, err)
 	}
-	now := p.a.o.Now()
 	found := p.emptyPast(now)
 	if last > 0 {
-		if found, err = p.readPast(ctx, now.Add(-p.a.o.History)); err == nil && (!found.complete || found.last < last) {
+		if found, err = p.readPast(ctx, now.Add(-recent)); err == nil && (!found.complete || found.last < last) {
 			// Nothing was published for long, or nothing whole: read it all.
 			found, err = p.readPast(ctx, time.Time{})
 		}
@@ -42,77 +54,142 @@ func (p *partition) takeOver(ctx context.Context) (position uint64, err error) {
 		return 0, fmt.Errorf("cannot take over partition %d: %w", p.number, err)
 	}
 	found.folder.Restore(found.position, found.sources)
-	p.last, p.saved = found.last, found.position
-	p.lastFull, p.lastCompact, p.lastSweep = now, now, now
+	p.lasts[0], p.saved, p.wrote = found.last, found.position, false
+	p.lastFull, p.lastSweep = now, now
+	for i := range p.due {
+		// Not all partitions at once.
+		every := time.Duration(p.tiers[i].Every()) * time.Second
+		p.due[i] = now.Add(every * time.Duration(p.number+1) / time.Duration(p.a.o.Partitions))
+	}
+	p.begin, p.whole = found.begin, found.reaches == 0
+	if p.whole && len(p.lasts) > 1 && p.lasts[1] > 0 {
+		found.reaches = found.store.From(0) // there is more in the coarser tiers
+	}
+	found.store.Loaded(found.reaches)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.folder, p.store, p.summary = found.folder, found.store, newSummary()
-	p.ready, p.live, p.lastRead = true, false, time.Time{}
-	p.a.log.Info("took over a partition", "partition", p.number, "position", found.position, "sources", len(found.sources), "rollup", found.last)
+	p.ready, p.complete, p.live, p.lastRead = true, false, false, time.Time{}
+	p.a.log.Info("took over a partition", "partition", p.number, "position", found.position, "sources", len(found.sources), "rollup", found.last,
+		"took", p.a.o.Now().Sub(now).Round(time.Millisecond))
 	return found.position, nil
 }
 
-// lastSequence waits for the bus where it is away.
-func (p *partition) lastSequence(ctx context.Context) (uint64, error) {
+// readLasts looks up where each tier ends and up to where it sums up the finer
+// one, and returns where the finest ends. It waits for the bus where it is
+// away.
+func (p *partition) readLasts(ctx context.Context) (last uint64, err error) {
+	for i := range p.tiers {
+		var data []byte
+		if data, p.lasts[i], err = p.lastOf(ctx, i); err != nil {
+			return 0, err
+		}
+		p.through[i], p.folded[i] = 0, time.Time{}
+		if i == 0 || p.lasts[i] == 0 {
+			continue
+		}
+		if err = p.lastGroup(ctx, i, data); err != nil {
+			return 0, err
+		}
+		if p.through[i] > p.lasts[i-1] {
+			p.a.log.Error("a stream of rollups was lost; what it held counts in the coarser tier only", "partition", p.number, "tier", i-1)
+			p.through[i], p.folded[i] = 0, time.Time{}
+		}
+	}
+	return p.lasts[0], nil
+}
+
+// lastOf is LastRollup, patiently.
+func (p *partition) lastOf(ctx context.Context, tier int) (data []byte, sequence uint64, err error) {
 	for delay := retryLeast; ; delay = min(2*delay, retryMost) {
 		bounded, cancel := context.WithTimeout(ctx, saveTimeout)
-		_, sequence, err := p.a.o.Rollups.LastRollup(bounded, p.number, 0)
+		data, sequence, err := p.a.o.Rollups.LastRollup(bounded, p.number, tier)
 		cancel()
 		if err == nil || ctx.Err() != nil {
-			return sequence, errors.Join(err, ctx.Err())
+			return data, sequence, errors.Join(err, ctx.Err())
 		}
-		p.a.log.Debug("cannot look up the last rollup; trying again", "partition", p.number, "error", err)
+		p.a.log.Debug("cannot look up the last rollup; trying again", "partition", p.number, "tier", tier, "error", err)
 		sleep(ctx, delay)
 	}
 }
 
-func (p *partition) emptyPast(now time.Time) *past {
-	f := &past{
-		folder:  rollup.NewFolder(p.a.o.Limits),
-		store:   store.New[rollup.Key](func() store.Summer { return &rollup.Summer{} }, p.a.o.Tiers, p.a.o.StoreBytes),
-		sources: map[rollup.SourceID]rollup.Source{},
+// lastGroup looks up what a tier's last whole group says; data is the tier's
+// last rollup.
+func (p *partition) lastGroup(ctx context.Context, tier int, data []byte) error {
+	note := func(position uint64, written int64) {
+		p.through[tier], p.folded[tier] = position, time.UnixMicro(written)
 	}
-	// What is older than a tier keeps goes to the next at once.
-	_ = f.store.Compact(now.Unix()) // an empty store can't fail
-	return f
+	if part, err := rollup.Decode(data); err == nil && part.Last && part.Partition == p.number {
+		note(part.Delta.Position, part.Written)
+		return nil
+	}
+	// Its writer died within the group.
+	return p.groups(ctx, tier, 0, time.Time{}, func(g group) error {
+		note(g.delta.Position, g.meta.Written)
+		return nil
+	})
 }
 
-// readPast adds up the rollups stored at since or later.
+func (p *partition) emptyPast(now time.Time) *past {
+	return &past{
+		folder:  rollup.NewFolder(p.a.o.Limits),
+		store:   store.New[rollup.Key](newSummer, p.tiers, now.Unix()),
+		sources: map[rollup.SourceID]rollup.Source{},
+	}
+}
+
+// readPast adds up the rollups of a second stored at since or later.
 func (p *partition) readPast(ctx context.Context, since time.Time) (*past, error) {
 	now := p.a.o.Now()
 	found := p.emptyPast(now)
-	var groups rollup.Assembler
-	err := p.a.o.Rollups.ReadRollups(ctx, p.number, 0, 0, since, func(sequence uint64, data []byte) error {
-		found.last = max(found.last, sequence)
-		part, err := rollup.Decode(data)
-		if err != nil || part.Partition != p.number {
-			p.a.metrics.badRollups.Inc()
-			p.a.log.Error("a rollup is not readable and is left out", "partition", p.number, "sequence", sequence, "error", err)
-			return nil
+	found.last = p.lasts[0]
+	first := true
+	err := p.groups(ctx, 0, 0, since, func(g group) error {
+		if first {
+			found.begin, found.reaches = g.last, g.reaches()
+			first = false
 		}
-		if d := groups.Add(part, len(data)); d != nil {
-			p.recall(found, d)
-		}
+		found.last = max(found.last, g.last)
+		p.recall(found.store, found.folder, 0, &g, now.Unix())
+		g.delta.Apply(found.sources)
+		found.complete = found.complete || g.delta.Full
+		found.position = g.delta.Position
 		return nil
 	})
 	return found, err
 }
 
-// recall adds one group to the past.
-func (p *partition) recall(found *past, d *rollup.Delta) {
-	found.folder.Learn(d.Learned)
-	for i := range d.Items {
-		it := &d.Items[i]
-		kept, err := found.store.Add(it.Second, it.Key, it.Sums)
+// reaches is since when everything is in a group or later ones; 0 where it is
+// the first there is.
+func (g *group) reaches() int64 {
+	if g.origin {
+		return 0
+	}
+	return g.meta.Written/1e6 + ahead
+}
+
+// recall adds a group that was stored before to a store. folder, where not nil,
+// gets to know the keys.
+func (p *partition) recall(to *store.Store[rollup.Key], folder *rollup.Folder, tier int, g *group, now int64) {
+	if folder != nil {
+		folder.Learn(g.delta.Learned)
+	}
+	folded := tier+1 < len(p.tiers) && g.last <= p.through[tier+1]
+	for i := range g.delta.Items {
+		it := &g.delta.Items[i]
+		var kept bool
+		var err error
+		if folded {
+			kept, err = to.Recall(tier, it.Second, it.Key, it.Sums)
+		} else {
+			kept, err = to.Add(tier, it.Second, it.Key, it.Sums, now)
+		}
 		if err != nil {
 			p.a.metrics.badRollups.Inc()
-			p.a.log.Error("a rollup's cell is not readable and is left out", "partition", p.number, "error", err)
+			p.a.log.Error("a rollup's cell is not readable and is left out", "partition", p.number, "tier", tier, "error", err)
 		}
-		if kept {
-			found.folder.Touch(it.Key, it.Second)
+		if kept && folder != nil {
+			folder.Touch(it.Key, it.Second)
 		}
 	}
-	d.Apply(found.sources)
-	found.complete = found.complete || d.Full
-	found.position = d.Position
 }

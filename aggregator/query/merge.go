@@ -48,6 +48,7 @@ func Merge(replies []Reply) (*Reply, error) {
 		}
 	}
 	slices.Sort(out.Partitions)
+	slices.SortFunc(out.Windows, func(a, b Window) int { return cmp.Or(cmp.Compare(a.Since, b.Since), cmp.Compare(a.Until, b.Until)) })
 	m.collect(out)
 	return out, nil
 }
@@ -84,7 +85,38 @@ func mergeHead(out, r *Reply) {
 	if out.Oldest == 0 || r.Oldest != 0 && r.Oldest < out.Oldest {
 		out.Oldest = r.Oldest
 	}
+	out.Resolution = max(out.Resolution, r.Resolution)
+	out.Reaches = max(out.Reaches, r.Reaches)
+	for _, w := range r.Windows {
+		if !slices.Contains(out.Windows, w) {
+			out.Windows = append(out.Windows, w)
+		}
+	}
 	out.Partitions = append(out.Partitions, r.Partitions...)
+}
+
+// Again tells whether the merged replies are about different windows, and what
+// to ask instead so that all can answer about the same.
+func Again(q Request, merged *Reply) (next Request, again bool) {
+	if len(merged.Windows) <= 1 {
+		return q, false
+	}
+	step := max(merged.Resolution, 1)
+	until := merged.Windows[0].Until
+	for _, w := range merged.Windows {
+		until = min(until, w.Until)
+	}
+	next = q
+	next.Since = q.Since - q.Since%step
+	if merged.Reaches > next.Since {
+		next.Since = merged.Reaches + step - 1
+		next.Since -= next.Since % step
+	}
+	if until != q.Until {
+		next.Until = until - until%step
+	}
+	next.Until = max(next.Until, next.Since+step)
+	return next, true
 }
 
 func (m *merger) add(r *Reply) error {

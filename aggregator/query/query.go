@@ -51,6 +51,12 @@ type Request struct {
 	Step     int64     `json:"step,omitempty"`
 }
 
+// Window is [Since, Until), Unix seconds.
+type Window struct {
+	Since int64 `json:"since"`
+	Until int64 `json:"until"`
+}
+
 // Reply is one member's part of an answer. Only the rows of the method asked
 // for are set.
 type Reply struct {
@@ -59,13 +65,24 @@ type Reply struct {
 	Members int    `json:"members"`
 	// Error is set where the request was not acceptable; nothing else is then.
 	Error string `json:"error,omitempty"`
-	// Oldest is how far back this member's statistics reach, Unix seconds; 0
+	// Oldest is when this member's oldest statistics begin, Unix seconds; 0
 	// where it has none.
 	Oldest int64 `json:"oldest"`
 	// Exact is since when windows are cut to the second, Unix seconds. What is
-	// older is summed up in steps of 10 s and more, which belong to the window
-	// that they begin in.
+	// older is summed up in steps of 10 s and more.
 	Exact int64 `json:"exact"`
+	// Windows is the window that the answer is about. Its edges are those of
+	// the request, but the old edge is never before Reaches, and where only
+	// coarser steps are known both lie at the last multiple of Resolution. Of
+	// several members there may be several, where their memory differs: see
+	// Again. A series is about the request's window, whatever is known of it.
+	Windows []Window `json:"windows,omitempty"`
+	// Resolution is the step of the statistics at the window's old edge,
+	// seconds.
+	Resolution int64 `json:"resolution,omitempty"`
+	// Reaches is since when this member has everything, Unix seconds; 0 where
+	// it has all there ever was.
+	Reaches int64 `json:"reaches,omitempty"`
 	// Partitions that this member answers for, of Total. See Missing.
 	Partitions []int `json:"partitions"`
 	Total      int   `json:"total"`

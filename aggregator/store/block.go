@@ -7,7 +7,7 @@ import (
 
 // block holds the values of one step of a tier, encoded, one after the other.
 type block struct {
-	// entries in the order of arrival, until settled: then by id.
+	// entries in the order of arrival, until closed: then by id.
 	entries []entry
 	data    []byte
 	// waste is how many bytes of data belong to no entry any more.
@@ -79,9 +79,17 @@ func (b *block) replace(at int, data []byte) {
 	}
 }
 
-// settle makes a block small that ended age seconds ago.
-func (b *block) settle(age int64) {
-	if b.sorted || age < settled {
+// push adds an entry whose id is greater than all there are, to a block that
+// will be closed at once.
+func (b *block) push(id uint32, data []byte) {
+	b.entries = append(b.entries, entry{id, uint32(len(b.data)), uint32(len(data))})
+	b.data = append(b.data, data...)
+	b.sorted = false
+}
+
+// close makes a block small that is expected not to change any more.
+func (b *block) close() {
+	if b.sorted {
 		return
 	}
 	slices.SortFunc(b.entries, func(x, y entry) int { return cmp.Compare(x.id, y.id) })

@@ -1,12 +1,16 @@
-// Package store keeps sums by time: for each key one encoded value a second, at
-// first, then merged into coarser steps as they age, in bounded memory.
+// Package store keeps sums by time, in tiers of ever coarser steps: for each
+// key one encoded value a step, in bounded memory.
 //
+// What goes into the coarser tiers is worked out elsewhere, from the finer
+// one's groups (see [Gather]); the store knows which of its values have not
+// gone there yet, and counts each once whatever the window, see [Store.Fold].
 // It knows nothing of what it keeps but how to add it up, see [Summer].
 package store
 
 import (
-	"cmp"
-	"slices"
+	"errors"
+	"fmt"
+	"math"
 )
 
 // Key names a row. Other is the key that takes what is too small to keep a row
@@ -33,12 +37,23 @@ type Summer interface {
 type Tier struct {
 	// Step is what one value covers: a multiple of the tier's before.
 	Step int64
-	// Keep is for how long.
+	// Keep is for how long; at least [Tier.Lateness] twice of the tier after
+	// it.
 	Keep int64
 	// Rows of the same Other that keep their own; the lighter are merged into
 	// it. 0: all.
 	Rows int
 }
+
+// foldSteps is how many steps of a tier one of its groups covers.
+const foldSteps = 6
+
+// Every is how often a tier gets a group of values from the finer one, seconds.
+func (t Tier) Every() int64 { return foldSteps * t.Step }
+
+// Lateness is how old a value of the finer tier may be when it comes for it to
+// be in the tier's next group or the one after, seconds.
+func (t Tier) Lateness() int64 { return 2 * t.Every() }
 
 // Tiers are the default: 1 s for 15 min, 10 s for 6 h, 1 min for 7 d.
 func Tiers() []Tier {
@@ -49,21 +64,44 @@ func Tiers() []Tier {
 	}
 }
 
-// MaxBytes is the default bound on a store's values.
-const MaxBytes = 64 << 20
+// CheckTiers returns an error that says which tier can't be, if any: each must
+// hold whole steps of the one before, and be kept until they have gone into the
+// next.
+func CheckTiers(tiers []Tier) error {
+	if len(tiers) == 0 {
+		return errors.New("there are no tiers")
+	}
+	for i, t := range tiers {
+		switch {
+		case t.Step <= 0 || t.Keep < t.Step:
+			return fmt.Errorf("a tier of %d s, kept for %d s: it must be kept for a step at least", t.Step, t.Keep)
+		case i > 0 && (t.Step <= tiers[i-1].Step || t.Step%tiers[i-1].Step != 0):
+			return fmt.Errorf("a tier of %d s after one of %d s: it must be a multiple", t.Step, tiers[i-1].Step)
+		case i+1 < len(tiers) && t.Keep < 2*tiers[i+1].Lateness():
+			return fmt.Errorf("a tier of %d s, kept for %d s: the least is %d s, by when the next tier has it", t.Step, t.Keep, 2*tiers[i+1].Lateness())
+		}
+	}
+	return nil
+}
 
 // Store keeps the values of one partition. It is not safe for concurrent use,
 // but Scan may run beside other calls of Scan.
 type Store[K Key[K]] struct {
-	tiers    []tier
-	maxBytes int
-	// sum and rest are scratch.
-	sum, rest Summer
-	scratch   []byte
+	tiers []tier
+	// sum and scratch are for adding up.
+	sum     Summer
+	scratch []byte
 
 	ids  map[K]uint32
 	keys []keyState[K]
 	free []uint32
+
+	// loaded is since when everything is there, or was when something was
+	// forgotten first; 0: all there ever was.
+	loaded int64
+	// oldest is where the oldest value begins; 0 where there is none.
+	oldest int64
+	full   int64
 }
 
 type keyState[K any] struct {
@@ -72,63 +110,126 @@ type keyState[K any] struct {
 	blocks int
 }
 
-// tier holds blocks by the time they begin at. A block of a finer tier begins
-// at from or later; so each second is in one tier.
+// tier holds the blocks of one resolution by the time they begin at. Those that
+// begin at from or later count; what is older is the next tier's.
 type tier struct {
 	Tier
-	from   int64
+	from int64
+	// safe: what begins before has wholly gone into the next tier, but for
+	// what is late.
+	safe   int64
 	blocks map[int64]*block
+	// newest is where the youngest block ends.
+	newest int64
+	levels []level
+	// late came too late to be told from what has gone into the next tier;
+	// folding is what was late when the group under way was begun.
+	late, folding map[int64]*block
+	// lateness is that of the next tier, coarser its step.
+	lateness, coarser int64
 }
 
-// New returns an empty store. newSummer makes the two that it needs; tiers are
-// finest first (nil: Tiers); maxBytes bounds the values (0: MaxBytes), and more
-// than that makes the finer tiers shorter, at last forgets the oldest.
-func New[K Key[K]](newSummer func() Summer, tiers []Tier, maxBytes int) *Store[K] {
+// New returns an empty store. newSummer makes what it adds with; tiers are
+// finest first (nil: Tiers); now, in Unix seconds, is what their ages count
+// from. Until Loaded is called, nothing is known of the time before now.
+func New[K Key[K]](newSummer func() Summer, tiers []Tier, now int64) *Store[K] {
 	if tiers == nil {
 		tiers = Tiers()
 	}
-	s := &Store[K]{
-		maxBytes: cmp.Or(maxBytes, MaxBytes),
-		sum:      newSummer(),
-		rest:     newSummer(),
-		ids:      map[K]uint32{},
-	}
-	for _, t := range tiers {
-		s.tiers = append(s.tiers, tier{Tier: t, blocks: map[int64]*block{}})
+	s := &Store[K]{sum: newSummer(), ids: map[K]uint32{}, loaded: now}
+	for i, t := range tiers {
+		own := tier{Tier: t, blocks: map[int64]*block{}, late: map[int64]*block{}, folding: map[int64]*block{}, coarser: t.Step}
+		if i+1 < len(tiers) {
+			own.coarser, own.lateness = tiers[i+1].Step, tiers[i+1].Lateness()
+		}
+		own.from = floor(now-t.Keep, own.coarser)
+		own.safe = now - own.lateness
+		own.levels = newLevels(t, now)
+		s.tiers = append(s.tiers, own)
 	}
 	return s
 }
 
-// Add adds an encoded value to what is kept of a key at a second. What is older
-// than the last tier keeps is dropped; Add tells whether it was kept. It fails
-// where the value, added to another, is not valid.
-func (s *Store[K]) Add(second int64, key K, data []byte) (kept bool, err error) {
+// Tiers are the store's, the finest first.
+func (s *Store[K]) Tiers() []Tier {
+	all := make([]Tier, len(s.tiers))
 	for i := range s.tiers {
-		t := &s.tiers[i]
-		if second < t.from {
-			continue
-		}
-		return true, s.addTo(t, second-mod(second, t.Step), key, data)
+		all[i] = s.tiers[i].Tier
 	}
-	return false, nil
+	return all
 }
 
-func (s *Store[K]) addTo(t *tier, start int64, key K, data []byte) error {
-	b := t.blocks[start]
+// Add adds an encoded value of a group of a tier, which has not gone into the
+// next tier yet, to what is kept of a key at a time; now is the present. Add
+// tells whether it was kept: what is older than the last tier keeps is dropped.
+// It fails where the value, added to another, is not valid.
+func (s *Store[K]) Add(i int, at int64, key K, data []byte, now int64) (kept bool, err error) {
+	t := &s.tiers[i]
+	if at < s.tiers[len(s.tiers)-1].from {
+		return false, nil
+	}
+	if i+1 < len(s.tiers) && at < max(now-t.lateness, t.from) {
+		return true, s.addTo(t.late, at, key, data)
+	}
+	return true, s.addBlock(t, floor(at, t.Step), key, data)
+}
+
+// Recall is as Add, for a value that has gone into the next tier already: where
+// that is the one that counts at that time, the value is left out.
+func (s *Store[K]) Recall(i int, at int64, key K, data []byte) (kept bool, err error) {
+	t := &s.tiers[i]
+	if at < t.from {
+		return false, nil
+	}
+	return true, s.addBlock(t, floor(at, t.Step), key, data)
+}
+
+// addBlock adds a value to a tier, and to the sums over its block.
+func (s *Store[K]) addBlock(t *tier, start int64, key K, data []byte) error {
+	if other := key.Other(); t.Rows > 0 && other != key {
+		// Late values may not fill up a block that was closed.
+		if b := t.blocks[start]; b != nil && len(b.entries) >= 64*t.Rows {
+			if _, known := s.at(b, key); !known {
+				key = other
+			}
+		}
+	}
+	if err := s.addTo(t.blocks, start, key, data); err != nil {
+		return err
+	}
+	t.newest = max(t.newest, start+t.Step)
+	for i := range t.levels {
+		l := &t.levels[i]
+		if over := floor(start, l.step); l.blocks[over] != nil {
+			if err := s.addTo(l.blocks, over, key, data); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// at is where a block has a key's value.
+func (s *Store[K]) at(b *block, key K) (at int, known bool) {
+	id, known := s.ids[key]
+	if !known {
+		return 0, false
+	}
+	at = b.find(id)
+	return at, at >= 0
+}
+
+func (s *Store[K]) addTo(blocks map[int64]*block, start int64, key K, data []byte) error {
+	if s.oldest == 0 || start < s.oldest {
+		s.oldest = start
+	}
+	b := blocks[start]
 	if b == nil {
 		b = &block{}
-		t.blocks[start] = b
+		blocks[start] = b
 	}
-	id, known := s.ids[key]
-	at := -1
-	if known {
-		at = b.find(id)
-	}
-	if at < 0 {
-		if other := key.Other(); t.Rows > 0 && len(b.entries) >= 64*t.Rows && other != key {
-			// Late values may not fill up a block that was closed.
-			return s.addTo(t, start, other, data)
-		}
+	at, known := s.at(b, key)
+	if !known {
 		b.append(s.hold(key), data)
 		return nil
 	}
@@ -173,153 +274,139 @@ func (s *Store[K]) release(b *block) {
 	}
 }
 
+// Fold begins a group of tier i+1: all that was added to tier i so far will be
+// in it, together with what went into the groups before. It must be ended by
+// Folded, or begun again.
+func (s *Store[K]) Fold(i int) error {
+	t := &s.tiers[i]
+	if len(t.folding) == 0 {
+		t.folding, t.late = t.late, t.folding
+		return nil
+	}
+	return s.move(t.late, func(at int64, key K, data []byte) error { return s.addTo(t.folding, at, key, data) })
+}
+
+// Folded ends a group of tier i+1 that Fold began at the time began, Unix
+// seconds: its values have been added to that tier.
+func (s *Store[K]) Folded(i int, began int64) error {
+	t := &s.tiers[i]
+	t.safe = max(t.safe, began-t.lateness)
+	return s.move(t.folding, func(at int64, key K, data []byte) error {
+		if at < t.from {
+			return nil // the next tier counts it from now on
+		}
+		return s.addBlock(t, floor(at, t.Step), key, data)
+	})
+}
+
+// move empties blocks into something else.
+func (s *Store[K]) move(blocks map[int64]*block, to func(at int64, key K, data []byte) error) (failed error) {
+	for at, b := range blocks {
+		for j, e := range b.entries {
+			if err := to(at, s.keys[e.id].key, b.value(j)); err != nil {
+				failed = err
+			}
+		}
+		s.release(b)
+	}
+	clear(blocks)
+	return failed
+}
+
+// Loaded says that all is there that happened at since or later, Unix seconds;
+// 0 where that is all there ever was.
+func (s *Store[K]) Loaded(since int64) { s.loaded = since }
+
+// Reaches is since when the store has everything, Unix seconds: 0 where it has
+// all there ever was.
+func (s *Store[K]) Reaches() int64 {
+	if s.loaded == 0 {
+		return 0
+	}
+	return max(s.loaded, s.tiers[len(s.tiers)-1].from)
+}
+
+// Raise lets a tier begin at from or later: of what is older the next tier has
+// all, and nothing finer is known.
+func (s *Store[K]) Raise(i int, from int64) {
+	t := &s.tiers[i]
+	from = floor(from+t.coarser-1, t.coarser)
+	if i+1 < len(s.tiers) {
+		from = min(from, floor(t.safe, t.coarser))
+	}
+	if from > t.from {
+		s.age(i, from)
+	}
+}
+
+// From is where a tier begins, Unix seconds.
+func (s *Store[K]) From(i int) int64 { return s.tiers[i].from }
+
+// Counts tells whether what a tier has of a time counts, and not what a finer
+// one has of it.
+func (s *Store[K]) Counts(i int, at int64) bool { return i == 0 || at < s.tiers[i-1].from }
+
+// Step is how fine a window's edge can be at a time, Unix seconds.
+func (s *Store[K]) Step(at int64) int64 {
+	for i := range s.tiers {
+		if at >= s.tiers[i].from {
+			return s.tiers[i].Step
+		}
+	}
+	return s.tiers[len(s.tiers)-1].Step
+}
+
 // Scan calls what pick returns for a key with each of its values that begin in
 // [since, until), in no particular order. pick is called once a key, and may
 // return nil. Values are valid until the store is changed.
 //
-// A value of a coarser tier belongs to the window in which it begins, so that
-// windows which follow each other count everything once.
-func (s *Store[K]) Scan(since, until int64, pick func(K) func(start int64, data []byte)) {
+// What is called gets the time that a value begins at. It may cover more than
+// its tier's step, but no more than one of the steps that the window is cut
+// into; step 0: the window is not cut. Windows must have their edges where Step
+// allows.
+func (s *Store[K]) Scan(since, until, step int64, pick func(K) func(start int64, data []byte)) {
+	if step <= 0 {
+		step = max(until-since, 1)
+	}
 	visits := make([]func(int64, []byte), len(s.keys))
 	asked := make([]bool, len(s.keys))
+	visit := func(start int64, b *block) {
+		for at, e := range b.entries {
+			if !asked[e.id] {
+				asked[e.id] = true
+				visits[e.id] = pick(s.keys[e.id].key)
+			}
+			if fn := visits[e.id]; fn != nil {
+				fn(start, b.value(at))
+			}
+		}
+	}
+	end := int64(math.MaxInt64)
 	for i := range s.tiers {
-		s.tiers[i].each(since, until, func(start int64, b *block) {
-			for at, e := range b.entries {
-				if !asked[e.id] {
-					asked[e.id] = true
-					visits[e.id] = pick(s.keys[e.id].key)
-				}
-				if visit := visits[e.id]; visit != nil {
-					visit(start, b.value(at))
+		t := &s.tiers[i]
+		t.each(max(since, t.from, s.oldest), min(until, end, t.newest), since, step, visit)
+		for _, blocks := range []map[int64]*block{t.late, t.folding} {
+			for start, b := range blocks {
+				if start >= since && start < min(until, end) {
+					visit(start, b)
 				}
 			}
-		})
-	}
-}
-
-// each calls fn with the blocks that begin in [since, until).
-func (t *tier) each(since, until int64, fn func(int64, *block)) {
-	first := since + mod(-since, t.Step)
-	if (until-first)/t.Step < int64(len(t.blocks)) {
-		for start := first; start < until; start += t.Step {
-			if b := t.blocks[start]; b != nil {
-				fn(start, b)
-			}
 		}
-		return
-	}
-	for start, b := range t.blocks {
-		if start >= since && start < until {
-			fn(start, b)
-		}
+		end = t.from
 	}
 }
 
 // Oldest is the time that the oldest value begins at, or 0 where there is none.
-func (s *Store[K]) Oldest() int64 {
-	var oldest int64
-	for i := range s.tiers {
-		for start := range s.tiers[i].blocks {
-			if oldest == 0 || start < oldest {
-				oldest = start
-			}
-		}
-	}
-	return oldest
-}
+func (s *Store[K]) Oldest() int64 { return s.oldest }
 
 // Finest is the time from which on windows are exact to the first tier's step.
-func (s *Store[K]) Finest() int64 { return s.tiers[0].from }
+func (s *Store[K]) Finest() int64 { return max(s.tiers[0].from, s.loaded) }
 
 // Keys is how many keys have values.
 func (s *Store[K]) Keys() int { return len(s.ids) }
 
-// Bytes is how much memory the values take, near enough.
-func (s *Store[K]) Bytes() int {
-	n := 0
-	for i := range s.tiers {
-		for _, b := range s.tiers[i].blocks {
-			n += b.bytes()
-		}
-	}
-	return n
-}
-
-// Compact merges what has grown old into coarser steps, forgets what is too
-// old, and keeps the bound on memory. now is in Unix seconds. To be called
-// every few seconds. It fails where a value was not valid, which is then gone.
-func (s *Store[K]) Compact(now int64) error {
-	var failed error
-	for i := range s.tiers {
-		if err := s.age(i, now-s.tiers[i].Keep); err != nil {
-			failed = err
-		}
-		for start, b := range s.tiers[i].blocks {
-			b.settle(now - start - s.tiers[i].Step)
-		}
-	}
-	for i := range s.tiers {
-		for bytes := s.Bytes(); bytes > s.maxBytes && len(s.tiers[i].blocks) > 1; bytes = s.Bytes() {
-			if err := s.age(i, s.sacrifice(i)); err != nil {
-				failed = err
-			}
-		}
-	}
-	return failed
-}
-
-// sacrifice is where a tier has to begin to lose an eighth of its blocks.
-func (s *Store[K]) sacrifice(i int) int64 {
-	starts := make([]int64, 0, len(s.tiers[i].blocks))
-	for start := range s.tiers[i].blocks {
-		starts = append(starts, start)
-	}
-	slices.Sort(starts)
-	return starts[min(len(starts)/8+1, len(starts)-1)] + s.tiers[i].Step - 1 + s.coarser(i)
-}
-
-// coarser is the step of the tier after i, or i's own where it is the last.
-func (s *Store[K]) coarser(i int) int64 {
-	if i+1 < len(s.tiers) {
-		return s.tiers[i+1].Step
-	}
-	return s.tiers[i].Step
-}
-
-// age lets a tier begin at from, or a little earlier: what is older goes to the
-// next, or is forgotten.
-func (s *Store[K]) age(i int, from int64) error {
-	t := &s.tiers[i]
-	from -= mod(from, s.coarser(i))
-	if from <= t.from {
-		return nil
-	}
-	t.from = from
-	groups := map[int64][]*block{}
-	for start, b := range t.blocks {
-		if start >= from {
-			continue
-		}
-		delete(t.blocks, start)
-		coarse := start - mod(start, s.coarser(i))
-		groups[coarse] = append(groups[coarse], b)
-	}
-	if i+1 == len(s.tiers) {
-		for _, blocks := range groups {
-			for _, b := range blocks {
-				s.release(b)
-			}
-		}
-		return nil
-	}
-	var failed error
-	for start, blocks := range groups {
-		if err := s.merge(&s.tiers[i+1], start, blocks); err != nil {
-			failed = err
-		}
-	}
-	return failed
-}
-
 // mod is the remainder that is never negative.
 func mod(a, b int64) int64 { return ((a % b) + b) % b }
+
+// floor is the last multiple of step up to at.
+func floor(at, step int64) int64 { return at - mod(at, step) }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -38,47 +39,61 @@ func (c *counter) AppendBinary(dst []byte) []byte { return binary.AppendUvarint(
 func (c *counter) Weight() uint64                 { return c.n }
 func (c *counter) Reset()                         { c.n = 0 }
 
-func newStore(tiers []store.Tier, maxBytes int) *store.Store[name] {
-	return store.New[name](func() store.Summer { return &counter{} }, tiers, maxBytes)
+const now = int64(1_800_000_000)
+
+func newSummer() store.Summer { return &counter{} }
+
+func newStore(tiers []store.Tier) *store.Store[name] {
+	s := store.New[name](newSummer, tiers, now)
+	s.Loaded(0)
+	return s
 }
 
 func add(t *testing.T, s *store.Store[name], second int64, key name, n uint64) bool {
 	t.Helper()
-	kept, err := s.Add(second, key, binary.AppendUvarint(nil, n))
+	kept, err := s.Add(0, second, key, binary.AppendUvarint(nil, n), second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return kept
 }
 
-func sum(t *testing.T, s *store.Store[name], since, until int64, prefix string) (n uint64, rows int) {
+func value(t *testing.T, data []byte) uint64 {
 	t.Helper()
-	s.Scan(since, until, func(k name) func(int64, []byte) {
-		if !strings.HasPrefix(string(k), prefix) {
-			return nil
-		}
-		rows++
+	var c counter
+	if err := c.Add(data); err != nil {
+		t.Error(err)
+	}
+	return c.n
+}
+
+// rows are the sums by key.
+func rows(t *testing.T, s *store.Store[name], since, until int64) map[name]uint64 {
+	t.Helper()
+	found := map[name]uint64{}
+	s.Scan(since, until, 0, func(k name) func(int64, []byte) {
 		return func(at int64, data []byte) {
 			if at < since || at >= until {
 				t.Errorf("a value at %d in [%d, %d)", at, since, until)
 			}
-			var c counter
-			if err := c.Add(data); err != nil {
-				t.Error(err)
-			}
-			n += c.n
+			found[k] += value(t, data)
 		}
 	})
-	return n, rows
+	return found
 }
 
-const now = int64(1_800_000_000)
+func sum(t *testing.T, s *store.Store[name], since, until int64, prefix string) (n uint64, count int) {
+	t.Helper()
+	for k, v := range rows(t, s, since, until) {
+		if strings.HasPrefix(string(k), prefix) {
+			n, count = n+v, count+1
+		}
+	}
+	return n, count
+}
 
 func TestWindows(t *testing.T) {
-	s := newStore(nil, 0)
-	if err := s.Compact(now); err != nil {
-		t.Fatal(err)
-	}
+	s := newStore(nil)
 	// One a second for 900 s, in several portions, in any order.
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 3 {
@@ -86,129 +101,305 @@ func TestWindows(t *testing.T) {
 			add(t, s, now-int64(i), "w/a", 1)
 		}
 	}
-	for range 200 {
-		since := now - rng.Int64N(900)
+	for i := range 300 {
+		if err := s.Compact(now + int64(i)); err != nil { // makes sums over many seconds
+			t.Fatal(err)
+		}
+		since := now - rng.Int64N(590)
 		until := since + rng.Int64N(now-since+1)
 		if n, _ := sum(t, s, since, until, "w/"); n != uint64(3*(until-since)) {
 			t.Fatalf("[%d, %d): %d", since-now, until-now, n)
 		}
-	}
-	if s.Oldest() != now-899 {
-		t.Errorf("oldest %d", s.Oldest()-now)
-	}
-}
-
-// TestTiers: as time goes by, whole windows keep their sums, and windows that
-// follow each other count everything once.
-func TestTiers(t *testing.T) {
-	s := newStore([]store.Tier{{Step: 1, Keep: 100}, {Step: 10, Keep: 1000}, {Step: 60, Keep: 5000}}, 0)
-	total := uint64(0)
-	for i := range int64(4000) {
-		at := now + i
-		for j := range uint64(3) {
-			add(t, s, at, name(fmt.Sprintf("w/%d", j)), j+1)
-			total += j + 1
-		}
-		if i%50 == 0 {
-			late := at - i%700 // late values go to where they belong
-			add(t, s, late, "w/0", 1)
-			total++
-		}
-		if i%7 == 0 {
-			if err := s.Compact(at); err != nil {
-				t.Fatal(err)
+		// Cut into steps, each value belongs to one of them.
+		step := 1 + rng.Int64N(100)
+		points := make([]uint64, (until-since)/step+1)
+		s.Scan(since, until, step, func(name) func(int64, []byte) {
+			return func(at int64, data []byte) { points[(at-since)/step] += value(t, data) }
+		})
+		for j, n := range points {
+			if want := max(0, min(step, until-since-int64(j)*step)); n != uint64(3*want) {
+				t.Fatalf("point %d of [%d, %d) by %d: %d, want %d", j, since-now, until-now, step, n, 3*want)
 			}
 		}
 	}
-	if n, rows := sum(t, s, 0, 1<<40, ""); n != total || rows != 3 {
-		t.Fatalf("%d in %d rows, want %d", n, rows, total)
+	if s.Oldest() < now-899 || s.Reaches() != 0 {
+		t.Errorf("oldest %d, reaches %d", s.Oldest()-now, s.Reaches())
 	}
-	var n uint64
-	for since := now - 700; since < now+4000; since += 77 {
-		part, _ := sum(t, s, since, since+77, "")
-		n += part
+}
+
+// entry is one value of a group.
+type entry struct {
+	at   int64
+	key  name
+	data []byte
+}
+
+// chain is what feeds a store: groups of each tier, each folded into the next.
+type chain struct {
+	t      *testing.T
+	s      *store.Store[name]
+	tiers  []store.Tier
+	groups [][][]entry
+	// through is how many groups of the finer tier each has.
+	through []int
+	due     []int64
+}
+
+func newChain(t *testing.T, tiers []store.Tier) *chain {
+	n := len(tiers)
+	return &chain{t: t, s: newStore(tiers), tiers: tiers, groups: make([][][]entry, n), through: make([]int, n), due: make([]int64, n)}
+}
+
+// put adds a group to the finest tier, and folds what is due.
+func (c *chain) put(at int64, group []entry) {
+	c.t.Helper()
+	c.add(c.s, 0, group, at)
+	c.groups[0] = append(c.groups[0], group)
+	for i := 1; i < len(c.tiers); i++ {
+		if c.due[i] == 0 {
+			c.due[i] = at + c.tiers[i].Every()
+		}
+		if at >= c.due[i] {
+			c.due[i] = at + c.tiers[i].Every()
+			c.fold(i, at)
+		}
 	}
-	if n != total {
-		t.Errorf("windows that follow each other hold %d, want %d", n, total)
+	if err := c.s.Compact(at); err != nil {
+		c.t.Fatal(err)
 	}
-	if s.Finest() > now+4000-90 || s.Finest() < now+4000-120 {
-		t.Errorf("finest from %d", s.Finest()-now-4000)
+}
+
+func (c *chain) add(s *store.Store[name], i int, group []entry, at int64) {
+	c.t.Helper()
+	for _, e := range group {
+		if _, err := s.Add(i, e.at, e.key, e.data, at); err != nil {
+			c.t.Fatal(err)
+		}
 	}
-	if err := s.Compact(now + 100_000); err != nil {
-		t.Fatal(err)
+}
+
+func (c *chain) fold(i int, at int64) {
+	c.t.Helper()
+	if err := c.s.Fold(i - 1); err != nil {
+		c.t.Fatal(err)
 	}
-	if n, _ := sum(t, s, 0, 1<<40, ""); n != 0 || s.Keys() != 0 || s.Oldest() != 0 {
-		t.Errorf("%d left of what is too old, of %d keys", n, s.Keys())
+	g := store.NewGather[name](newSummer, c.tiers[i])
+	for _, group := range c.groups[i-1][c.through[i]:] {
+		for _, e := range group {
+			g.Add(e.at, e.key, e.data)
+		}
 	}
-	if add(t, s, now, "w/0", 1) {
-		t.Error("kept what is older than the last tier")
+	c.through[i] = len(c.groups[i-1])
+	var group []entry
+	if err := g.Sums(func(start int64, key name, data []byte) { group = append(group, entry{start, key, data}) }); err != nil {
+		c.t.Fatal(err)
+	}
+	c.groups[i] = append(c.groups[i], group)
+	c.add(c.s, i, group, at)
+	if err := c.s.Folded(i-1, at); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// heir is a store that knows only the groups.
+func (c *chain) heir(at int64) *store.Store[name] {
+	c.t.Helper()
+	s := store.New[name](newSummer, c.tiers, at)
+	for i, groups := range c.groups {
+		for n, group := range groups {
+			if i+1 == len(c.tiers) || n >= c.through[i+1] {
+				c.add(s, i, group, at)
+				continue
+			}
+			for _, e := range group {
+				if _, err := s.Recall(i, e.at, e.key, e.data); err != nil {
+					c.t.Fatal(err)
+				}
+			}
+		}
+	}
+	s.Loaded(0)
+	return s
+}
+
+func one(at int64, key name, n uint64) entry { return entry{at, key, binary.AppendUvarint(nil, n)} }
+
+// quick are tiers that a test sees through.
+func quick(rows int) []store.Tier {
+	return []store.Tier{{Step: 1, Keep: 300}, {Step: 10, Keep: 1500, Rows: rows}, {Step: 60, Keep: 8000, Rows: rows}}
+}
+
+// TestTiers: as time goes by, whole windows keep their sums, however late values
+// come, windows that follow each other count everything once, and an heir of the
+// groups finds the same.
+func TestTiers(t *testing.T) {
+	for seed := range uint64(4) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		c := newChain(t, quick(0))
+		total := uint64(0)
+		for i := range int64(4000) {
+			at := now + i
+			var group []entry
+			for j := range uint64(3) {
+				group = append(group, one(at-rng.Int64N(3), name(fmt.Sprintf("w/%d", j)), j+1))
+				total += j + 1
+			}
+			if rng.IntN(20) == 0 {
+				group = append(group, one(at-rng.Int64N(3600), "w/0", 1)) // very late
+				total++
+			}
+			c.put(at, group)
+			if i%97 != 0 {
+				continue
+			}
+			// Nothing moves while it goes from tier to tier.
+			if n, _ := sum(t, c.s, now-4000, at+1, ""); n != total {
+				t.Fatalf("seed %d: %d after %d s, want %d", seed, n, i, total)
+			}
+			var n uint64
+			for since := (now - 4000) / 60 * 60; since <= at; since += 420 {
+				part, _ := sum(t, c.s, since, since+420, "")
+				n += part
+			}
+			if n != total {
+				t.Fatalf("seed %d: windows that follow each other hold %d, want %d", seed, n, total)
+			}
+		}
+		at := now + 3999
+		heir := c.heir(at)
+		for range 50 {
+			since := at/60*60 - 60*rng.Int64N(70)
+			until := since + 60*rng.Int64N(70)
+			if a, b := rows(t, c.s, since, until), rows(t, heir, since, until); !maps.Equal(a, b) {
+				t.Fatalf("seed %d: [%d, %d): %v, and to the heir %v", seed, since-at, until-at, a, b)
+			}
+		}
+		if c.s.Finest() > at-290 || c.s.Finest() < at-400 {
+			t.Errorf("finest from %d", c.s.Finest()-at)
+		}
+	}
+}
+
+// TestForgets: what is older than the last tier keeps goes, and the store says
+// so.
+func TestForgets(t *testing.T) {
+	c := newChain(t, quick(0))
+	for i := range int64(3000) {
+		c.put(now+i, []entry{one(now+i, "w/a", 1)})
+	}
+	if c.s.Reaches() != 0 {
+		t.Errorf("reaches %d", c.s.Reaches()-now)
+	}
+	for i := int64(3000); i < 12_000; i += 10 {
+		c.put(now+i, nil)
+	}
+	if n, _ := sum(t, c.s, 0, 1<<40, ""); n != 0 || c.s.Keys() != 0 || c.s.Oldest() != 0 {
+		t.Errorf("%d left of what is too old, of %d keys", n, c.s.Keys())
+	}
+	if c.s.Reaches() < now+3000 {
+		t.Errorf("reaches %d", c.s.Reaches()-now)
+	}
+	if kept, err := c.s.Add(0, now, "w/a", []byte{1}, now+12_000); kept || err != nil {
+		t.Errorf("kept what is older than the last tier: %v, %v", kept, err)
 	}
 }
 
 // TestRows: in coarser tiers only the heaviest keep rows of their own.
 func TestRows(t *testing.T) {
-	s := newStore([]store.Tier{{Step: 1, Keep: 10}, {Step: 10, Keep: 1000, Rows: 5}}, 0)
+	c := newChain(t, quick(5))
 	total := uint64(0)
-	for i := range int64(30) {
-		for j := range uint64(100) {
-			add(t, s, now+i, name(fmt.Sprintf("w/%02d", j)), 1+j)
-			total += 1 + j
+	for i := range int64(600) {
+		var group []entry
+		for j := range uint64(50) {
+			group = append(group, one(now+i, name(fmt.Sprintf("w/%02d", j)), 1+j))
+			if i < 10 {
+				total += 1 + j
+			}
 		}
-		add(t, s, now+i, "total", 5050)
+		c.put(now+i, append(group, one(now+i, "total", 50*51/2)))
 	}
-	if err := s.Compact(now + 500); err != nil {
-		t.Fatal(err)
+	if c.s.Finest() <= now+10 {
+		t.Fatal("nothing is coarse")
 	}
-	if n, rows := sum(t, s, 0, 1<<40, "w/"); n != total || rows != 6 {
+	if n, rows := sum(t, c.s, now, now+10, "w/"); n != total || rows != 6 {
 		t.Errorf("%d in %d rows, want %d in 6", n, rows, total)
 	}
-	if n, _ := sum(t, s, 0, 1<<40, "w/99"); n != 3000 {
+	if n, _ := sum(t, c.s, now, now+10, "w/49"); n != 500 {
 		t.Errorf("the heaviest has %d", n)
 	}
-	if n, _ := sum(t, s, 0, 1<<40, "total"); n != total {
+	if n, _ := sum(t, c.s, now, now+10, "total"); n != total {
 		t.Errorf("total %d, want %d", n, total)
 	}
 }
 
-// TestMaxBytes: memory is bounded; what goes is the oldest, and first into
-// coarser steps.
-func TestMaxBytes(t *testing.T) {
-	const limit = 200_000
-	s := newStore(nil, limit)
-	for i := range int64(900) {
+// TestTrim: memory is bounded; what goes is the oldest of the finest, and no sum
+// changes.
+func TestTrim(t *testing.T) {
+	const limit = 700_000
+	c := newChain(t, []store.Tier{{Step: 1, Keep: 900}, {Step: 10, Keep: 20_000}, {Step: 60, Keep: 80_000}})
+	total := uint64(0)
+	for i := range int64(1500) {
+		var group []entry
 		for j := range 50 {
-			add(t, s, now+i, name(fmt.Sprintf("w/%d", j)), 1)
+			group = append(group, one(now+i, name(fmt.Sprintf("w/%d", j)), 1))
+			total++
 		}
-		if i%10 == 0 {
-			if err := s.Compact(now + i); err != nil {
-				t.Fatal(err)
-			}
-			if s.Bytes() > limit {
-				t.Fatalf("%d bytes after %d s", s.Bytes(), i)
-			}
+		c.put(now+i, group)
+		if i%10 != 0 {
+			continue
+		}
+		if bytes, _ := c.s.Trim(limit); bytes > limit || bytes != c.s.Bytes() {
+			t.Fatalf("%d bytes after %d s, %d counted", bytes, i, c.s.Bytes())
+		}
+		if n, _ := sum(t, c.s, now, now+i+1, ""); n != total {
+			t.Fatalf("%d after %d s, want %d", n, i, total)
 		}
 	}
-	if n, _ := sum(t, s, now+880, now+900, ""); n != 20*50 {
-		t.Errorf("the youngest are %d", n)
+	if c.s.Finest() < now+700 || c.s.Step(now) != 10 || c.s.Reaches() != 0 {
+		t.Errorf("finest from %d, then steps of %d, reaches %d", c.s.Finest()-now, c.s.Step(now), c.s.Reaches())
 	}
-	if s.Finest() <= now {
-		t.Error("nothing went into coarser steps")
+	if _, finest := c.s.Trim(1); finest == 0 {
+		t.Error("Trim does not tell that it trimmed")
 	}
 }
 
 func TestBadValues(t *testing.T) {
-	s := newStore(nil, 0)
+	s := newStore(nil)
 	add(t, s, now, "w/a", 1)
-	if _, err := s.Add(now, "w/a", []byte{0xff}); err == nil {
+	if _, err := s.Add(0, now, "w/a", []byte{0xff}, now); err == nil {
 		t.Error("a bad value was added")
 	}
 	if n, _ := sum(t, s, now, now+1, ""); n != 1 {
 		t.Errorf("the good one is %d now", n)
 	}
+	g := store.NewGather[name](newSummer, store.Tier{Step: 10})
+	for _, data := range [][]byte{{1}, {0xff}, {2}} {
+		g.Add(now, "w/a", data)
+	}
+	var got uint64
+	if err := g.Sums(func(_ int64, _ name, data []byte) { got += value(t, data) }); err == nil || got != 3 {
+		t.Errorf("gathered %d of values one of which is bad: %v", got, err)
+	}
+}
+
+func TestCheckTiers(t *testing.T) {
+	if err := store.CheckTiers(store.Tiers()); err != nil {
+		t.Error(err)
+	}
+	f := func(why string, tiers ...store.Tier) {
+		t.Helper()
+		if err := store.CheckTiers(tiers); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%v: %v, want %q", tiers, err, why)
+		}
+	}
+	f("no tiers")
+	f("for a step", store.Tier{Step: 10, Keep: 1})
+	f("a multiple", store.Tier{Step: 10, Keep: 5000}, store.Tier{Step: 15, Keep: 100})
+	f("the least is 240 s", store.Tier{Step: 1, Keep: 239}, store.Tier{Step: 10, Keep: 100})
 }
 
 func BenchmarkAdd(b *testing.B) {
-	s := newStore(nil, 0)
+	s := newStore(nil)
 	keys := make([]name, 100)
 	for i := range keys {
 		keys[i] = name(fmt.Sprintf("w/%d", i))
@@ -217,7 +408,7 @@ func BenchmarkAdd(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		at := now + int64(i/1000)
-		if _, err := s.Add(at, keys[i%100], value); err != nil {
+		if _, err := s.Add(0, at, keys[i%100], value, at); err != nil {
 			b.Fatal(err)
 		}
 		if i%10_000 == 0 {

@@ -1,0 +1,201 @@
+package aggregator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/aggregator/store"
+)
+
+// A coarse tier's group sums up the groups of the finer tier that were stored
+// since the one before it, and says as its position up to which. So each group
+// goes into one coarse group, whatever the time its values are of: what comes
+// late is in a later one, and values of the same step add up. A crash between
+// the two leaves groups that the next owner sums up; the fence of the coarse
+// stream keeps two owners from doing it both.
+
+// errEnough ends a reading.
+var errEnough = errors.New("read as far as was wanted")
+
+// maxGather bounds what is summed up at once, bytes of groups.
+const maxGather = 64 << 20
+
+// job is a group of tier to be made: of the finer tier's groups up to target,
+// all of which had been added to the store at began, Unix seconds.
+type job struct {
+	tier   int
+	target uint64
+	// began is also what the group says of when it was written: what the finer
+	// tier got later is not in it.
+	began int64
+}
+
+func newSummer() store.Summer { return &rollup.Summer{} }
+
+// coarsen makes the groups of coarse tiers as they become due, until ctx ends.
+// What it returns otherwise ends the term.
+func (p *partition) coarsen(ctx context.Context) error {
+	for {
+		var j job
+		select {
+		case <-ctx.Done():
+			return nil
+		case j = <-p.jobs:
+		}
+		for ok := true; ok; j, ok = p.nextJob(j.tier+1, p.lasts[j.tier]) {
+			if err := p.fold(ctx, j); err != nil {
+				return err
+			}
+		}
+		p.idle <- struct{}{}
+	}
+}
+
+// nextJob begins a group of a tier if one is due. target is the last group of
+// the finer tier, and in the store.
+func (p *partition) nextJob(tier int, target uint64) (j job, due bool) {
+	now := p.a.o.Now()
+	if tier >= len(p.tiers) || now.Before(p.due[tier]) || target <= p.through[tier] {
+		return job{}, false
+	}
+	p.due[tier] = now.Add(time.Duration(p.tiers[tier].Every()) * time.Second)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.store.Fold(tier - 1); err != nil {
+		p.a.log.Error("a stored value was not valid", "partition", p.number, "error", err)
+	}
+	return job{tier: tier, target: target, began: now.Unix()}, true
+}
+
+// fold makes a group, or several where it would be too large.
+func (p *partition) fold(ctx context.Context, j job) error {
+	var made []*rollup.Delta
+	for through := p.through[j.tier]; through < j.target; {
+		d, err := p.gather(ctx, j, through)
+		if err != nil {
+			return err
+		}
+		meta := rollup.Meta{Partition: p.number, Owner: p.a.owner, Group: p.lasts[j.tier], Written: j.began * 1e6}
+		for _, part := range rollup.Encode(d, meta, p.a.o.MaxPart) {
+			if err := p.save(ctx, j.tier, part); err != nil {
+				return err
+			}
+			p.a.metrics.partBytes.Add(len(part))
+		}
+		p.a.metrics.coarse.Inc()
+		made = append(made, d)
+		through = d.Position
+	}
+	p.through[j.tier], p.folded[j.tier] = j.target, time.Unix(j.began, 0)
+	p.adopt(j, made)
+	return nil
+}
+
+// gather sums up groups of the finer tier after a sequence.
+func (p *partition) gather(ctx context.Context, j job, after uint64) (*rollup.Delta, error) {
+	d := &rollup.Delta{Position: j.target}
+	sums := store.NewGather[rollup.Key](newSummer, p.tiers[j.tier])
+	size := 0
+	err := p.groups(ctx, j.tier-1, after, time.Time{}, func(g group) error {
+		if g.first > j.target {
+			return errEnough
+		}
+		for i := range g.delta.Items {
+			it := &g.delta.Items[i]
+			size += len(it.Sums)
+			sums.Add(it.Second, it.Key, it.Sums)
+		}
+		if size > maxGather {
+			d.Position = g.last
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, fmt.Errorf("cannot read the rollups of tier %d of partition %d: %w", j.tier-1, p.number, err)
+	}
+	if err := sums.Sums(func(start int64, key rollup.Key, data []byte) {
+		d.Items = append(d.Items, rollup.Item{Key: key, Second: start, Sums: data})
+	}); err != nil {
+		p.a.metrics.badRollups.Inc()
+		p.a.log.Error("a rollup's cell is not readable and is left out", "partition", p.number, "error", err)
+	}
+	return d, nil
+}
+
+// adoptChunk is how many values are added at once: queries and events wait
+// meanwhile.
+const adoptChunk = 2000
+
+// adopt puts made groups into the store. What they hold of times that the finer
+// tier still has counts only later; it is added bit by bit.
+func (p *partition) adopt(j job, made []*rollup.Delta) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.adopting = true
+	defer func() { p.adopting = false }()
+	now := p.a.o.Now().Unix()
+	n := 0
+	add := func(visible bool) {
+		for _, d := range made {
+			for i := range d.Items {
+				it := &d.Items[i]
+				if p.store.Counts(j.tier, it.Second) != visible {
+					continue
+				}
+				if _, err := p.store.Add(j.tier, it.Second, it.Key, it.Sums, now); err != nil {
+					p.a.log.Error("cannot keep a value", "partition", p.number, "error", err)
+				}
+				if n++; n%adoptChunk == 0 && !visible {
+					p.mu.Unlock()
+					p.mu.Lock()
+				}
+			}
+		}
+	}
+	add(false)
+	add(true)
+	if err := p.store.Folded(j.tier-1, j.began); err != nil {
+		p.a.log.Error("a stored value was not valid", "partition", p.number, "error", err)
+	}
+}
+
+// group is a whole group of a tier's stream.
+type group struct {
+	delta *rollup.Delta
+	meta  rollup.Meta
+	// first and last are the sequences of its parts.
+	first, last uint64
+	// origin: nothing was read before it, for nothing there was.
+	origin bool
+}
+
+// groups reads the whole groups of a tier's stream, as ReadRollups does.
+func (p *partition) groups(ctx context.Context, tier int, after uint64, since time.Time, fn func(group) error) error {
+	var groups rollup.Assembler
+	first, origin, begun := uint64(0), false, false
+	return p.a.o.Rollups.ReadRollups(ctx, p.number, tier, after, since, func(sequence uint64, data []byte) error {
+		part, err := rollup.Decode(data)
+		if err != nil || part.Partition != p.number {
+			p.a.metrics.badRollups.Inc()
+			p.a.log.Error("a rollup is not readable and is left out", "partition", p.number, "tier", tier, "sequence", sequence, "error", err)
+			return nil
+		}
+		if !begun {
+			// Also where its writer did not live to write all of it.
+			origin, begun = part.Group == 0 && part.Number == 0, true
+		}
+		if part.Number == 0 {
+			first = sequence
+		}
+		if d := groups.Add(part, len(data)); d != nil {
+			g := group{delta: d, meta: part.Meta, first: first, last: sequence, origin: origin}
+			origin = false
+			return fn(g)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,103 @@
+package aggregator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/weirmesh/weir/aggregator/rollup"
+)
+
+// loadHistory reads back what was published before what takeOver read: the
+// finest tier first. Meanwhile the partition counts and answers; its answers
+// tell how far back they reach.
+func (p *partition) loadHistory(ctx context.Context) error {
+	began := p.a.o.Now()
+	for i := range p.tiers {
+		if i == 0 && p.whole {
+			continue // takeOver has read all there is
+		}
+		if i > 0 && p.lasts[i] == 0 {
+			break // nor has a coarser tier anything
+		}
+		reaches, err := p.loadTier(ctx, i, began)
+		if err != nil {
+			return fmt.Errorf("cannot load the history of partition %d: %w", p.number, err)
+		}
+		p.loaded(i, reaches, i+1 == len(p.tiers) || p.lasts[i+1] == 0)
+	}
+	p.mu.Lock()
+	p.complete = true
+	p.mu.Unlock()
+	p.a.log.Info("loaded a partition's history", "partition", p.number, "took", p.a.o.Now().Sub(began).Round(time.Millisecond))
+	return nil
+}
+
+// loadTier reads one tier, and returns since when it has everything; 0: from
+// the very beginning.
+func (p *partition) loadTier(ctx context.Context, tier int, began time.Time) (reaches int64, err error) {
+	t := p.tiers[tier]
+	since := began.Add(-time.Duration(t.Keep+t.Lateness()+2*ahead) * time.Second)
+	if tier+1 < len(p.tiers) {
+		// What has not gone into the next tier counts, however old it is.
+		since = earlier(since, p.folded[tier+1])
+	}
+	first := true
+	err = p.groups(ctx, tier, 0, since, func(g group) error {
+		if first {
+			reaches, first = g.reaches(), false
+		}
+		if tier == 0 && g.last >= p.begin || tier > 0 && g.last > p.lasts[tier] {
+			return errEnough
+		}
+		p.recallLive(tier, &g, began.Unix())
+		return ctx.Err()
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return reaches, err
+}
+
+// clocks is how much the clocks of the members and of the bus may differ.
+const clocks = 5 * time.Minute
+
+// earlier is since, or folded (zero: the beginning of time) where that may be
+// before it.
+func earlier(since, folded time.Time) time.Time {
+	if folded.IsZero() {
+		return folded
+	}
+	if folded = folded.Add(-clocks); folded.Before(since) {
+		return folded
+	}
+	return since
+}
+
+// recallLive adds a group to the store that answers and counts at the same
+// time: bit by bit.
+func (p *partition) recallLive(tier int, g *group, now int64) {
+	items := g.delta.Items
+	for len(items) > 0 {
+		n := min(len(items), adoptChunk)
+		part := *g
+		part.delta = &rollup.Delta{Items: items[:n]}
+		items = items[n:]
+		p.mu.Lock()
+		p.recall(p.store, nil, tier, &part, now)
+		p.mu.Unlock()
+	}
+}
+
+// loaded notes that a tier is there since reaches; last tells that no coarser
+// one reaches further back.
+func (p *partition) loaded(tier int, reaches int64, last bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.store.Raise(tier, reaches)
+	if !last {
+		reaches = max(reaches, p.store.From(tier))
+	}
+	p.store.Loaded(reaches)
+}

@@ -1,0 +1,131 @@
+package store
+
+// level holds sums over blocks of a tier, so that a long window takes few
+// values to add up. They are made when what they cover is expected not to
+// change any more, and changed along with it if it does.
+type level struct {
+	step   int64
+	blocks map[int64]*block
+	// Sums of [back, next) have been made; next goes up with the time, and back
+	// down to where the tier begins.
+	back, next int64
+}
+
+// levelSteps are the steps of levels, seconds; a tier has those that fit.
+var levelSteps = [...]int64{10, 60, 600, 3600, 6 * 3600}
+
+func newLevels(t Tier, now int64) (levels []level) {
+	below := t.Step
+	for _, step := range levelSteps {
+		if step > below && step%below == 0 && 4*step <= t.Keep {
+			next := floor(now, step)
+			levels = append(levels, level{step: step, blocks: map[int64]*block{}, back: next, next: next})
+			below = step
+		}
+	}
+	return levels
+}
+
+// each calls fn with blocks that hold together all that begins in [since,
+// until), each of which covers no more than one step of the grid that begins at
+// origin.
+func (t *tier) each(since, until, origin, step int64, fn func(int64, *block)) {
+	at := since + mod(-since, t.Step)
+	if len(t.blocks) == 0 {
+		return
+	}
+next:
+	for at < until {
+		for i := len(t.levels) - 1; i >= 0; i-- {
+			l := &t.levels[i]
+			if l.step > step || at+l.step > until || mod(at, l.step) != 0 || mod(at-origin, step)+l.step > step {
+				continue
+			}
+			if b := l.blocks[at]; b != nil {
+				fn(at, b)
+				at += l.step
+				continue next
+			}
+		}
+		if b := t.blocks[at]; b != nil {
+			fn(at, b)
+		}
+		at += t.Step
+	}
+}
+
+// workUnit bounds what one call of Compact adds up, in values.
+const workUnit = 20_000
+
+// build makes sums that are due, the newest first, and then older ones as long
+// as there is work left. It returns how much of work is left.
+func (s *Store[K]) build(t *tier, now int64, work int) (left int, failed error) {
+	for i := range t.levels {
+		l := &t.levels[i]
+		for l.next+l.step <= now-settled && work > 0 {
+			work -= s.sumUp(t, i, l.next, &failed)
+			l.next += l.step
+		}
+	}
+	if s.loaded > t.from {
+		return work, failed // what is older is still being loaded
+	}
+	for i := range t.levels {
+		l := &t.levels[i]
+		if i > 0 && t.levels[i-1].back > t.from+l.step {
+			break // the level below comes first
+		}
+		for l.back-l.step >= t.from && work > 0 {
+			l.back -= l.step
+			work -= s.sumUp(t, i, l.back, &failed)
+		}
+	}
+	return work, failed
+}
+
+// sumUp makes one sum, of the level below or of the tier itself. It returns how
+// many values that took.
+func (s *Store[K]) sumUp(t *tier, i int, start int64, failed *error) (work int) {
+	l := &t.levels[i]
+	if l.blocks[start] != nil {
+		return 1
+	}
+	below, step := t.blocks, t.Step
+	if i > 0 {
+		below, step = t.levels[i-1].blocks, t.levels[i-1].step
+	}
+	var pieces []piece
+	for at := start; at < start+l.step; at += step {
+		b := below[at]
+		if b == nil && i > 0 {
+			return 1 // what it would be made of is not there
+		}
+		if b == nil {
+			continue
+		}
+		for j, e := range b.entries {
+			pieces = append(pieces, piece{e.id, b.value(j)})
+		}
+	}
+	sums := &block{}
+	if err := sumPieces(s.sum, pieces, func(id uint32, data []byte) { s.keys[id].blocks++; sums.push(id, data) }); err != nil {
+		*failed = err
+	}
+	sums.close()
+	l.blocks[start] = sums
+	return len(pieces) + 1
+}
+
+// forget drops the sums over what begins before from.
+func (s *Store[K]) forget(t *tier) {
+	for i := range t.levels {
+		l := &t.levels[i]
+		l.back = max(l.back, min(t.from+mod(-t.from, l.step), l.next))
+		for start, b := range l.blocks {
+			if start < t.from {
+				s.release(b)
+				delete(l.blocks, start)
+			}
+		}
+	}
+}

@@ -45,45 +45,27 @@ func (m *mesh) steadyStat() (steady, error) {
 	return rows[0], nil
 }
 
-// TestStatDoesNotJump: statistics of a long window, asked for each second, change
-// by what happened and nothing else.
-func TestStatDoesNotJump(t *testing.T) {
-	m := startDemo(t)
+// steadyLoad sends to one proxy of a demo, and counts.
+type steadyLoad struct {
+	t    *testing.T
+	m    *mesh
+	addr string
+	sent uint64
+}
+
+// startSteady starts a proxy whose server answers after ?ms milliseconds.
+func startSteady(t *testing.T, m *mesh) *steadyLoad {
+	t.Helper()
 	target := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if ms, err := strconv.Atoi(r.URL.Query().Get("ms")); err == nil {
 			time.Sleep(time.Duration(ms) * time.Millisecond)
 		}
 	}))
-	defer target.Close()
+	t.Cleanup(target.Close)
 	base := freePorts(t, 2)
 	addr := func(i int) string { return "127.0.0.1:" + strconv.Itoa(base+i) }
 	proxyProcess(t, "--bus=nats://"+m.bus, "--workload=test/deploy/steady", "--pod=steady-0",
 		"--inbound="+addr(0)+"="+strings.TrimPrefix(target.URL, "http://"), "--admin="+addr(1))
-	var sent uint64
-	send := func(n, ms int) {
-		t.Helper()
-		for range n {
-			resp, err := http.Get(fmt.Sprintf("http://%s/?ms=%d", addr(0), ms))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := resp.Body.Close(); err != nil {
-				t.Fatal(err)
-			}
-			sent++
-		}
-	}
-	settled := func() (row steady) {
-		t.Helper()
-		eventually(t, 30*time.Second, func() string {
-			var err error
-			if row, err = m.steadyStat(); err != nil || row.Requests != sent {
-				return fmt.Sprintf("%d requests, want %d (%v)", row.Requests, sent, err)
-			}
-			return ""
-		})
-		return row
-	}
 	eventually(t, 30*time.Second, func() string {
 		if resp, err := http.Get("http://" + addr(1) + "/metrics"); err != nil {
 			return err.Error()
@@ -92,9 +74,45 @@ func TestStatDoesNotJump(t *testing.T) {
 		}
 		return ""
 	})
-	send(300, 0)
-	send(20, 20)
-	before := settled()
+	return &steadyLoad{t: t, m: m, addr: addr(0)}
+}
+
+// send sends n requests that take ms milliseconds.
+func (l *steadyLoad) send(n, ms int) {
+	l.t.Helper()
+	for range n {
+		resp, err := http.Get(fmt.Sprintf("http://%s/?ms=%d", l.addr, ms))
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil {
+			l.t.Fatal(err)
+		}
+		l.sent++
+	}
+}
+
+// settled waits until all that was sent is counted.
+func (l *steadyLoad) settled() (row steady) {
+	l.t.Helper()
+	eventually(l.t, 30*time.Second, func() string {
+		var err error
+		if row, err = l.m.steadyStat(); err != nil || row.Requests != l.sent {
+			return fmt.Sprintf("%d requests, want %d (%v)", row.Requests, l.sent, err)
+		}
+		return ""
+	})
+	return row
+}
+
+// TestStatDoesNotJump: statistics of a long window, asked for each second, change
+// by what happened and nothing else.
+func TestStatDoesNotJump(t *testing.T) {
+	m := startDemo(t)
+	l := startSteady(t, m)
+	l.send(300, 0)
+	l.send(20, 20)
+	before := l.settled()
 
 	// Nothing happens: nothing changes, but for the time that goes by.
 	for range 6 {
@@ -116,24 +134,24 @@ func TestStatDoesNotJump(t *testing.T) {
 		}
 	}
 	// One slow request: one more, the slowest; what most of them are stays.
-	send(1, 700)
-	after := settled()
-	if after.Max < 700 || after.P9999 < 690 || after.P50 > before.P50*1.05 || after.P95 > before.P95*1.05 || after.Status["200"] != sent {
+	l.send(1, 700)
+	after := l.settled()
+	if after.Max < 700 || after.P9999 < 690 || after.P50 > before.P50*1.05 || after.P95 > before.P95*1.05 || after.Status["200"] != l.sent {
 		t.Errorf("one slow request took stat from %+v to %+v", before, after)
 	}
 	// Steady traffic: never fewer than were seen before, never more than sent.
 	seen := after.Requests
 	for range 8 {
-		send(25, 0)
+		l.send(25, 0)
 		time.Sleep(500 * time.Millisecond)
 		row, err := m.steadyStat()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if row.Requests < seen || row.Requests > sent || row.Max != after.Max {
-			t.Errorf("after %d of %d requests stat has %d, the slowest %vms; it was %vms", seen, sent, row.Requests, row.Max, after.Max)
+		if row.Requests < seen || row.Requests > l.sent || row.Max != after.Max {
+			t.Errorf("after %d of %d requests stat has %d, the slowest %vms; it was %vms", seen, l.sent, row.Requests, row.Max, after.Max)
 		}
 		seen = row.Requests
 	}
-	settled()
+	l.settled()
 }

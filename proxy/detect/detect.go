@@ -57,7 +57,8 @@ func (v Verdict) String() string {
 
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-// maxMethod bounds a request method; longer first words are no HTTP.
+// maxMethod is longer than any request method; first words of that many bytes
+// are no HTTP.
 const maxMethod = 24
 
 // Client judges the first bytes that a client sent. The server name is that of
@@ -102,7 +103,7 @@ func request(b []byte) Verdict {
 	switch {
 	case i == len(b) && i < maxMethod:
 		return NeedMore
-	case i == 0 || i == len(b) || b[i] != ' ':
+	case i == 0 || i == maxMethod || b[i] != ' ':
 		return TCP
 	case i+1 == len(b):
 		return NeedMore

@@ -52,7 +52,7 @@ type Options struct {
 	// default 1 h.
 	Expire time.Duration
 	// Lease is how long an exporter may be silent before another takes over;
-	// default 6 s.
+	// default 4 s.
 	Lease time.Duration
 	// Logger; default slog.Default().
 	Logger *slog.Logger
@@ -63,7 +63,7 @@ func (o *Options) setDefaults() {
 	o.Every = cmp.Or(o.Every, 5*time.Second)
 	o.Series = cmp.Or(o.Series, 50_000)
 	o.Expire = cmp.Or(o.Expire, time.Hour)
-	o.Lease = cmp.Or(o.Lease, 6*time.Second)
+	o.Lease = cmp.Or(o.Lease, 4*time.Second)
 	o.Logger = cmp.Or(o.Logger, slog.Default())
 }
 

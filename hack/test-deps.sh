@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # test-deps.sh: see to what `make test` needs beyond Go: a C compiler, which the
 # race detector links with; Chromium, which the end-to-end tests drive; curl and
-# nghttpd, which the proxy is held against; and for the tests of interception ip
-# and nft, and real servers with their clients.
+# nghttpd, which the proxy is held against; Prometheus, which scrapes the API; and
+# for the tests of interception ip and nft, and real servers with their clients.
 # Installs what is missing on Debian when root; else says what to install.
 set -euo pipefail
 
@@ -12,6 +12,7 @@ command -v chromium >/dev/null || command -v chromium-browser >/dev/null || comm
   missing+=(chromium)
 command -v curl >/dev/null || missing+=(curl)
 command -v nghttpd >/dev/null || missing+=(nghttp2-server)
+command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
 # Servers may be where only root looks for them.
 PATH=$PATH:/usr/sbin:/sbin
 command -v ip >/dev/null || missing+=(iproute2)

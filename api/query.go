@@ -208,7 +208,7 @@ func (s *service) gather(ctx context.Context, method string, q *query.Request) (
 	actx, cancel := context.WithTimeout(ctx, gatherTimeout)
 	defer cancel()
 	for {
-		reply, answered, err := s.ask(actx, method, body)
+		reply, answered, err := s.agree(actx, method, q, body)
 		if err != nil {
 			if ctx.Err() != nil {
 				err = status.FromContextError(ctx.Err()).Err()
@@ -235,6 +235,30 @@ func (s *service) gather(ctx context.Context, method string, q *query.Request) (
 		return reply, answered, nil
 	}
 }
+
+// agree puts the question, and again where the aggregators can answer only about
+// different windows: then about one that all can answer about.
+func (s *service) agree(ctx context.Context, method string, q *query.Request, body []byte) (*query.Reply, int, error) {
+	for tries := 0; ; tries++ {
+		reply, answered, err := s.ask(ctx, method, body)
+		if err != nil {
+			return nil, 0, err
+		}
+		next, again := query.Again(*q, reply)
+		if !again {
+			return reply, answered, nil
+		}
+		if tries == maxAgree {
+			return nil, 0, status.Error(codes.Unavailable, "the aggregators are loading their history and reach back differently far; ask again in a moment")
+		}
+		if body, err = json.Marshal(&next); err != nil {
+			return nil, 0, fmt.Errorf("cannot encode the question: %w", err)
+		}
+	}
+}
+
+// maxAgree is how often the question is put again to agree on a window.
+const maxAgree = 3
 
 // ask puts the question once.
 func (s *service) ask(ctx context.Context, method string, body []byte) (*query.Reply, int, error) {

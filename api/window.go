@@ -48,6 +48,9 @@ func (s *service) resolveWindow(w *weirpb.Window) (window, error) {
 			until = now
 		}
 	}
+	if w.GetSince() == nil && since.After(now) {
+		return window{}, invalid("window.until", "%s lies in the future", stamp(until))
+	}
 	return checkWindow(now, since, until)
 }
 
@@ -100,10 +103,13 @@ func floorTo(t, step int64) int64 {
 	return t - r
 }
 
-// coverage says what the merged reply is about, and cuts the window to what
-// statistics reach back to: a rate over time that nobody measured would be
-// too low.
+// coverage says what the merged reply is about: the window that the aggregators
+// answered about, whose edges lie where they know them, cut to what statistics
+// reach back to. A rate over time that nobody measured would be too low.
 func coverage(w window, reply *query.Reply, answered int) (*weirpb.Coverage, window) {
+	if len(reply.Windows) == 1 {
+		w = window{reply.Windows[0].Since, reply.Windows[0].Until}
+	}
 	if reply.Oldest > w.since {
 		w.since = min(reply.Oldest, w.until-1)
 	}
@@ -116,7 +122,8 @@ func coverage(w window, reply *query.Reply, answered int) (*weirpb.Coverage, win
 	}
 	missing, _ := query.Missing(reply)
 	c.PartitionsMissing, c.PartitionsTotal = uint32(len(missing)), uint32(max(0, reply.Total))
-	c.Oldest, c.Exact = timestamp(reply.Oldest), timestamp(reply.Exact)
+	// What is older may be there in part only.
+	c.Oldest, c.Exact = timestamp(max(reply.Oldest, reply.Reaches)), timestamp(reply.Exact)
 	return c, w
 }
 

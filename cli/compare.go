@@ -19,7 +19,7 @@ import (
 type compareFlag struct{ ago time.Duration }
 
 func (f *compareFlag) flags(cmd *cobra.Command) {
-	cmd.Flags().DurationVar(&f.ago, "compare", 0, "show how it differs from the same window so long before, as 10m")
+	cmd.Flags().Var((*lengthValue)(&f.ago), "compare", "show how it differs from the same window so long before, as 10m")
 }
 
 // check refuses what is no distance.
@@ -53,9 +53,16 @@ type comparison struct {
 	coloured bool
 }
 
+// What the numbers in brackets are, and the changes of edges.
+const (
+	compareNumbers = "In brackets is the difference (=: none, or none that the bound of quantiles can tell)"
+	compareEdges   = "CHANGE is the difference"
+)
+
 // compare gives the comparison that the answer about the window asked allows,
-// and says where it falls short; nil where statistics do not reach back so far.
-func (a *app) compare(asked *weirpb.Window, covered *weirpb.Coverage) *comparison {
+// and says what it is and where it falls short; nil where statistics do not reach
+// back so far.
+func (a *app) compare(what string, asked *weirpb.Window, covered *weirpb.Coverage) *comparison {
 	since, until, oldest := asked.GetSince().AsTime(), asked.GetUntil().AsTime(), covered.GetOldest()
 	if oldest == nil {
 		a.notef("There is nothing to compare with: no statistics are kept.")
@@ -67,11 +74,11 @@ func (a *app) compare(asked *weirpb.Window, covered *weirpb.Coverage) *compariso
 		return nil
 	}
 	c := &comparison{covered: covered, bound: covered.GetQuantileError(), coloured: colours(a)}
-	note := fmt.Sprintf("In brackets: the difference from %s to %s", clock(covered.GetSince().AsTime(), a.now()), clock(covered.GetUntil().AsTime(), a.now()))
+	note := fmt.Sprintf("%s from %s to %s", what, clock(covered.GetSince().AsTime(), a.now()), clock(covered.GetUntil().AsTime(), a.now()))
 	if covered.GetSince().AsTime().After(since) {
 		note += ", which is all that is kept of it"
 	}
-	a.notef("%s. = is none, or none that the bound of quantiles can tell.", note)
+	a.notef("%s.", note)
 	return c
 }
 

@@ -84,7 +84,11 @@ func (e *edgesCommand) show(ctx context.Context, c *client.Client, resources []*
 		if before, reached, err = e.ask(ctx, c, resources, earlier, false); err != nil {
 			return nil, err
 		}
-		if with = e.compare(earlier, reached); with == nil {
+		what := compareEdges
+		if e.output == outputWide {
+			what = compareNumbers
+		}
+		if with = e.compare(what, earlier, reached); with == nil {
 			before = nil
 		}
 	}

@@ -55,6 +55,11 @@ func (f *filterFlags) given(cmd *cobra.Command) (names []string) {
 
 // resolve gives the filter with its two sides.
 func (f *filterFlags) resolve(cmd *cobra.Command, p *peers, s *scope) (*weirpb.Filter, error) {
+	for _, name := range filterNames {
+		if flag := cmd.Flags().Lookup(name); flag.Changed && flag.Value.String() == "" {
+			return nil, Usagef(cmd, "--%s is empty: leave it out, or say what is meant", name)
+		}
+	}
 	var err error
 	if f.filter.To, f.filter.From, err = p.resolve(cmd, s); err != nil {
 		return nil, err

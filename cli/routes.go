@@ -93,7 +93,7 @@ func (r *routesCommand) show(ctx context.Context, c *client.Client, resources []
 		if before, reached, err = r.ask(ctx, c, resources, to, earlier); err != nil {
 			return nil, err
 		}
-		if with = r.compare(earlier, reached); with == nil {
+		if with = r.compare(compareNumbers, earlier, reached); with == nil {
 			before = nil
 		}
 	}

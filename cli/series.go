@@ -36,7 +36,7 @@ those asked for again are the same.`,
 	s.scope.flags(cmd)
 	s.peers.flags(cmd)
 	s.window.flags(cmd)
-	cmd.Flags().DurationVar(&s.step, "step", 0, "length of a step, whole seconds (default: a sixtieth of the window)")
+	cmd.Flags().Var((*lengthValue)(&s.step), "step", "length of a step, whole seconds (default: a sixtieth of the window)")
 	outputFlag(cmd, &s.output, outputTable, outputWide, outputJSON)
 	return cmd
 }

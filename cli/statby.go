@@ -29,6 +29,20 @@ func (l *lateFlags) flags(cmd *cobra.Command) {
 	l.filter.flags(cmd)
 }
 
+// check refuses what says nothing.
+func (l *lateFlags) check(cmd *cobra.Command) error {
+	by := cmd.Flags().Changed("by")
+	switch {
+	case by && strings.Trim(l.by, ", ") == "":
+		return Usagef(cmd, "--by is empty: by which fields, as in --by path,status?")
+	case cmd.Flags().Changed("top") && !by:
+		return Usagef(cmd, "--top goes with --by: without it there is one row for each resource")
+	case by && l.top == 0:
+		return Usagef(cmd, "--top 0: at least one row, or (other) would be all")
+	}
+	return nil
+}
+
 // late tells whether the events have to be read.
 func (l *lateFlags) late(cmd *cobra.Command) bool {
 	return cmd.Flags().Changed("by") || len(l.filter.given(cmd)) > 0
@@ -168,8 +182,12 @@ func scanTable(r *weirpb.ScanResult, wide bool) []byte {
 	t.add(heads...)
 	add := func(values []string, st *weirpb.Stats, mark string) {
 		var cells []string
-		for _, v := range values {
-			cells = append(cells, orNone(printable(v)))
+		for i, v := range values {
+			show := printable
+			if i < len(r.GetBy()) && r.GetBy()[i] == "route" {
+				show = printableRoute
+			}
+			cells = append(cells, orNone(show(v)))
 		}
 		cells = append(append(cells, fmt.Sprint(st.GetRequests())+mark), trafficCells(st)...)
 		if wide {

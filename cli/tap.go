@@ -110,9 +110,6 @@ func (t *tapCommand) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	if t.req.GetSince() == nil {
-		t.noteUnseen(ctx, c)
-	}
 	return t.follow(ctx, c)
 }
 
@@ -193,6 +190,17 @@ func (t *tapCommand) follow(ctx context.Context, c *client.Client) error {
 	stream, err := c.Tap(sctx, &t.req)
 	if err != nil {
 		return callError("tap", err)
+	}
+	// The header says that the tap was understood; without it, what comes says
+	// why not.
+	if head, err := stream.Header(); err != nil || head == nil {
+		if _, err = stream.Recv(); err != nil && ctx.Err() == nil {
+			return callError("tap", err)
+		}
+		return nil
+	}
+	if t.req.GetSince() == nil {
+		t.noteUnseen(ctx, c)
 	}
 	items := make(chan *weirpb.TapResponse, 256)
 	ended := make(chan error, 1)

@@ -61,7 +61,8 @@ is printed once ends there.`,
 	f.BoolVar(&t.hideSources, "hide-sources", false, "sum up over the sources")
 	f.BoolVar(&t.routes, "routes", false, "one column for method and path; gRPC methods as Service/Method")
 	f.StringVar(&t.sort, "sort", "count", "order: count, best, worst, last, success, source, destination, method or path")
-	f.DurationVar(&t.length, "for", 10*time.Second, "with -o table or json: how long to count")
+	t.length = 10 * time.Second
+	f.Var((*lengthValue)(&t.length), "for", "with -o table or json: how long to count")
 	outputFlag(cmd, &t.output, outputLive, outputTable, outputJSON)
 	return cmd
 }

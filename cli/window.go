@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +19,8 @@ type windowFlags struct {
 }
 
 func (w *windowFlags) flags(cmd *cobra.Command) {
-	cmd.Flags().DurationVarP(&w.length, "time-window", "t", time.Minute, "length of the window, as 30s, 2h")
+	w.length = time.Minute
+	cmd.Flags().VarP((*lengthValue)(&w.length), "time-window", "t", "length of the window, as 30s, 2h")
 	cmd.Flags().StringVar(&w.since, "since", "", "begin of the window: a time (RFC 3339, or 15:04[:05] today) or how long ago, as 10m")
 	cmd.Flags().StringVar(&w.until, "until", "", "end of the window, as --since (default: now)")
 }
@@ -102,6 +105,33 @@ func (p *pastFlags) bounds(cmd *cobra.Command, now time.Time) (since, until *tim
 	return since, until, nil
 }
 
+// parseLength reads a length of time: Go's, as 1h30m, or whole days, as 2d.
+func parseLength(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no length of time such as 30s, 10m, 2h or 1d", s)
+	}
+	return d, nil
+}
+
+// lengthValue is a flag that parseLength reads.
+type lengthValue time.Duration
+
+func (v *lengthValue) String() string { return time.Duration(*v).String() }
+
+func (v *lengthValue) Type() string { return "duration" }
+
+func (v *lengthValue) Set(s string) error {
+	d, err := parseLength(s)
+	*v = lengthValue(d)
+	return err
+}
+
 // parseTime reads RFC 3339, a time of day (the last one that was), or how long
 // ago.
 func parseTime(s string, now time.Time) (time.Time, error) {
@@ -120,7 +150,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 		}
 		return t, nil
 	}
-	d, err := time.ParseDuration(s)
+	d, err := parseLength(s)
 	if err != nil || d < 0 {
 		return time.Time{}, fmt.Errorf("%q is neither a time (2006-01-02T15:04:05Z, 15:04) nor how long ago (10m)", s)
 	}

@@ -15,10 +15,10 @@ const (
 	longest = 64
 )
 
-// Near gives those of known that s may have been meant to be, nearest first, at
-// most three, each once: names that differ in a third of the letters or in two,
-// those that begin with s, and those of which s is the last word after an
-// underscore. It is empty where s is longer than 64 bytes, or known itself holds
+// Near gives those of known that s may have been meant to be, at most three,
+// each once: first those that begin with s, and those of which s is the last word
+// after an underscore, then those that differ in a third of the letters or in
+// two; of each kind the nearest first. It is empty where s is longer than 64 bytes, or known itself holds
 // nothing like it.
 func Near(s string, known []string) []string {
 	if len(s) > longest {
@@ -27,6 +27,8 @@ func Near(s string, known []string) []string {
 	type candidate struct {
 		name     string
 		distance int
+		// kind is 0 where s is part of the name.
+		kind int
 	}
 	// A third of the letters may be wrong; two, as when they are swapped, where
 	// that leaves any.
@@ -36,11 +38,15 @@ func Near(s string, known []string) []string {
 		d := distance(s, name)
 		part := len(s) >= 3 && (strings.HasPrefix(name, s) || strings.HasSuffix(name, "_"+s))
 		if s != name && (d <= bound || part) {
-			found = append(found, candidate{name, d})
+			c := candidate{name: name, distance: d, kind: 1}
+			if part {
+				c.kind = 0
+			}
+			found = append(found, c)
 		}
 	}
 	slices.SortFunc(found, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.distance, b.distance), strings.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.distance, b.distance), strings.Compare(a.name, b.name))
 	})
 	var out []string
 	for _, c := range found {

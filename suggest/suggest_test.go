@@ -8,7 +8,7 @@ import (
 )
 
 func TestNear(t *testing.T) {
-	known := []string{"voting", "web", "emoji", "web", "web-admin", "vote-bot", "grpc_status", "status", strings.Repeat("a", 100)}
+	known := []string{"voting", "web", "emoji", "web", "web-admin", "vote-bot", "grpc_status", "status", "dst", "latency", strings.Repeat("a", 100)}
 	f := func(s string, want ...string) {
 		t.Helper()
 		if got := Near(s, known); !slices.Equal(got, want) {
@@ -22,8 +22,9 @@ func TestNear(t *testing.T) {
 	f("")
 	f("web", "web-admin")
 	f("cassandra")
-	f("vot", "voting", "vote-bot")
+	f("vot", "voting", "vote-bot", "dst")
 	f("stats", "status")
+	f("lat", "latency", "dst")
 	f("status", "grpc_status")
 	f(strings.Repeat("a", 99))
 }

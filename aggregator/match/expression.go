@@ -3,6 +3,7 @@ package match
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -40,7 +41,7 @@ func where(s string) (p predicate, failure *Error) {
 	if err != nil {
 		var at *file.Error
 		if errors.As(err, &at) {
-			return nil, c.failAt(at.Location, "%s", at.Message)
+			return nil, c.failAt(at.Location, "%s", strings.Replace(at.Message, "unexpected token EOF", "it ends too early", 1))
 		}
 		return nil, fail("where", "%v", err)
 	}
@@ -180,8 +181,26 @@ func (c *compiler) compile(n ast.Node) (*node, *Error) {
 	case *ast.BinaryNode:
 		return c.binary(n)
 	}
-	what := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", n), "*ast."), "Node")
-	return nil, c.failAt(n.Location(), "%s is not possible here: there are fields, numbers, texts in quotes, comparisons, in [..], contains, startsWith, endsWith, and, or, not", strings.ToLower(what))
+	return nil, c.failAt(n.Location(), "%s is not possible here; %s", construct(n), possible)
+}
+
+// possible is what an expression may have.
+const possible = "there are fields, numbers, texts in quotes, comparisons, + - * /, in [..], contains, startsWith, endsWith, and, or, not and brackets"
+
+// operators are those that there are, for whatever operands.
+var operators = [...]string{"==", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "contains", "startsWith", "endsWith", "and", "&&", "or", "||"}
+
+// construct names what the parser knows and this language does not have.
+func construct(n ast.Node) string {
+	switch n.(type) {
+	case *ast.CallNode, *ast.BuiltinNode:
+		return "a call of a function"
+	case *ast.MemberNode, *ast.ChainNode, *ast.SliceNode:
+		return "a part of a value"
+	case *ast.ConditionalNode:
+		return "a choice with ?"
+	}
+	return "this"
 }
 
 func (c *compiler) literal(n ast.Node, v float64) *node {
@@ -237,6 +256,9 @@ func (c *compiler) binary(n *ast.BinaryNode) (*node, *Error) {
 		out = onText(n.Operator, a.text, b.text)
 	default:
 		out = onNumbers(n.Operator, a, b)
+	}
+	if out == nil && !slices.Contains(operators[:], n.Operator) {
+		return nil, c.failAt(n.Location(), "%s is not possible here; %s", n.Operator, possible)
 	}
 	if out == nil {
 		return nil, c.failAt(n.Location(), "%s cannot be used with a %s", n.Operator, a.kind)

@@ -25,6 +25,9 @@ func method(s string) (predicate, *Error) {
 }
 
 func path(s string) (predicate, *Error) {
+	if !strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "*") {
+		return nil, fail("path", "%q begins with neither / nor *, as every path does; for a part of one take where, as in path contains %q", clip(s), clip(s))
+	}
 	return func(_ *event.Header, e *event.Event) bool { return strings.HasPrefix(e.Path, s) }, nil
 }
 
@@ -50,7 +53,7 @@ func (s *span) has(v float64) bool {
 func statusCode(list string) (predicate, *Error) {
 	var spans []span
 	for _, word := range words(list) {
-		if len(word) == 3 && strings.EqualFold(word[1:], "xx") && '1' <= word[0] && word[0] <= '9' {
+		if len(word) == 3 && strings.EqualFold(word[1:], "xx") && '1' <= word[0] && word[0] <= '5' {
 			spans = append(spans, span{value: float64(word[0]-'0') * 100, class: true})
 			continue
 		}

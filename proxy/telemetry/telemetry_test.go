@@ -403,7 +403,13 @@ func (h hanging) WatchTap(ctx context.Context, _ event.Workload, _ func()) error
 }
 
 func TestRecordAllocatesNothing(t *testing.T) {
+	t.Run("memory", func(t *testing.T) { recordAllocatesNothing(t, "") })
+	t.Run("spool", func(t *testing.T) { recordAllocatesNothing(t, t.TempDir()) })
+}
+
+func recordAllocatesNothing(t *testing.T, spool string) {
 	o := options(&sink{})
+	o.Spool = spool
 	o.MaxEvents = 1 << 20
 	o.MaxBytes = 1 << 30
 	p := create(o) // not started: nobody else allocates
@@ -422,6 +428,7 @@ func TestRecordAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(5000, func() { p.Record(e) }); n >= 0.01 {
 		t.Fatalf("%v allocations a Record", n)
 	}
+	p.Discard()
 	var off telemetry.Off
 	if n := testing.AllocsPerRun(100, func() { off.Record(e) }); n != 0 {
 		t.Fatalf("%v allocations without telemetry", n)
@@ -429,10 +436,14 @@ func TestRecordAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkRecord(b *testing.B) {
-	f := func(name string, parallel bool) {
+	f := func(name string, parallel, spool bool) {
 		b.Run(name, func(b *testing.B) {
 			s := &discard{}
-			p := start(telemetry.Options{Source: event.Source{Workload: web}, Sink: s})
+			o := telemetry.Options{Source: event.Source{Workload: web}, Sink: s}
+			if spool {
+				o.Spool = b.TempDir()
+			}
+			p := start(o)
 			events := make([]*event.Event, 1024)
 			for i := range events {
 				events[i] = request(i)
@@ -456,8 +467,10 @@ func BenchmarkRecord(b *testing.B) {
 			b.ReportMetric(float64(s.bytes)/float64(b.N), "B/event")
 		})
 	}
-	f("one", false)
-	f("parallel", true)
+	f("one", false, false)
+	f("parallel", true, false)
+	f("one, spool", false, true)
+	f("parallel, spool", true, true)
 }
 
 type discard struct{ bytes int }

@@ -56,6 +56,22 @@ test: test-deps ## run every test, twice: plain and with the race detector; inst
 test-deps: ## see to what the tests need: a C compiler (race detector) and Chromium
 	@hack/test-deps.sh
 
+.PHONY: test-cluster
+test-cluster: dashboard ## run the tests on a real Kubernetes cluster, started for them (root; ARGS='-run TestPods')
+	@hack/test-cluster.sh $(ARGS)
+
+.PHONY: cluster-up
+cluster-up: images ## start a Kubernetes cluster on this machine, with Weir's images (root; first time 10 min)
+	@hack/cluster.sh up bin/images/*.tar
+
+.PHONY: kubectl
+kubectl: ## use that cluster (ARGS='get pods -A')
+	@hack/cluster.sh kubectl -- $(ARGS)
+
+.PHONY: cluster-down
+cluster-down: ## end it; nothing is left
+	@hack/cluster.sh down
+
 .PHONY: lint
 lint: ## run golangci-lint, built from tools/lint (ARGS='--fix')
 	@bin=$$(hack/tools.sh lint) && "$$bin/golangci-lint" run $(ARGS) ./...
@@ -80,6 +96,14 @@ bench: ## run the benchmarks (BENCH=regexp)
 .PHONY: bench-proxy
 bench-proxy: build ## compare the proxy with nginx and haproxy (20 min; BENCH_ONLY=h1-32)
 	@hack/bench-proxy.sh
+
+.PHONY: bench-telemetry
+bench-telemetry: build ## compare the telemetry pipeline with the OpenTelemetry Collector (15 min; BENCH_SUSTAIN=600)
+	@hack/bench-telemetry.sh compare
+
+.PHONY: simulate
+simulate: build ## play the proxies of 10,000 pods for a real bus and aggregators, for docs/capacity.md (3 min)
+	@hack/bench-telemetry.sh simulate
 
 .PHONY: soak
 soak: test-deps ## mixed load on a pair of proxies for SOAK (30m), and their memory

@@ -5,6 +5,7 @@
 # for the tests of interception ip and nft, and real servers with their clients.
 # Installs what is missing on Debian when root; else says what to install.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 missing=()
 command -v "${CC:-gcc}" >/dev/null || missing+=(gcc libc6-dev)
@@ -25,18 +26,7 @@ command -v mariadb >/dev/null || missing+=(mariadb-client-core)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
-  echo "installing ${missing[*]}" >&2
-  export DEBIAN_FRONTEND=noninteractive
-  # Debian asks this before it starts a service that it installs: the tests
-  # start servers of their own, and want no others on this machine.
-  policy=/usr/sbin/policy-rc.d
-  if [[ ! -e $policy ]]; then
-    trap 'rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-  fi
-  apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  exec hack/apt-install.sh "${missing[@]}"
 else
   echo "make test needs: ${missing[*]}. Install them (Debian: sudo apt-get install ${missing[*]}) and run it again." >&2
   exit 1

@@ -35,6 +35,14 @@ else
   summary+=("$(printf '%-28s %s' "dashboard unit tests" "not run: npm is missing")")
 fi
 
+# Last: the first time, it builds Kubernetes. In CI it must run; elsewhere it may say
+# why it can't.
+if [[ ${CI:-} == true ]] || why=$(hack/test-cluster.sh --can); then
+  step "on a Kubernetes cluster" hack/test-cluster.sh
+else
+  summary+=("$(printf '%-28s %s' "on a Kubernetes cluster" "NOT RUN: $why")")
+fi
+
 printf '\nWhat ran:\n'
 printf '  %s\n' "${summary[@]}"
 if [[ $failed -ne 0 ]]; then

@@ -60,7 +60,7 @@ type Counts struct {
 	Batches, Duplicates, Refused uint64
 	// Lost batches are missing in the proxies' numbering.
 	Lost int64
-	// Shed events were given up by the proxies, which say so.
+	// Shed events come in summaries only: their proxies had no room for them.
 	Shed uint64
 }
 
@@ -214,7 +214,7 @@ func (in *Intake) newSource(h *event.Header) *rollup.Source {
 		if h.Sequence > quietBatches {
 			from = h.Sequence - quietBatches
 		}
-		s.High = h.Sequence - 1
+		s.High, s.Shed = h.Sequence-1, h.Shed
 		s.Missing = []rollup.Gap{{From: from, To: h.Sequence - 1, Since: h.Sent / 1e6, Lost: true}}
 	}
 	return s

@@ -60,7 +60,7 @@ func teller(w io.Writer) func(ndjson.Progress) {
 			what        string
 		}{
 			{uint64(p.Counts.Lost), uint64(before.Counts.Lost), "batches are missing in the numbering of the proxies"},
-			{p.Counts.Shed, before.Counts.Shed, "events were shed by the proxies and are not here"},
+			{p.Counts.Shed, before.Counts.Shed, "events were only summed up by the proxies, for want of room, and have no line"},
 			{p.Counts.Refused, before.Counts.Refused, "messages were no batches of their source"},
 		} {
 			if one.now > one.before {

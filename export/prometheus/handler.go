@@ -256,7 +256,7 @@ func writeTotals(w *bufio.Writer, states []*state, lag time.Duration) {
 		{"export_duplicate_batches_total", "Batches that came again and were not counted again.", "counter", float64(t.duplicates)},
 		{"export_refused_batches_total", "Messages that are no batch of their source.", "counter", float64(t.refused)},
 		{"export_lost_batches", "Batches that are missing in the numbering of the proxies.", "gauge", float64(t.lost)},
-		{"export_shed_events_total", "Events whose detail the proxies gave up, as they say.", "counter", float64(t.shed)},
+		{"export_shed_events_total", "Those of the events that the proxies could only sum up.", "counter", float64(t.shed)},
 	} {
 		head(w, m.name, m.help, m.kind)
 		sample(w, m.name, "", strconv.FormatFloat(m.value, 'f', -1, 64))

@@ -369,6 +369,44 @@ func TestBounds(t *testing.T) {
 	})
 }
 
+func TestSummariesCount(t *testing.T) {
+	var latency event.Histogram
+	latency.RecordN(900, 3)
+	latency.RecordN(70_000_000, 2)
+	e := call("", 200, 0)
+	e.Path = event.CoalescedPath
+	tcp := e
+	tcp.Protocol, tcp.Status = event.TCP, 0
+	var enc event.Encoder
+	data := latency.AppendBinary(nil)
+	enc.AddSummary(&e, &event.Summary{Second: 1, Events: 5, RequestBytes: 50, ResponseBytes: 500, Latency: data, Duration: data})
+	empty := new(event.Histogram).AppendBinary(nil)
+	enc.AddSummary(&tcp, &event.Summary{Second: 1, Events: 7, RequestBytes: 1, Latency: empty, Duration: empty})
+	web := newProxy("web", 0)
+	web.sequence = 1
+	batch := enc.Encode(nil, &event.Header{Source: web.source, Instance: web.instance, Sequence: 1, Produced: 12, Shed: 12, Sent: time.Now().UnixMicro()})
+
+	c := bustest.Connect(t, bustest.Run(t))
+	publish(t, c, web, 1, batch)
+	_ = start(t, c, nil)
+	h := NewHandler(options(&process{Client: c}))
+	eventually(t, func() error {
+		samples, text := scrape(t, h)
+		for name, want := range map[string]float64{
+			"export_events_total": 12, "export_shed_events_total": 12, "request_total": 5, "response_total": 5, "response_latency_ms_count": 5,
+			"response_latency_ms_sum": 140_002.7, "tcp_open_total": 7, "tcp_close_total": 7, "tcp_read_bytes_total": 51, "tcp_write_bytes_total": 500,
+		} {
+			if got := sum(samples, name); got != want {
+				return fmt.Errorf("%s is %v; want %v\n%s", name, got, want, text)
+			}
+		}
+		if got := sum(samples, "response_latency_ms_bucket", `le="1"`); got != 3 {
+			t.Fatalf("%v took up to 1 ms; want 3", got)
+		}
+		return nil
+	})
+}
+
 func TestAuthoritiesAreBounded(t *testing.T) {
 	p := newProxy("web", 0)
 	var events []event.Event
@@ -472,5 +510,27 @@ func TestNoBusIsNoAnswer(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	if w.Code != http.StatusServiceUnavailable {
 		t.Errorf("without a bus a scrape is answered %d: %s", w.Code, w.Body)
+	}
+}
+
+// BenchmarkFold is the cost of one event of a batch of a busy second.
+func BenchmarkFold(b *testing.B) {
+	p := newProxy("web", 0)
+	random := rand.New(rand.NewPCG(5, 6))
+	var events []event.Event
+	for range 10_000 {
+		e := call(fmt.Sprintf("host-%d", random.IntN(4)), uint16(200+100*random.IntN(4)), uint64(random.IntN(1e6)))
+		e.Connection, e.Path = uint64(1+random.IntN(32)), fmt.Sprintf("/%d", random.IntN(16))
+		events = append(events, e)
+	}
+	data := p.batch(events...)
+	table := newTable(&budget{limit: 50_000})
+	var d event.Decoder
+	b.ReportAllocs()
+	for n := 0; n < b.N; n += len(events) {
+		if err := d.Reset(data); err != nil {
+			b.Fatal(err)
+		}
+		table.fold(&d, 1)
 	}
 }

@@ -2,6 +2,7 @@ package prometheus
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -53,6 +54,8 @@ const (
 	endedMemory = 600
 	// longLived connections may have told of themselves before their end, µs.
 	longLived = 5e6
+	// maxPeers of a batch are told apart cheaply.
+	maxPeers = 32
 )
 
 // budget is how many rows there may be in all tables together.
@@ -82,16 +85,37 @@ type table struct {
 	open   map[connectionID]int64
 	events uint64
 
-	// Of the batch at hand, by its exchange and connection.
-	cache map[[2]int]*entry
-	id    []byte
+	// Of the batch at hand: its connections, the different peers among them, and
+	// the entries of each of its exchanges, by peer.
+	connections []connection
+	peers       []peer
+	entries     [][]*entry
+	// latency is that of the summary at hand.
+	latency event.Histogram
+	id      []byte
 }
 
-// entry is where the events of an exchange on a connection are counted.
+// peer is what the labels say of a connection.
+type peer struct {
+	workload event.Workload
+	security event.Security
+	reason   string
+}
+
+// connection is one of a batch. Its peer is a number from 1; 0: it is not known
+// yet.
+type connection struct {
+	id   uint64
+	peer int
+}
+
+// entry is where the events of an exchange with a peer are counted.
 type entry struct {
 	request, response, latency, connection, close *row
-	id                                            connectionID
+	direction                                     event.Direction
 	tcp, end                                      bool
+	// counted is false for what is neither inbound nor outbound.
+	counted bool
 }
 
 func newTable(b *budget) *table {
@@ -101,7 +125,6 @@ func newTable(b *budget) *table {
 		perWorkload: map[string]int{},
 		authorities: map[string]map[string]struct{}{},
 		open:        map[connectionID]int64{},
-		cache:       map[[2]int]*entry{},
 	}
 }
 
@@ -109,40 +132,122 @@ func newTable(b *budget) *table {
 // in Unix seconds.
 func (t *table) fold(d *event.Decoder, now int64) {
 	h := d.Header()
-	clear(t.cache)
+	t.begin(d)
+	source := rollup.SourceID{Instance: h.Instance, Workload: h.Source.Workload}
 	var r event.Row
 	for d.NextRow(&r) {
-		key := [2]int{r.Exchange, r.Connection}
-		x, ok := t.cache[key]
-		if !ok {
-			var e event.Event
-			d.Describe(r.Exchange, r.Connection, &e)
-			x = t.entry(h, &e, now)
-			t.cache[key] = x
+		if x := t.lookup(d, &r, now); x.counted {
+			t.count(x, &source, &r, now)
 		}
-		if x != nil {
-			t.count(x, &r, now)
-		}
+	}
+	t.coalesce(d, now)
+}
+
+// begin makes room for a batch.
+func (t *table) begin(d *event.Decoder) {
+	_, connections, _ := d.Counts()
+	t.connections = slices.Grow(t.connections[:0], connections)[:connections]
+	clear(t.connections)
+	t.peers = t.peers[:0]
+	t.entries = slices.Grow(t.entries[:0], d.Exchanges())[:d.Exchanges()]
+	for i := range t.entries {
+		t.entries[i] = t.entries[i][:0]
 	}
 }
 
-// entry finds the rows of an event; nil where it is neither inbound nor
-// outbound.
+// lookup finds the entry of an event. Most events have that of one before them.
+func (t *table) lookup(d *event.Decoder, r *event.Row, now int64) *entry {
+	known := t.entries[r.Exchange]
+	if n := t.connections[r.Connection].peer; n > 0 && n <= len(known) && known[n-1] != nil {
+		return known[n-1]
+	}
+	return t.learn(d, r, now)
+}
+
+// learn makes the entry of an event.
+func (t *table) learn(d *event.Decoder, r *event.Row, now int64) *entry {
+	var e event.Event
+	d.Describe(r.Exchange, r.Connection, &e)
+	c := &t.connections[r.Connection]
+	if c.peer == 0 {
+		c.id, c.peer = e.Connection, t.peer(&e)
+	}
+	known := t.entries[r.Exchange]
+	if c.peer <= len(known) && known[c.peer-1] != nil {
+		return known[c.peer-1]
+	}
+	x := t.entry(d.Header(), &e, now)
+	if c.peer > maxPeers {
+		return x
+	}
+	for len(known) < c.peer {
+		known = append(known, nil)
+	}
+	known[c.peer-1] = x
+	t.entries[r.Exchange] = known
+	return x
+}
+
+// peer is the number of an event's peer: beyond maxPeers there is one for all,
+// whose entries lookup does not keep.
+func (t *table) peer(e *event.Event) int {
+	p := peer{e.Peer.Workload, e.Security, e.SecurityReason}
+	if i := slices.Index(t.peers, p); i >= 0 {
+		return i + 1
+	}
+	if len(t.peers) >= maxPeers {
+		return maxPeers + 1
+	}
+	t.peers = append(t.peers, p)
+	return len(t.peers)
+}
+
+// coalesce counts the batch's summaries, of events that their proxy could not
+// keep one by one. Their latencies are those of a histogram: whether one just at
+// a bound of the ladder is above or below it may be told wrong.
+func (t *table) coalesce(d *event.Decoder, now int64) {
+	h := d.Header()
+	var s event.Summary
+	for d.NextSummary(&s) {
+		var e event.Event
+		d.Describe(s.Exchange, s.Connection, &e)
+		x := t.entry(h, &e, now)
+		if !x.counted {
+			continue
+		}
+		t.events += s.Events
+		x.connection.n[countRead] += s.RequestBytes
+		x.connection.n[countWrite] += s.ResponseBytes
+		if x.close != nil {
+			x.connection.n[countTotal] += s.Events
+			x.close.n[countTotal] += s.Events
+		}
+		if x.request == nil {
+			continue
+		}
+		x.request.n[countTotal] += s.Events
+		x.response.n[countTotal] += s.Events
+		_ = t.latency.UnmarshalBinary(s.Latency) // the decoder has checked it
+		t.latency.Each(func(value float64, n uint64) { x.latency.n[bucket(uint64(value))] += n })
+		x.latency.n[countSum] += t.latency.Sum()
+	}
+}
+
+// entry finds the rows of an event.
 func (t *table) entry(h *event.Header, e *event.Event, now int64) *entry {
-	if e.Direction != event.Inbound && e.Direction != event.Outbound {
-		return nil
+	x := &entry{
+		direction: e.Direction,
+		tcp:       e.Protocol == event.TCP || e.Protocol == event.TLS,
+		end:       e.Kind == event.End,
+		counted:   e.Direction == event.Inbound || e.Direction == event.Outbound,
+	}
+	if !x.counted {
+		return x
 	}
 	base := common(h, e)
-	x := &entry{
-		tcp: e.Protocol == event.TCP || e.Protocol == event.TLS,
-		end: e.Kind == event.End,
-	}
 	x.connection = t.row(connections, base, now)
-	if x.tcp {
-		x.id = connectionID{rollup.SourceID{Instance: h.Instance, Workload: cloneWorkload(h.Source.Workload)}, e.Direction, e.Connection}
-		if x.end {
-			x.close = t.row(closes, base.asClose(e), now)
-		}
+	if x.tcp && x.end {
+		x.close = t.row(closes, base.asClose(e), now)
 	}
 	if e.IsRequest() {
 		request := base.asRequest(e)
@@ -164,12 +269,12 @@ func cloneWorkload(w event.Workload) event.Workload {
 }
 
 // count counts one event.
-func (t *table) count(x *entry, r *event.Row, now int64) {
+func (t *table) count(x *entry, source *rollup.SourceID, r *event.Row, now int64) {
 	t.events++
 	x.connection.n[countRead] += r.RequestBytes
 	x.connection.n[countWrite] += r.ResponseBytes
 	if x.tcp {
-		t.connection(x, r, now)
+		t.connection(x, connectionID{*source, x.direction, t.connections[r.Connection].id}, r, now)
 	}
 	if x.request != nil {
 		x.request.n[countTotal]++
@@ -194,11 +299,12 @@ func bucket(latency uint64) int {
 
 // connection counts the open and the end of a connection, each once, whatever
 // the order in which its events come.
-func (t *table) connection(x *entry, r *event.Row, now int64) {
-	ended, seen := t.open[x.id]
+func (t *table) connection(x *entry, id connectionID, r *event.Row, now int64) {
+	ended, seen := t.open[id]
 	if !x.end {
 		if !seen && len(t.open) < maxOpen {
-			t.open[x.id] = 0
+			id.source.Workload = cloneWorkload(id.source.Workload)
+			t.open[id] = 0
 			x.connection.n[countTotal]++
 		}
 		return
@@ -208,7 +314,8 @@ func (t *table) connection(x *entry, r *event.Row, now int64) {
 		x.connection.n[countTotal]++
 	}
 	if seen && ended == 0 || r.Duration >= longLived && len(t.open) < maxOpen {
-		t.open[x.id] = now
+		id.source.Workload = cloneWorkload(id.source.Workload)
+		t.open[id] = now
 	}
 }
 

@@ -60,10 +60,12 @@ type packer struct {
 	values  []uint64 // of the column at hand
 	patches []byte
 	// counts are how many values have so many bits, those below 0 after the
-	// others; top is the most bits, below tells that there are values below 0.
+	// others.
 	counts [2 * 65]uint32
-	top    int
-	below  bool
+	// above is how many values from 0 up have so many bits or more, below how many
+	// of those below 0; more is by how many bytes the numbers of the patches
+	// exceed one each, at each width.
+	above, below, more [65 + 8]uint32
 }
 
 // keepValues is how long a column may be whose room the packer keeps.
@@ -188,17 +190,18 @@ func (p *packer) choose() (base uint64, width, best int) {
 		base = 0
 	}
 	best = n*width + 8*baseSize(base)
-	p.below = least < 0
-	p.top = bits.Len64(max(uint64(most)&^uint64(most>>63), uint64(least^least>>63)))
+	top := bits.Len64(max(uint64(most)&^uint64(most>>63), uint64(least^least>>63)))
+	p.accumulate(top)
 	// The narrower, the more patches: once these alone are too many, they stay so.
-	for w := min(width, p.top) - 1; w >= 0; w-- {
-		patches := p.patchBits(w, w, -1, n, best)
+	for w := min(width, top) - 1; w >= 0; w-- {
+		more := int(p.more[w])
+		patches := patchBits(int(p.above[w+1]+p.below[0]), more, n)
 		if cost := n*w + patches; cost < best {
 			best, base, width = cost, 0, w
 		}
 		if w > 0 && least < 0 {
 			middle := ^uint64(0) << (w - 1)
-			around := p.patchBits(w, w-1, w-1, n, best)
+			around := patchBits(int(p.above[w]+p.below[w]), more, n)
 			if cost := n*w + 8*baseSize(middle) + around; cost < best {
 				best, base, width = cost, middle, w
 			}
@@ -211,37 +214,33 @@ func (p *packer) choose() (base uint64, width, best int) {
 	return base, width, best
 }
 
+// accumulate makes above, below and more from the counts.
+func (p *packer) accumulate(top int) {
+	clear(p.above[top+1:])
+	clear(p.below[top+1:])
+	clear(p.more[top+1:])
+	for size := top; size >= 0; size-- {
+		p.above[size] = p.above[size+1] + p.counts[size]
+		p.below[size] = p.below[size+1] + p.counts[65+size]
+		p.more[size] = p.more[size+7] + p.above[size+7] + p.below[size+7]
+	}
+}
+
+// patchBits estimates what so many patches take, which have more bytes than one
+// each.
+func patchBits(patches, more, n int) int {
+	total := 2*patches + more
+	if patches*64 < n {
+		total += patches
+	}
+	return 8 * total
+}
+
 func baseSize(base uint64) int {
 	if base == 0 {
 		return 0
 	}
 	return uvarintSize(zigzag(int64(base)))
-}
-
-// patchBits estimates what patches take at a width, where values from 0 up fit
-// that have up to positive bits, and those below that have up to negative. It
-// stops to count beyond limit.
-func (p *packer) patchBits(width, positive, negative, n, limit int) int {
-	total, count := 0, 0
-	from := positive + 1
-	if negative < 0 && p.below || negative >= 0 {
-		from = negative + 1
-	}
-	for size := from; size <= p.top && 8*(total+count) <= limit; size++ {
-		c := 0
-		if size > positive {
-			c += int(p.counts[size])
-		}
-		if size > negative {
-			c += int(p.counts[65+size])
-		}
-		count += c
-		total += c * (1 + max(size-width, 0)/7)
-	}
-	if total += count; count*64 < n {
-		total += count
-	}
-	return 8 * total
 }
 
 // pack writes the numbers' low bits, and then the patches.

@@ -179,18 +179,11 @@ func (d *Decoder) parsePeers(data []byte) error {
 		}
 		addr, _ := netip.AddrFromSlice(ips[:length])
 		ips = ips[length:]
-		d.peers[i] = Peer{
-			Workload: Workload{
-				Cluster:   d.strings[at(c[peerCluster], i)],
-				Namespace: d.strings[at(c[peerNamespace], i)],
-				Kind:      d.strings[at(c[peerKind], i)],
-				Name:      d.strings[at(c[peerName], i)],
-			},
-			Pod:      d.strings[at(c[peerPod], i)],
-			Identity: d.strings[at(c[peerIdentity], i)],
-			Addr:     netip.AddrPortFrom(addr, 0),
-			Meshed:   at(c[peerFlags], i)&flagMeshed != 0,
+		p := peerKey{addr: addr, meshed: at(c[peerFlags], i)&flagMeshed != 0}
+		for k := range p.strings {
+			p.strings[k] = uint32(at(c[peerCluster+k], i))
 		}
+		d.peers[i] = p
 	}
 	if len(ips) > 0 {
 		return fmt.Errorf("%d bytes of ip are no peer's", len(ips))

@@ -10,12 +10,12 @@ import (
 )
 
 // DecoderFactor bounds what a [Decoder] allocates: at most so many bytes for
-// each byte of a batch (a peer, the largest entry, may take as little as a
-// bit), 128 KiB, and never more than DecoderBytes. What it has allocated it uses
+// each byte of a batch (an entry of a dictionary may take as little as a bit),
+// 128 KiB, and never more than DecoderBytes. What it has allocated it uses
 // again.
 const (
-	DecoderFactor = 3072
-	DecoderBytes  = 48 << 20
+	DecoderFactor = 2048
+	DecoderBytes  = 24 << 20
 )
 
 // Decoder reads batches (event.proto). The zero value is ready. [Decoder.Reset]
@@ -35,7 +35,7 @@ type Decoder struct {
 	header      Header
 	strings     []string
 	routes      []route
-	peers       []Peer
+	peers       []peerKey
 	peerIDs     []uint64 // the last connection's id of each
 	connections []connection
 	outcomes    []outcome
@@ -240,8 +240,12 @@ func (d *Decoder) Describe(exchange, connection int, e *Event) {
 	e.Connection, e.Security, e.SecurityReason = s.id, s.security, s.reason
 	e.Detection, e.DetectionTime = s.detection, s.detectionTime
 	p := &d.peers[s.peer]
-	e.Peer.Workload, e.Peer.Pod, e.Peer.Identity, e.Peer.Meshed = p.Workload, p.Pod, p.Identity, p.Meshed
-	e.Peer.Addr = netip.AddrPortFrom(p.Addr.Addr(), s.port)
+	text := &p.strings
+	e.Peer.Workload = Workload{
+		Cluster: d.strings[text[0]], Namespace: d.strings[text[1]], Kind: d.strings[text[2]], Name: d.strings[text[3]],
+	}
+	e.Peer.Pod, e.Peer.Identity, e.Peer.Meshed = d.strings[text[4]], d.strings[text[5]], p.meshed
+	e.Peer.Addr = netip.AddrPortFrom(p.addr, s.port)
 }
 
 // at is an element of a column that is absent where it is all zeros.

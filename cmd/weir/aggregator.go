@@ -3,18 +3,26 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/aggregator"
+	"github.com/weirmesh/weir/aggregator/store"
 	"github.com/weirmesh/weir/bus"
 	busclient "github.com/weirmesh/weir/bus/client"
 	"github.com/weirmesh/weir/cli"
 )
 
 func newAggregator() *cobra.Command {
-	var busURL, id, adminAddr string
+	var busURL, id, adminAddr, memory string
+	tiers := store.Tiers()
+	var ages [len(tierNames)]time.Duration
 	cmd := &cobra.Command{
 		Use:   "aggregator",
 		Short: "Run an aggregator, which folds events into statistics",
@@ -29,12 +37,22 @@ Several share the work; when one goes, the others go on with what it had.`,
 			if id == "" {
 				return cli.Usagef(cmd, "--id is missing and this machine has no name: it tells this aggregator from others")
 			}
+			limit, err := memoryLimit(memory)
+			if err != nil {
+				return cli.Usagef(cmd, "--memory: %w", err)
+			}
+			for i := range tiers {
+				tiers[i].Keep = int64(ages[i] / time.Second)
+			}
+			if err := store.CheckTiers(tiers); err != nil {
+				return cli.Usagef(cmd, "--rollups-…-age: %w", err)
+			}
 			c, err := connect(cmd, busURL, "weir-aggregator-"+id)
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			return runAggregator(cmd.Context(), c, id, admin{addr: adminAddr, ready: connected(c, busURL)})
+			return runAggregator(cmd.Context(), c, id, tiers, limit, admin{addr: adminAddr, ready: connected(c, busURL)})
 		},
 	}
 	// Without a name the flag is required.
@@ -43,10 +61,42 @@ Several share the work; when one goes, the others go on with what it had.`,
 	f.StringVar(&busURL, "bus", defaultBusURL, "the bus, nats://host:port; several with commas between")
 	f.StringVar(&id, "id", host, "name of this aggregator; no two that run may have the same")
 	f.StringVar(&adminAddr, "admin", "", "address for /metrics, /ready and /live, host:port (default: none)")
+	f.StringVar(&memory, "memory", "256MiB", "how much memory to work with; where statistics take too much of it, older windows get coarser edges")
+	for i, t := range tiers {
+		f.DurationVar(&ages[i], "rollups-"+tierNames[i]+"-age", time.Duration(t.Keep)*time.Second,
+			"how far back statistics are known in steps of "+tierNames[i]+"; the bus must keep them as long")
+	}
 	return cmd
 }
 
-func runAggregator(ctx context.Context, c *busclient.Client, id string, port admin) error {
+// tierNames are the steps of rollups, in the names of flags.
+var tierNames = [...]string{"1s", "10s", "1m"}
+
+// leastMemory is what an aggregator without traffic needs, and some.
+const leastMemory = 32 << 20
+
+// memoryLimit reads a size: bytes, or with KiB, MiB or GiB behind.
+func memoryLimit(s string) (int64, error) {
+	number, unit := s, int64(1)
+	for i, suffix := range []string{"KiB", "MiB", "GiB"} {
+		if n, ok := strings.CutSuffix(s, suffix); ok {
+			number, unit = n, 1<<(10*(i+1))
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n > 1<<50/unit {
+		return 0, fmt.Errorf("%q is no size: want bytes, or a number with KiB, MiB or GiB, as 256MiB", s)
+	}
+	if n *= unit; n < leastMemory {
+		return 0, fmt.Errorf("%s is too little: the least is %dMiB", s, leastMemory>>20)
+	}
+	return n, nil
+}
+
+func runAggregator(ctx context.Context, c *busclient.Client, id string, tiers []store.Tier, memory int64, port admin) error {
+	// The collector keeps to it; statistics take half of it, which leaves room
+	// for what is under way.
+	debug.SetMemoryLimit(memory)
 	a, err := aggregator.New(aggregator.Options{
 		ID:        id,
 		Source:    c,
@@ -62,6 +112,8 @@ func runAggregator(ctx context.Context, c *busclient.Client, id string, port adm
 		},
 		ErrFenced:  bus.ErrFenced,
 		Partitions: bus.Partitions,
+		Tiers:      tiers,
+		StoreBytes: int(memory / 2),
 		Logger:     slog.Default(),
 	})
 	if err != nil {

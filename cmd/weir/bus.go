@@ -40,6 +40,10 @@ with the same --data.`,
 	f.StringVar(&o.DataDir, "data", "", "folder that keeps the streams; made if missing")
 	f.DurationVar(&o.Retention.EventAge, "events-max-age", bus.DefaultEventAge, "how long raw events are kept")
 	f.Int64Var(&o.Retention.EventBytes, "events-max-bytes", bus.DefaultEventBytes, "how many bytes of raw events are kept")
+	f.DurationVar(&o.Retention.RollupAge, "rollups-1s-age", bus.DefaultRollupAge, "how long statistics are kept in steps of 1s, at least")
+	f.DurationVar(&o.Retention.Rollup10sAge, "rollups-10s-age", bus.DefaultRollup10s, "how long they are kept in steps of 10s")
+	f.DurationVar(&o.Retention.Rollup1mAge, "rollups-1m-age", bus.DefaultRollup1m, "how long they are kept in steps of 1m")
+	f.Int64Var(&o.Retention.RollupBytes, "rollups-max-bytes", bus.DefaultRollupBytes, "how many bytes of each of them are kept")
 	f.BoolVar(&o.Insecure, "insecure", false, "listen on other addresses than loopback although anyone may connect")
 	f.StringVar(&adminAddr, "admin", "", "address for /metrics, /ready and /live, host:port (default: none)")
 	return cmd

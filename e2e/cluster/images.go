@@ -26,7 +26,7 @@ func (c *Cluster) BuildImage(ctx context.Context, im GoImage, tar string) error 
 	if err != nil {
 		return fmt.Errorf("cannot build the image %s: %w", im.Name, err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // a temporary folder
 	binary := filepath.Join(dir, "binary")
 	if err := c.o.build(ctx, program{im.Package, "-s -w"}, binary); err != nil {
 		return fmt.Errorf("cannot build the image %s: %w", im.Name, err)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 )
 
@@ -30,9 +29,6 @@ var debian = []struct{ program, pkg string }{
 
 // check says what this machine lacks, and returns the folder of CNI plugins.
 func check() (plugins string, err error) {
-	if runtime.GOOS != "linux" {
-		return "", fmt.Errorf("%w: it is not Linux", ErrCannotRun)
-	}
 	if os.Geteuid() != 0 {
 		return "", fmt.Errorf("%w: it takes root, for namespaces and cgroups", ErrCannotRun)
 	}

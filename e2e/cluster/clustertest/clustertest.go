@@ -64,7 +64,7 @@ func (s *Suite) Main(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "clustertest:", err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // a temporary folder
 	c, err := s.start(ctx, dir, log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "clustertest:", err)

@@ -145,9 +145,7 @@ func (c Config) awaitAPI(ctx context.Context, done <-chan ended) error {
 			last = err
 			continue
 		}
-		if err := resp.Body.Close(); err != nil {
-			last = err
-		}
+		_ = resp.Body.Close() // the status is all that counts
 		if resp.StatusCode == http.StatusOK {
 			return nil
 		}

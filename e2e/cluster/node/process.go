@@ -107,7 +107,7 @@ func (p *processes) run(name string, args ...string) error {
 	if err != nil {
 		return fmt.Errorf("cannot run %s: %w", name, err)
 	}
-	defer os.Remove(said.Name())
+	defer func() { _ = os.Remove(said.Name()) }() // it goes with the cluster anyway
 	defer said.Close()
 	done := make(chan ended, 1)
 	if err := p.start(said, done, name, path, args...); err != nil {

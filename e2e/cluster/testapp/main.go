@@ -26,10 +26,16 @@ const usage = `usage:
   testapp write FILE         try to write a file
 `
 
+var errUsage = errors.New("this is not how it is used")
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := run(ctx, os.Args[1:])
+	if errors.Is(err, errUsage) {
+		fmt.Fprint(os.Stderr, usage)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "testapp:", err)
 		os.Exit(1)
 	}
@@ -42,7 +48,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if len(args) < 2 {
-		return errors.New(usage)
+		return errUsage
 	}
 	switch args[0] {
 	case "serve":
@@ -65,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 	case "write":
 		return os.WriteFile(args[1], []byte("x"), 0o644)
 	}
-	return errors.New(usage)
+	return errUsage
 }
 
 // serve answers until ctx ends, and then goes on for as long as Kubernetes takes to

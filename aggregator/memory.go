@@ -71,5 +71,5 @@ func share(sizes []int, total int) (limit int, over bool) {
 		}
 		left -= size
 	}
-	return limit, false
+	return total, false
 }

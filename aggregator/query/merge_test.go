@@ -25,7 +25,8 @@ func randomStats(rng *rand.Rand) query.Stats {
 
 // randomReply makes up what one member may say.
 func randomReply(rng *rand.Rand, member int) query.Reply {
-	r := query.Reply{Member: fmt.Sprint("m", member), Members: 5, Oldest: 1000 + rng.Int64N(3), Exact: rng.Int64N(9), Partitions: []int{member}, Total: 5}
+	r := query.Reply{Member: fmt.Sprint("m", member), Members: 5, Oldest: 1000 + rng.Int64N(3), Exact: rng.Int64N(9), Partitions: []int{member}, Total: 5,
+		Windows: []query.Window{{Since: 100 + rng.Int64N(2), Until: 200}}, Resolution: []int64{1, 10, 60}[rng.IntN(3)], Reaches: rng.Int64N(3)}
 	name := func() query.Selector {
 		return query.Selector{Namespace: "ns", Kind: "deploy", Name: fmt.Sprint("w", rng.IntN(4))}
 	}
@@ -116,4 +117,43 @@ func TestMissing(t *testing.T) {
 	if fmt.Sprint(missing, duplicate) != "[2] [1]" {
 		t.Errorf("missing %v, duplicate %v", missing, duplicate)
 	}
+}
+
+// TestAgain: members that know the past differently agree on a window after
+// being asked again.
+func TestAgain(t *testing.T) {
+	type member struct{ step, reaches int64 }
+	// answer is what a member says of a request, as package aggregator does.
+	answer := func(m member, q query.Request) query.Reply {
+		since := max(q.Since, m.reaches)
+		if since -= since % m.step; since < m.reaches {
+			since += m.step
+		}
+		return query.Reply{Windows: []query.Window{{Since: since, Until: q.Until}}, Resolution: m.step, Reaches: m.reaches}
+	}
+	f := func(want query.Window, members ...member) {
+		t.Helper()
+		q := query.Request{Since: 1025, Until: 2003}
+		for range 3 {
+			var replies []query.Reply
+			for _, m := range members {
+				replies = append(replies, answer(m, q))
+			}
+			merged := merge(t, replies...)
+			next, again := query.Again(q, &merged)
+			if !again {
+				if merged.Windows[0] != want {
+					t.Errorf("%v agree on %v, want %v", members, merged.Windows[0], want)
+				}
+				return
+			}
+			q = next
+		}
+		t.Errorf("%v do not agree", members)
+	}
+	f(query.Window{Since: 1025, Until: 2003}, member{1, 0}, member{1, 1000})
+	f(query.Window{Since: 1020, Until: 2003}, member{10, 0}, member{1, 0}, member{10, 500})
+	f(query.Window{Since: 1020, Until: 2003}, member{60, 0}, member{10, 0}, member{1, 0})
+	f(query.Window{Since: 1260, Until: 2003}, member{60, 0}, member{1, 1203}, member{10, 0})
+	f(query.Window{Since: 1204, Until: 2003}, member{1, 1203}, member{1, 1204})
 }

@@ -129,8 +129,9 @@ type Row struct {
 	PodsSeen        int    `json:"pods_seen"`
 	PodsLive        int    `json:"pods_live"`
 	OpenConnections uint64 `json:"open_connections"`
-	// Shed counts events that proxies reported as shed within the window,
-	// LostBatches those missing in their numbering.
+	// Shed counts events whose detail proxies shed within the window: Stats has
+	// their sums, and nothing else does. LostBatches counts those that are
+	// missing in their numbering, and in no Stats.
 	Shed        uint64 `json:"shed"`
 	LostBatches uint64 `json:"lost_batches"`
 }

@@ -692,7 +692,7 @@ type StatRow struct {
 	PodsLive uint32 `protobuf:"varint,4,opt,name=pods_live,json=podsLive,proto3" json:"pods_live,omitempty"`
 	// Connections open at the end of the window, as the proxies last said.
 	TcpOpenConnections uint64 `protobuf:"varint,5,opt,name=tcp_open_connections,json=tcpOpenConnections,proto3" json:"tcp_open_connections,omitempty"`
-	// Events that proxies had to shed (counted there, not in stats).
+	// Events whose detail proxies shed; stats have their sums.
 	Shed uint64 `protobuf:"varint,6,opt,name=shed,proto3" json:"shed,omitempty"`
 	// Batches that never arrived (a gap in a proxy's numbering).
 	LostBatches uint64 `protobuf:"varint,7,opt,name=lost_batches,json=lostBatches,proto3" json:"lost_batches,omitempty"`

@@ -51,11 +51,15 @@ export function About({ coverage }: { coverage?: Coverage }) {
     <p class="about">
       <span class="live" aria-hidden="true" /> {time(coverage.since)} to {time(coverage.until)}, every request counted,
       quantiles within {percent(coverage.quantile_error)}
+      {coverage.oldest && <>, kept since {moment(coverage.oldest)}</>}
       {missing > 0 && <strong> – {missing} of {coverage.aggregators_total} aggregators did not answer</strong>}
     </p>
   );
 }
 
+/** A time of today, or a day with its time. */
+const moment = (iso: string) =>
+  new Date(iso).toDateString() === new Date().toDateString() ? time(iso) : new Date(iso).toLocaleString([], { hour12: false });
 const time = (iso: string) => new Date(iso).toLocaleTimeString([], { hour12: false });
 
 export function Section({ title, aside, children }: { title: string; aside?: ComponentChildren; children: ComponentChildren }) {

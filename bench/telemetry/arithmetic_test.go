@@ -1,0 +1,205 @@
+package main
+
+import (
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
+
+	"github.com/weirmesh/weir/event"
+)
+
+func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*max(1, math.Abs(b)) }
+
+func TestFitLine(t *testing.T) {
+	messages, events := []float64{10, 10, 20, 5}, []float64{10, 100, 200, 5000}
+	for _, want := range []line{{3, 0.5}, {0, 2}, {7, 0}} {
+		var values []float64
+		for i := range messages {
+			values = append(values, want.at(messages[i], events[i]))
+		}
+		got := fitLine(messages, events, values)
+		if !near(got.message, want.message) || !near(got.event, want.event) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	// What falls as events come is no cost of theirs.
+	if got := fitLine([]float64{1, 1}, []float64{1, 100}, []float64{10, 9}); got.event != 0 || got.message < 9 || got.message > 10 {
+		t.Errorf("got %+v, want something between 9 and 10 a message and nothing an event", got)
+	}
+	if got := fitLine(nil, nil, nil); got != (line{}) {
+		t.Errorf("nothing gives %+v", got)
+	}
+}
+
+func TestNeed(t *testing.T) {
+	m := model{bytes: line{100, 10}, stored: line{200, 20}, bus: line{1e-5, 1e-7}, aggregator: line{1e-4, 1e-6}, rollups: line{50, 1}, podMemory: 1000}
+	n := m.need(1000, 100)
+	if n.messages != 1000 || n.events != 100_000 || !near(n.bytes, 1.1e6) || !near(n.busCores, 0.02) || !near(n.aggregatorCores, 0.2) {
+		t.Errorf("got %+v", n)
+	}
+	if n.aggregators != 2 || !near(n.perPartition, 0.2/16) || !near(n.memory, 1e6) {
+		t.Errorf("got %+v", n)
+	}
+	if !near(n.eventDisk, 2.2e6*3600) || !near(n.rollupDisk, 150_000*900) || !near(n.reach, (4<<30)/2.2e6) {
+		t.Errorf("got %+v", n)
+	}
+	if big := m.need(100_000, 100); big.aggregators != 40 {
+		t.Errorf("20 cores at half a core each are %d aggregators, want 40", big.aggregators)
+	}
+}
+
+func TestHistogramQuantile(t *testing.T) {
+	// 10 values to 1, 20 to 2, 70 to 5, none above.
+	all := []bucket{{1, 10}, {2, 30}, {5, 100}, {math.Inf(1), 100}}
+	for q, want := range map[float64]float64{0.05: 0.5, 0.1: 1, 0.2: 1.5, 0.3: 2, 0.65: 3.5, 1: 5} {
+		if got := histogramQuantile(q, all); !near(got, want) {
+			t.Errorf("quantile %v is %v, want %v", q, got, want)
+		}
+	}
+	if got := histogramQuantile(0.5, []bucket{{1, 0}, {15, 0}, {math.Inf(1), 10}}); got != 15 {
+		t.Errorf("beyond the last bound: got %v, want it", got)
+	}
+	if got := histogramQuantile(0.5, nil); !math.IsNaN(got) {
+		t.Errorf("of nothing: %v", got)
+	}
+}
+
+func TestBuckets(t *testing.T) {
+	const text = `# HELP x y
+traces_span_metrics_duration_milliseconds_bucket{job="a",service_name="web",span_name="GET /x",le="2"} 3
+traces_span_metrics_duration_milliseconds_bucket{job="a",service_name="web",span_name="GET /x",le="+Inf"} 5
+traces_span_metrics_duration_milliseconds_bucket{job="a",service_name="web",span_name="GET /y",le="2"} 1
+traces_span_metrics_duration_milliseconds_bucket{job="a",service_name="web",span_name="GET /y",le="+Inf"} 1 1700000000
+traces_span_metrics_duration_milliseconds_bucket{job="a",service_name="other",span_name="GET /x",le="2"} 9
+traces_span_metrics_duration_milliseconds_count{service_name="web"} 6
+`
+	got, err := buckets(text, "web")
+	if err != nil || len(got) != 2 || got[0] != (bucket{2, 4}) || got[1] != (bucket{math.Inf(1), 6}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if _, err := buckets(durationMetric+`{service_name="web",le="x"} 1`, "web"); err == nil {
+		t.Error("no error from a bound that is no number")
+	}
+}
+
+func TestExactQuantile(t *testing.T) {
+	sorted := []uint64{10, 20, 30, 40}
+	for q, want := range map[float64]float64{0.25: 10, 0.26: 20, 0.5: 20, 0.75: 30, 0.99: 40, 1: 40} {
+		if got := exactQuantile(sorted, q); got != want {
+			t.Errorf("quantile %v is %v, want %v", q, got, want)
+		}
+	}
+}
+
+func TestMemoryGrowth(t *testing.T) {
+	flat := make([]memorySample, 20)
+	growing := make([]memorySample, 20)
+	for i := range flat {
+		flat[i] = memorySample{100, 50}
+		growing[i] = memorySample{uint64(100 * (i + 1)), 0}
+	}
+	if got := memoryGrowth(flat); got != 1 {
+		t.Errorf("flat memory grows by %v", got)
+	}
+	if got := memoryGrowth(growing); !near(got, 2) {
+		t.Errorf("got %v, want 2", got)
+	}
+	if got := memoryGrowth(flat[:3]); got != 1 {
+		t.Errorf("too few samples say %v", got)
+	}
+}
+
+// TestSeal reads back what a virtual proxy says.
+func TestSeal(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	s := sealer{ring: newRing(1, false)}
+	p := newProxy(rng, 7, 5, "x")
+	const since, until = 1_790_000_000_000_000, 1_790_000_001_000_000
+	var d event.Decoder
+	for batch := uint64(1); batch <= 12; batch++ {
+		if err := d.Reset(s.seal(p, 1000, since, until)); err != nil {
+			t.Fatal(err)
+		}
+		if h := d.Header(); h.Sequence != batch || h.Produced != 1000*batch || h.Instance != p.instance || h.Source != p.source {
+			t.Fatalf("batch %d has header %+v", batch, h)
+		}
+		n, last := 0, int64(since)
+		var e event.Event
+		for d.Next(&e) {
+			end := e.Start + int64(e.Duration)
+			if end < last || end > until {
+				t.Fatalf("event %d ends at %d, after %d and within %d–%d", n, end, last, since, until)
+			}
+			if !strings.HasPrefix(e.Path, "/api/v1/") || !e.IsRequest() || e.Connection == 0 || e.Stream == 0 {
+				t.Fatalf("event %d is %+v", n, e)
+			}
+			n, last = n+1, end
+		}
+		if n != 1000 {
+			t.Fatalf("batch %d has %d events, want 1000", batch, n)
+		}
+	}
+	if p.source.Workload.Name != "x-2" {
+		t.Errorf("pod 7 of 5 workloads belongs to %s, want x-2", p.source.Workload.Name)
+	}
+}
+
+func TestUniformRoutes(t *testing.T) {
+	counts := map[string]int{}
+	r := newRing(1, true)
+	r.span(640, func(i int, _ float64) { counts[r.events[i].Path]++ })
+	if len(counts) != routeCount {
+		t.Fatalf("%d routes, want %d", len(counts), routeCount)
+	}
+	for path, n := range counts {
+		if n != 10 {
+			t.Errorf("%s came %d times, want 10", path, n)
+		}
+	}
+}
+
+func TestEncodeSpans(t *testing.T) {
+	requests, err := encodeSpans(&order{Prefix: "x", Workloads: 3, Batch: 128, Uniform: true})
+	if err != nil || len(requests) != 3 {
+		t.Fatalf("%d requests, %v, want one a workload", len(requests), err)
+	}
+	for _, request := range requests {
+		got := ptraceotlp.NewExportRequest()
+		if err := got.UnmarshalProto(request); err != nil {
+			t.Fatal(err)
+		}
+		if n := got.Traces().SpanCount(); n != 128 {
+			t.Errorf("%d spans, want 128", n)
+		}
+	}
+}
+
+func TestTally(t *testing.T) {
+	a := tally{Events: 10, Batches: 1, Payload: 90, Wire: 100, Began: 1_000_000, Ended: 3_000_000, Late: 1}
+	a.add(tally{Events: 30, Batches: 2, Payload: 250, Wire: 300, Late: 0.5})
+	if a.bytesPerEvent() != 10 || a.seconds() != 2 || a.Batches != 3 || a.Payload != 340 || a.Late != 1 {
+		t.Errorf("got %+v", a)
+	}
+}
+
+func TestParts(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range parts() {
+		if p.name == "" || p.title == "" || p.run == nil || seen[p.name] {
+			t.Errorf("part %q is incomplete or there twice", p.name)
+		}
+		seen[p.name] = true
+	}
+	t.Setenv("BENCH_ONLY", "cpu,nothing")
+	if _, err := readOptions(); err == nil || !strings.Contains(err.Error(), "nothing") {
+		t.Errorf("a part that is none gives %v", err)
+	}
+	t.Setenv("BENCH_ONLY", "cpu queries")
+	o, err := readOptions()
+	if err != nil || !o.selected("cpu") || !o.selected("queries") || o.selected("memory") {
+		t.Errorf("got %+v, %v", o, err)
+	}
+}

@@ -95,7 +95,6 @@ func (a *Aggregator) fill(reply *query.Reply, method string, request []byte) err
 // count everything once, and a window that slides changes only by what enters
 // and leaves it.
 func (q *question) align(keep bool) {
-	step := int64(1)
 	stepAt := func(at int64) int64 {
 		found := int64(1)
 		_ = q.partitions(func(p *partition) error { // fn does not fail
@@ -109,7 +108,7 @@ func (q *question) align(keep bool) {
 		return nil
 	})
 	since, until := max(q.Since, q.reply.Reaches), q.Until
-	step = stepAt(since)
+	step := stepAt(since)
 	if since -= since % step; since < q.reply.Reaches {
 		since += step
 	}

@@ -33,7 +33,7 @@ func TestRefusals(t *testing.T) {
 	f(`--step: 1 s over a window of 86400 s would give 86400 points; at most 3600 are allowed`, "series", "--step", "1s", "-t", "24h")
 	f(`--step 1.5s: a step is a whole number of seconds`, "series", "--step", "1500ms")
 	f(`cannot tap: --status: "6xx" is neither a status such as 404`, "tap", "--status", "6xx")
-	f(`--grpc-status: "Unavailble" is neither`, "tap", "--grpc-status", "Unavailble")
+	f(`--grpc-status: "Unavail" is neither`, "tap", "--grpc-status", "Unavail")
 	f(`--latency: "250ms" is no comparison with an amount such as >250ms`, "tap", "--latency", "250ms")
 	f(`--duration: ">1"`, "top", "--duration", ">1")
 	f(`--bytes: ">1x" is no comparison with an amount such as >10kB`, "stat", "--bytes", ">1x")

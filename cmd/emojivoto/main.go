@@ -135,12 +135,12 @@ func (s settings) front(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer toEmoji.Close()
+	defer func() { _ = toEmoji.Close() }()
 	toVoting, err := dial(s.voting)
 	if err != nil {
 		return err
 	}
-	defer toVoting.Close()
+	defer func() { _ = toVoting.Close() }()
 	mux := http.NewServeMux()
 	mux.Handle("/", app.NewWeb(toEmoji, toVoting))
 	mux.HandleFunc("GET /live", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })

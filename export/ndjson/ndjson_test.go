@@ -146,10 +146,6 @@ func start(t *testing.T, o Options) (stop func()) {
 func image(t *testing.T, dir string) (to string) {
 	t.Helper()
 	to = t.TempDir()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
 	copied := func(name string) {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err == nil {
@@ -160,7 +156,8 @@ func image(t *testing.T, dir string) (to string) {
 		}
 	}
 	copied(cursorName)
-	if entries, err = os.ReadDir(dir); err != nil {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries {

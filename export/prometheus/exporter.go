@@ -224,7 +224,7 @@ func (p *partition) run(ctx context.Context) error {
 	}()
 	err := p.saving(ctx, ended)
 	stop()
-	<-ended
+	_ = <-ended // saving has looked at it
 	if err == nil {
 		// What was counted is kept also when ctx has ended.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)

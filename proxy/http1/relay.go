@@ -302,7 +302,7 @@ func (r *relayer) skipEmptyLine() int {
 // endWatch ends the watch, where one runs, and tells whether the connection it
 // looked at was quiet.
 func (r *relayer) endWatch() bool {
-	quiet := true
+	var quiet bool
 	switch {
 	case r.watch.running:
 		quiet = r.watch.join()

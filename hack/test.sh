@@ -35,12 +35,12 @@ else
   summary+=("$(printf '%-28s %s' "dashboard unit tests" "not run: npm is missing")")
 fi
 
-# Last: the first time, it builds Kubernetes. In CI it must run; elsewhere it may say
-# why it can't.
-if [[ ${CI:-} == true ]] || why=$(hack/test-cluster.sh --can); then
+# The first time it builds Kubernetes, which takes 10 minutes and more: until that
+# has been timed on fresh machines, it has a command of its own.
+if [[ ${WEIR_TEST_CLUSTER:-} == 1 ]]; then
   step "on a Kubernetes cluster" hack/test-cluster.sh
 else
-  summary+=("$(printf '%-28s %s' "on a Kubernetes cluster" "NOT RUN: $why")")
+  summary+=("$(printf '%-28s %s' "on a Kubernetes cluster" "NOT RUN: make test-cluster runs it, or WEIR_TEST_CLUSTER=1")")
 fi
 
 printf '\nWhat ran:\n'

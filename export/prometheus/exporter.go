@@ -224,7 +224,9 @@ func (p *partition) run(ctx context.Context) error {
 	}()
 	err := p.saving(ctx, ended)
 	stop()
-	_ = <-ended // saving has looked at it
+	if streamErr := <-ended; streamErr != nil && ctx.Err() == nil {
+		p.e.log.Debug("the reading of a partition ended", "partition", p.number, "error", streamErr)
+	}
 	if err == nil {
 		// What was counted is kept also when ctx has ended.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)

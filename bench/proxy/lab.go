@@ -229,7 +229,7 @@ func (l *lab) contender(ctx context.Context, name string) (*contender, error) {
 	case weirOff:
 		return l.weir(ctx, name, l.backend, "--inbound", "", "--telemetry", "off")
 	case weirOut:
-		return l.weir(ctx, name, l.backend, "--outbound", "")
+		return l.weir(ctx, name, l.backend, "--outbound", ",balance")
 	case nginx:
 		return l.nginx(ctx, name, l.backend)
 	case haproxy:

@@ -119,7 +119,8 @@ func nghttpd(t *testing.T) string {
 }
 
 // TestH2spec holds HTTP/2 through a proxy against the same server without one:
-// no case may fail that the server alone passes.
+// no case may fail that the server alone passes, neither through the side that
+// relays nor through the one that ends HTTP/2 and balances its requests.
 func TestH2spec(t *testing.T) {
 	for _, s := range []struct {
 		name  string
@@ -127,22 +128,34 @@ func TestH2spec(t *testing.T) {
 	}{{"net-http", goServer}, {"nghttpd", nghttpd}} {
 		t.Run(s.name, func(t *testing.T) {
 			server := s.start(t)
-			p := startProxy(t, "inbound", server)
-			alone, through := h2spec(t, server, 2), h2spec(t, p.addr, 2)
-			if len(alone) < 100 || len(through) != len(alone) {
-				t.Fatalf("%d cases through the proxy, %d without: want more than 100 of both", len(through), len(alone))
-			}
-			t.Logf("%d cases; fail without the proxy: %q; fail through it: %q", len(alone), alone.failed(), through.failed())
-			for _, name := range through.failed() {
-				if alone[name] != "" {
-					continue
-				}
-				// On a busy machine an answer may take long.
-				section, _, _ := strings.Cut(name, " ")
-				if problem := h2spec(t, p.addr, 15, section)[name]; problem != "" {
-					t.Errorf("fails through the proxy alone: %s\n%s", name, problem)
-				}
-			}
+			alone := h2spec(t, server, 2)
+			t.Run("inbound", func(t *testing.T) {
+				noWorse(t, startProxy(t, "inbound", server), alone)
+			})
+			t.Run("outbound", func(t *testing.T) {
+				noWorse(t, startProxy(t, "outbound", server+",balance"), alone)
+			})
 		})
+	}
+}
+
+// noWorse runs every case through p, of which none may fail that does not fail
+// without it.
+func noWorse(t *testing.T, p *proxy, alone report) {
+	t.Helper()
+	through := h2spec(t, p.addr, 2)
+	if len(alone) < 100 || len(through) != len(alone) {
+		t.Fatalf("%d cases through the proxy, %d without: want more than 100 of both", len(through), len(alone))
+	}
+	t.Logf("%d cases; fail without the proxy: %q; fail through it: %q", len(alone), alone.failed(), through.failed())
+	for _, name := range through.failed() {
+		if alone[name] != "" {
+			continue
+		}
+		// On a busy machine an answer may take long.
+		section, _, _ := strings.Cut(name, " ")
+		if problem := h2spec(t, p.addr, 15, section)[name]; problem != "" {
+			t.Errorf("fails through the proxy alone: %s\n%s", name, problem)
+		}
 	}
 }

@@ -143,6 +143,15 @@ func appendHeaders(dst []byte, stream uint32, flags uint8, block []byte) []byte 
 	return append(dst, block...)
 }
 
+// dependsOnItself tells whether the priority that a whole PRIORITY or HEADERS
+// frame states, whose payload p begins with, is by its own stream.
+func dependsOnItself(f frame, p []byte) bool {
+	if f.has(flagPadded) && f.kind == frameHeaders {
+		p = p[1:]
+	}
+	return binary.BigEndian.Uint32(p)&maxStreamID == f.stream
+}
+
 // fragment returns a HEADERS frame's part of the header block: its payload
 // without padding and priority. ok is false where they do not fit.
 func fragment(f frame, payload []byte) (block []byte, ok bool) {

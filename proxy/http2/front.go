@@ -3,6 +3,7 @@ package http2
 import (
 	"context"
 	"math"
+	"strconv"
 	"sync"
 	"time"
 
@@ -18,6 +19,10 @@ type front struct {
 	done   chan struct{} // closed by stop
 	ticker *time.Timer
 	kept   int // bytes of requests that may have to be sent again
+	// resetTo is the highest stream that was reset from here: of streams up to
+	// it frames may be on their way yet. What comes on later ones that are over
+	// is the client's mistake.
+	resetTo uint32
 }
 
 // Serve carries one client's connection to its end, as package relay says;
@@ -167,11 +172,7 @@ func (f *front) trailers(fr frame, size int) *failure {
 	t := f.streams.get(fr.stream)
 	switch {
 	case t == nil:
-		if fr.stream > f.s.refuseAbove {
-			return nil
-		}
-		f.put(appendReset(f.buffer(), fr.stream, codeClosed))
-		return f.d.chargeReset(fr, codeCancel)
+		return f.late(fr)
 	case t.up.ended:
 		return f.malformed(fr, t, codeClosed, event.ErrMalformed, time.Now())
 	case !fr.has(flagEndStream) || f.fields.trailersFault() != "" || t.length > 0:
@@ -182,6 +183,24 @@ func (f *front) trailers(fr frame, size int) *failure {
 	t.up.ended = true
 	t.forward(&t.up)
 	return nil
+}
+
+// late judges HEADERS or DATA of a stream that is over.
+func (f *front) late(fr frame) *failure {
+	if fr.stream <= f.resetTo || fr.stream > f.s.refuseAbove {
+		if fr.kind == frameData {
+			return nil // on its way when the stream was reset; judged by the window
+		}
+		return f.d.charge(fr)
+	}
+	return f.d.fail(codeClosed, fr.stream, "a frame of type "+strconv.Itoa(int(fr.kind))+
+		" on stream "+strconv.Itoa(int(fr.stream))+", which is over")
+}
+
+// resetStream tells the client that a stream is over.
+func (f *front) resetStream(id uint32, code errorCode) {
+	f.put(appendReset(f.buffer(), id, code))
+	f.resetTo = max(f.resetTo, id)
 }
 
 // data takes a piece of a request's body.
@@ -202,7 +221,7 @@ func (f *front) data(fr frame, payload []byte) *failure {
 	}
 	t := f.streams.get(fr.stream)
 	if t == nil {
-		return nil // reset while it was on its way
+		return f.late(fr)
 	}
 	h := &t.up
 	if h.ended {
@@ -300,8 +319,10 @@ func (f *front) close(ctx context.Context) {
 	})
 	f.ticker.Stop()
 	o.unlock(&list)
-	f.writers.Wait()
 	o.mu.Lock()
+	for f.writing { // whoever that is writes what was put here, too
+		f.wrote.Wait()
+	}
 	broken := f.dead
 	f.dead = true
 	recycle(f.out)
@@ -311,7 +332,7 @@ func (f *front) close(ctx context.Context) {
 		linger(ctx, f.conn)
 	}
 	_ = f.conn.Close()
-	f.writers.Wait() // of one that began meanwhile
+	f.writers.Wait()
 }
 
 // refuse records a violation where it is on no stream that is there.

@@ -65,11 +65,17 @@ func (s *scripted) empty() bool {
 	return len(s.in) == 0
 }
 
+// ending is what ends once: a stream of a connection.
+type ending struct {
+	connection uint64
+	stream     uint32
+}
+
 // counter counts End events by stream.
 type counter struct {
 	t    *testing.T
 	mu   sync.Mutex
-	ends map[uint32]int
+	ends map[ending]int
 	all  int
 }
 
@@ -80,8 +86,9 @@ func (c *counter) Record(e *event.Event) {
 	if e.Kind != event.End {
 		return
 	}
-	if c.ends[e.Stream]++; c.ends[e.Stream] > 1 && e.Stream != 0 {
-		c.t.Errorf("stream %d ends twice", e.Stream)
+	of := ending{e.Connection, e.Stream}
+	if c.ends[of]++; c.ends[of] > 1 && e.Stream != 0 {
+		c.t.Errorf("stream %d of connection %d ends twice", e.Stream, e.Connection)
 	}
 }
 
@@ -117,7 +124,7 @@ func FuzzRelayFrames(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), []byte("HTTP/1.1 400"), uint16(100), byte(0))
 	f.Fuzz(func(t *testing.T, fromClient, fromServer []byte, piece uint16, mode byte) {
 		cc, sc := newScripted(fromClient, int(piece)), newScripted(fromServer, int(piece))
-		rec := &counter{t: t, ends: map[uint32]int{}}
+		rec := &counter{t: t, ends: map[ending]int{}}
 		drain := make(chan struct{})
 		if mode&1 != 0 {
 			close(drain)

@@ -30,7 +30,8 @@ type link struct {
 	out     []byte
 	base    uint64
 	writing bool
-	queued  bool // in dirty
+	wrote   sync.Cond // of o.mu: a goroutine no longer writes
+	queued  bool      // in dirty
 	dead    bool
 	writers sync.WaitGroup
 	try     func(fd uintptr) bool
@@ -52,7 +53,7 @@ type link struct {
 var outBuffers = sync.Pool{New: func() any { return new([outSize]byte) }}
 
 func (l *link) init(o *Outbound, from side, maxHead int) {
-	l.o, l.from = o, from
+	l.o, l.from, l.wrote.L = o, from, &o.mu
 	l.window, l.initial, l.recv = streamWindow, streamWindow, linkWindow
 	l.enc.init(o.seed)
 	s := &l.s
@@ -127,6 +128,7 @@ func (o *Outbound) unlock(list *[]*link) {
 func (l *link) flush() {
 	l.o.mu.Lock()
 	defer l.o.mu.Unlock()
+	defer l.wrote.Broadcast()
 	for !l.writing && !l.dead && l.conn != nil && len(l.out) > 0 {
 		l.writing = true
 		b := l.take()
@@ -205,6 +207,7 @@ func (l *link) drainSlowly(b []byte, n int) {
 		recycle(b)
 		if err != nil {
 			l.writing = false
+			l.wrote.Broadcast()
 			l.broken()
 			l.o.unlock(&list)
 			return
@@ -212,6 +215,7 @@ func (l *link) drainSlowly(b []byte, n int) {
 		l.pump()
 		if len(l.out) == 0 || l.dead {
 			l.writing = false
+			l.wrote.Broadcast()
 			l.o.unlock(&list)
 			return
 		}
@@ -352,8 +356,12 @@ func (l *link) control(f frame, payload []byte) (known bool, fail *failure) {
 			return true, nil // it follows what is sent there
 		}
 	case framePriority:
-		if l.from == client && f.stream == 0 {
+		switch {
+		case l.from == server:
+		case f.stream == 0:
 			return true, l.d.fail(codeProtocol, 0, "PRIORITY of the connection")
+		case dependsOnItself(f, payload):
+			return true, l.d.fail(codeProtocol, 0, "PRIORITY of a stream that depends on itself")
 		}
 	default:
 		if f.kind <= frameContinuation {
@@ -398,6 +406,9 @@ func (l *link) frames(b []byte, now time.Time, handle func(f frame, payload []by
 			}
 			if size == 0 {
 				return used, nil
+			}
+			if l.from == client && f.has(flagPriority) && dependsOnItself(f, b[used+headerLen:]) {
+				return used, l.d.fail(codeProtocol, f.stream, "HEADERS of a stream that depends on itself")
 			}
 		} else {
 			if len(b)-used < size {

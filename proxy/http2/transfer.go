@@ -304,7 +304,7 @@ func (t *transfer) settle(now time.Time) {
 		t.finish(t.reason, t.fate, now)
 	case t.aborted:
 		if !t.up.ended {
-			t.f.put(appendReset(t.f.buffer(), t.id, codeNone))
+			t.f.resetStream(t.id, codeNone)
 		}
 		t.finish(t.reason, t.fate, now)
 	}
@@ -409,7 +409,7 @@ func (t *transfer) fail(reason, status, text string, now time.Time) {
 // reset gives the client's stream up.
 func (t *transfer) reset(code errorCode, reason string, now time.Time) {
 	if !t.f.dead {
-		t.f.put(appendReset(t.f.buffer(), t.id, code))
+		t.f.resetStream(t.id, code)
 	}
 	t.finish(reason, t.fate, now)
 }
@@ -452,7 +452,7 @@ func (t *transfer) record(kind event.Kind, reason string, fate event.Fate, now t
 	if t.attempt > 0 {
 		e.Fate |= event.Retried
 	}
-	if m := t.meta; m != nil {
+	if m := t.meta; m != nil && m.Conn != nil {
 		e.Peer, e.Connection, e.Security, e.SecurityReason = m.Peer, m.ID, m.Security, m.SecurityReason
 		e.Stream = (t.uid + 1) / 2
 	} else {

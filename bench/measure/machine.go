@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,16 @@ type Machine struct {
 	// CPU is how many cores of what there are, Kernel the kernel's version, and
 	// Load the load averages of 1, 5 and 15 minutes before the run.
 	CPU, Kernel, Load string
+}
+
+// Quiet says in a sentence whether the machine had other work when the run
+// began: a load average above 1.
+func (m Machine) Quiet() string {
+	first, _, _ := strings.Cut(m.Load, " ")
+	if load, err := strconv.ParseFloat(first, 64); err == nil && load <= 1 {
+		return "The machine had nothing else to do."
+	}
+	return "**The machine had other work: figures by the clock are worse than on a quiet one, those by CPU time somewhat.**"
 }
 
 // DescribeMachine looks at the machine before any load.

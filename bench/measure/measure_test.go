@@ -89,3 +89,11 @@ func TestFormat(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestQuiet(t *testing.T) {
+	for load, quiet := range map[string]bool{"0.40 8 9": true, "1.00 0 0": true, "1.01 0 0": false, "unknown": false} {
+		if got := (Machine{Load: load}).Quiet(); strings.Contains(got, "nothing else") != quiet {
+			t.Errorf("load %q: %s", load, got)
+		}
+	}
+}

@@ -13,31 +13,21 @@ import (
 
 func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*max(1, math.Abs(b)) }
 
-func TestFitLine(t *testing.T) {
-	messages, events := []float64{10, 10, 20, 5}, []float64{10, 100, 200, 5000}
-	for _, want := range []line{{3, 0.5}, {0, 2}, {7, 0}} {
-		var values []float64
-		for i := range messages {
-			values = append(values, want.at(messages[i], events[i]))
-		}
-		got := fitLine(messages, events, values)
-		if !near(got.message, want.message) || !near(got.event, want.event) {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
-	}
-	// What falls as events come is no cost of theirs.
-	if got := fitLine([]float64{1, 1}, []float64{1, 100}, []float64{10, 9}); got.event != 0 || got.message < 9 || got.message > 10 {
-		t.Errorf("got %+v, want something between 9 and 10 a message and nothing an event", got)
-	}
-	if got := fitLine(nil, nil, nil); got != (line{}) {
-		t.Errorf("nothing gives %+v", got)
+func TestPrices(t *testing.T) {
+	step := simulated{simStep: simStep{10, 1}, pods: 500, messages: 100, events: 1000, bytes: 50_000, stored: 60_000, rollups: 1000, bus: 0.5, aggregator: 0.25, aggregatorRSS: 5000}
+	fast := step
+	fast.speed = 2
+	got := prices([]simulated{step, fast, {simStep: simStep{1, 1}}})
+	want := price{events: 10, bytes: 500, stored: 600, rollups: 10, bus: 0.005, aggregator: 0.0025, memory: 10}
+	if len(got) != 1 || got[0] != want {
+		t.Errorf("got %+v, want %+v alone", got, want)
 	}
 }
 
 func TestNeed(t *testing.T) {
-	m := model{bytes: line{100, 10}, stored: line{200, 20}, bus: line{1e-5, 1e-7}, aggregator: line{1e-4, 1e-6}, rollups: line{50, 1}, podMemory: 1000}
-	n := m.need(1000, 100)
-	if n.messages != 1000 || n.events != 100_000 || !near(n.bytes, 1.1e6) || !near(n.busCores, 0.02) || !near(n.aggregatorCores, 0.2) {
+	p := price{events: 100, bytes: 1100, stored: 2200, rollups: 150, bus: 2e-5, aggregator: 2e-4, memory: 1000}
+	n := p.need(1000)
+	if n.events != 100_000 || !near(n.bytes, 1.1e6) || !near(n.busCores, 0.02) || !near(n.aggregatorCores, 0.2) {
 		t.Errorf("got %+v", n)
 	}
 	if n.aggregators != 2 || !near(n.perPartition, 0.2/16) || !near(n.memory, 1e6) {
@@ -46,7 +36,7 @@ func TestNeed(t *testing.T) {
 	if !near(n.eventDisk, 2.2e6*3600) || !near(n.rollupDisk, 150_000*900) || !near(n.reach, (4<<30)/2.2e6) {
 		t.Errorf("got %+v", n)
 	}
-	if big := m.need(100_000, 100); big.aggregators != 40 {
+	if big := p.need(100_000); big.aggregators != 40 {
 		t.Errorf("20 cores at half a core each are %d aggregators, want 40", big.aggregators)
 	}
 }

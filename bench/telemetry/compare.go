@@ -102,10 +102,10 @@ func compare(ctx context.Context) error {
 func render(ctx context.Context, o *options, m measure.Machine, began time.Time, f *findings) []byte {
 	var w bytes.Buffer
 	fmt.Fprintf(&w, "## The telemetry pipeline beside the OpenTelemetry Collector\n\n")
-	fmt.Fprintf(&w, "%s. %s, %s. Load average at the start: %s. The run took %s.\n\n    %s\n\n", began.UTC().Format(time.DateOnly),
-		m.CPU, m.Kernel, m.Load, time.Since(began).Round(time.Second), o.command())
+	fmt.Fprintf(&w, "%s. %s, %s. Load average at the start: %s. The run took %s.\n%s\n\n    %s\n\n", began.UTC().Format(time.DateOnly),
+		m.CPU, m.Kernel, m.Load, time.Since(began).Round(time.Second), m.Quiet(), o.command())
 	fmt.Fprintf(&w, "%s; OpenTelemetry Collector and span_metrics connector %s; Go %s.\n\n",
-		measure.FirstLine(ctx, filepath.Join(o.bin, "weir"), "version", "--client"), collectorVersion, strings.TrimPrefix(runtime.Version(), "go"))
+		strings.Replace(measure.FirstLine(ctx, filepath.Join(o.bin, "weir"), "version", "--client"), "Client version:", "weir", 1), collectorVersion, strings.TrimPrefix(runtime.Version(), "go"))
 	fmt.Fprintf(&w, "Traffic: %d routes by Zipf's law, %d connections of %d meshed peers, a failure in 50. Weir: a generator that encodes and\n"+
 		"publishes as proxies do, `weir bus` with its streams in files, `weir aggregator`, `weir api`. The Collector: OTLP over gRPC, spans with\n"+
 		"three attributes, span_metrics with its defaults, prometheus exporter. Everything is on 127.0.0.1 of one machine; contenders take\n"+

@@ -206,6 +206,10 @@ func rates(rounds int, one func() (float64, error)) (measure.Spread, error) {
 
 var fullSpeed = order{Prefix: "rate", Proxies: 64, Workloads: 32, Batch: 1000, Workers: 16, Links: 4}
 
+// backlogFactor makes a backlog long enough for the first look at it not to
+// matter.
+const backlogFactor = 3
+
 // backlogRate fills a bus and then measures how fast an aggregator reads it.
 func backlogRate(ctx context.Context, l *lab, at placement) (float64, error) {
 	m, err := l.startBus(ctx, at)
@@ -214,7 +218,7 @@ func backlogRate(ctx context.Context, l *lab, at placement) (float64, error) {
 		return 0, err
 	}
 	o := fullSpeed
-	o.Events = l.o.events
+	o.Events = backlogFactor * l.o.events
 	r, err := m.generate(ctx, "", o)
 	if err != nil {
 		return 0, err
@@ -226,9 +230,9 @@ func backlogRate(ctx context.Context, l *lab, at placement) (float64, error) {
 	var first float64
 	var began time.Time
 	err = m.await(ctx, time.Minute, "the first event", func() (bool, error) {
-		began = time.Now()
 		var err error
 		first, err = m.sum(ctx, "weir_aggregator_events_total")
+		began = time.Now()
 		return first > 0, err
 	})
 	if err != nil {

@@ -61,12 +61,12 @@ func simulate(ctx context.Context) error {
 		all = append(all, s)
 	}
 	var w bytes.Buffer
-	fmt.Fprintf(&w, "%s. %s, %s. Load average at the start: %s. The run took %s.\n\n    make simulate SIM_PODS=%d SIM_SECONDS=%d\n\n",
-		began.UTC().Format(time.DateOnly), machine.CPU, machine.Kernel, machine.Load, time.Since(began).Round(time.Second), o.pods, int(o.simulate.Seconds()))
+	fmt.Fprintf(&w, "%s. %s, %s. Load average at the start: %s. The run took %s.\n%s\n\n    make simulate SIM_PODS=%d SIM_SECONDS=%d\n\n",
+		began.UTC().Format(time.DateOnly), machine.CPU, machine.Kernel, machine.Load, time.Since(began).Round(time.Second), machine.Quiet(), o.pods, int(o.simulate.Seconds()))
 	writeSimulated(&w, all)
-	m := fit(all)
-	m.write(&w)
-	m.writeClusters(&w)
+	list := prices(all)
+	writePrices(&w, list)
+	writeClusters(&w, list)
 	if _, err := os.Stdout.Write(w.Bytes()); err != nil {
 		return err
 	}
@@ -143,7 +143,8 @@ func (s *simulated) look(ctx context.Context, m *mesh, bus []*measure.Process) (
 
 func writeSimulated(w *bytes.Buffer, all []simulated) {
 	fmt.Fprintf(w, "### Simulated\n\n%s virtual pods of %s workloads, each with 64 routes by Zipf's law, 32 connections and 8 peers, and a number of\n"+
-		"batches of its own; a real bus with file storage and two real aggregators, which counted every event.\n\n",
+		"batches of its own; a real bus with file storage and two real aggregators, which counted every event. Cores are seconds of CPU a second\n"+
+		"of load, also where the aggregators came to the last events only after the load.\n\n",
 		measure.Thousands(float64(all[0].pods)), measure.Thousands(float64(max(all[0].pods/podsPerWorkload, 1))))
 	fmt.Fprintf(w, "| |")
 	for _, s := range all {
@@ -165,12 +166,12 @@ func writeSimulated(w *bytes.Buffer, all []simulated) {
 		{"messages a second", func(s simulated) string { return measure.Thousands(s.messages) }},
 		{"events a second", func(s simulated) string { return measure.Thousands(s.events) }},
 		{"MB a second to the bus", func(s simulated) string { return fmt.Sprintf("%.1f", s.bytes/1e6) }},
-		{"bytes a second, a pod", func(s simulated) string { return measure.Thousands(s.bytes / float64(s.pods) / s.speed) }},
+		{"bytes a message, which is a pod's second", func(s simulated) string { return measure.Thousands(s.bytes / s.messages) }},
 		{"bytes an event", func(s simulated) string { return fmt.Sprintf("%.1f", s.bytes/s.events) }},
 		{"bus, cores", func(s simulated) string { return fmt.Sprintf("%.2f", s.bus) }},
 		{"aggregators, cores", func(s simulated) string { return fmt.Sprintf("%.2f", s.aggregator) }},
-		{"bus, µs CPU a second, a pod", func(s simulated) string { return fmt.Sprintf("%.1f", s.bus*1e6/float64(s.pods)/s.speed) }},
-		{"aggregators, µs CPU a second, a pod", func(s simulated) string { return fmt.Sprintf("%.1f", s.aggregator*1e6/float64(s.pods)/s.speed) }},
+		{"bus, µs CPU a message", func(s simulated) string { return fmt.Sprintf("%.1f", s.bus*1e6/s.messages) }},
+		{"aggregators, µs CPU a message", func(s simulated) string { return fmt.Sprintf("%.1f", s.aggregator*1e6/s.messages) }},
 		{"bus, VmRSS, MB", func(s simulated) string { return measure.Megabytes(s.busRSS) }},
 		{"aggregators, VmRSS, MB", func(s simulated) string { return measure.Megabytes(s.aggregatorRSS) }},
 		{"aggregators, KB a pod", func(s simulated) string { return fmt.Sprintf("%.1f", float64(s.aggregatorRSS)/1e3/float64(s.pods)) }},

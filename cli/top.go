@@ -143,11 +143,13 @@ func (t *topCommand) fill(ctx context.Context, c *client.Client, req *weirpb.Tap
 
 // once counts for a while, or the past, and prints the table.
 func (t *topCommand) once(ctx context.Context, c *client.Client, req *weirpb.TapRequest, table *topTable) error {
-	counting, cancel := ctx, context.CancelFunc(func() {})
-	if req.GetSince() == nil {
-		counting, cancel = context.WithTimeout(ctx, t.length)
-	}
+	counting, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if req.GetSince() == nil {
+		// No deadline: gRPC would tell it to the API, which may end the tap just
+		// before this side knows that it is time.
+		defer time.AfterFunc(t.length, cancel).Stop()
+	}
 	t.saidReading = t.now()
 	first := true
 	err := t.fill(counting, c, req, table, func(p *weirpb.TapProgress) {

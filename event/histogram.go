@@ -32,10 +32,13 @@ type page [subBuckets]uint64
 // original: use [Histogram.Merge] into an empty one to copy. It is not safe for
 // concurrent use.
 type Histogram struct {
-	count, sum, min, max uint64
+	moments
 	// octaves is as long as the highest octave seen; unseen ones are nil.
 	octaves []*page
 }
+
+// moments is what is exact of a histogram.
+type moments struct{ count, sum, min, max uint64 }
 
 // bucket is where a value is counted.
 func bucket(v uint64) int {

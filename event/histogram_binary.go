@@ -43,59 +43,73 @@ func (h *Histogram) AppendBinary(dst []byte) []byte {
 }
 
 // UnmarshalBinary replaces h by what [Histogram.AppendBinary] wrote. It accepts
-// the canonical form only, and on an error leaves h empty. It allocates at most
+// the canonical form only, and on an error leaves h empty. What it keeps are at most
 // 512 bytes for each two bytes of data, and never more than 18 KiB.
 func (h *Histogram) UnmarshalBinary(data []byte) error {
 	h.Reset()
-	if len(data) == 0 {
-		return nil
-	}
-	if data[0] != histogramFormat {
-		return fmt.Errorf("cannot read histogram: format %d, want %d", data[0], histogramFormat)
-	}
-	if err := h.unmarshal(varints{data[1:]}); err != nil {
+	var err error
+	h.moments, err = readHistogram(data, func(at int, n uint64) {
+		o := at >> subBits
+		if o >= len(h.octaves) || h.octaves[o] == nil {
+			h.grow(o)
+		}
+		h.octaves[o][at&(subBuckets-1)] = n
+	})
+	if err != nil {
 		h.Reset()
-		return fmt.Errorf("cannot read histogram: %w", err)
 	}
-	return nil
+	return err
 }
 
-func (h *Histogram) unmarshal(in varints) error {
+// readHistogram reads what AppendBinary wrote, and calls add with each bucket
+// that is not empty and its count, ascending. Where it fails, what add got is
+// not valid.
+func readHistogram(data []byte, add func(at int, n uint64)) (moments, error) {
+	if len(data) == 0 {
+		return moments{}, nil
+	}
+	if data[0] != histogramFormat {
+		return moments{}, fmt.Errorf("cannot read histogram: format %d, want %d", data[0], histogramFormat)
+	}
+	s, err := readBuckets(varints{data[1:]}, add)
+	if err != nil {
+		return moments{}, fmt.Errorf("cannot read histogram: %w", err)
+	}
+	return s, nil
+}
+
+func readBuckets(in varints, add func(at int, n uint64)) (s moments, err error) {
 	sum, ok1 := in.next()
 	least, ok2 := in.next()
 	spread, ok3 := in.next()
 	if !ok1 || !ok2 || !ok3 || least+spread < least {
-		return errors.New("sum, min or max is not valid")
+		return s, errors.New("sum, min or max is not valid")
 	}
+	s.sum, s.min, s.max = sum, least, least+spread
 	first, last := -1, -1
 	for len(in.data) > 0 {
 		gap, ok1 := in.next()
 		n, ok2 := in.next()
 		if !ok1 || !ok2 || n == 0 {
-			return errors.New("a bucket is not valid")
+			return s, errors.New("a bucket is not valid")
 		}
 		if gap >= uint64(buckets-last-1) {
-			return fmt.Errorf("bucket beyond the last, %d", buckets-1)
+			return s, fmt.Errorf("bucket beyond the last, %d", buckets-1)
 		}
 		last += int(gap) + 1
 		if first < 0 {
 			first = last
 		}
-		o := last >> subBits
-		if o >= len(h.octaves) || h.octaves[o] == nil {
-			h.grow(o)
-		}
-		h.octaves[o][last&(subBuckets-1)] = n
-		h.count = saturatingAdd(h.count, n)
+		add(last, n)
+		s.count = saturatingAdd(s.count, n)
 	}
-	h.sum, h.min, h.max = sum, least, least+spread
-	if first != bucket(h.min) || last != bucket(h.max) {
-		return errors.New("min or max is not in the outermost buckets")
+	if first != bucket(s.min) || last != bucket(s.max) {
+		return s, errors.New("min or max is not in the outermost buckets")
 	}
-	if sum < saturatingMul(h.count, h.min) || sum > saturatingMul(h.count, h.max) {
-		return errors.New("the sum does not fit count, min and max")
+	if sum < saturatingMul(s.count, s.min) || sum > saturatingMul(s.count, s.max) {
+		return s, errors.New("the sum does not fit count, min and max")
 	}
-	return nil
+	return s, nil
 }
 
 // varints reads unsigned varints in their shortest form.

@@ -82,6 +82,8 @@ type Decoder struct {
 	statusN, grpcN []uint64
 	errors         []string
 	errorN         []uint64
+	// The histograms of cell.
+	latency, duration event.SparseHistogram
 }
 
 // Add adds to c what AppendBinary wrote. On an error c stays as it was.
@@ -95,6 +97,8 @@ func (d *Decoder) Add(c *Cell, data []byte) error {
 	}
 	d.cell.Errors = d.cell.Errors[:0]
 	c.Merge(&d.cell)
+	c.Latency.MergeSparse(&d.latency)
+	c.Duration.MergeSparse(&d.duration)
 	return nil
 }
 
@@ -103,6 +107,8 @@ func (d *Decoder) read(data []byte) error {
 	d.statuses, d.statusN = d.statuses[:0], d.statusN[:0]
 	d.grpcs, d.grpcN = d.grpcs[:0], d.grpcN[:0]
 	d.errors, d.errorN = d.errors[:0], d.errorN[:0]
+	_ = d.latency.UnmarshalBinary(nil) // empties it
+	_ = d.duration.UnmarshalBinary(nil)
 	if err := d.readFields(data); err != nil {
 		return err
 	}
@@ -159,9 +165,9 @@ func (d *Decoder) readFields(data []byte) error {
 		case 11:
 			err = unpack(&d.errorN, f.UnpackUint64s, maxErrors+1)
 		case 12:
-			err = readHistogram(&c.Latency, &f)
+			err = readHistogram(&d.latency, &f)
 		case 13:
-			err = readHistogram(&c.Duration, &f)
+			err = readHistogram(&d.duration, &f)
 		case 14:
 			err = take(&c.Batches, f.Uint64)
 		case 15:
@@ -190,7 +196,7 @@ func (d *Decoder) readError(f *easyproto.FieldContext) error {
 	return nil
 }
 
-func readHistogram(h *event.Histogram, f *easyproto.FieldContext) error {
+func readHistogram(h *event.SparseHistogram, f *easyproto.FieldContext) error {
 	data, ok := f.Bytes()
 	if !ok {
 		return errWire

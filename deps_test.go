@@ -71,9 +71,9 @@ var importRules = []importRule{
 	{"export/prometheus", "event bus export aggregator/rollup", "an exporter is a consumer like any other; cmd hands it the stream and where its state is kept"},
 	{"export/ndjson", "event bus export aggregator/match", "as export/prometheus"},
 
-	{"controller", "event bus control deploy/inject controller/*", "the side that faces Kubernetes talks to proxies over the bus only"},
+	{"controller", "event bus control deploy/inject deploy/values controller/*", "the side that faces Kubernetes talks to proxies over the bus only"},
 	{"controller/workload", "event", "whose pod a pod is: the one thing that all parts of the controller ask"},
-	{"controller/*", "event bus control controller/workload deploy/inject", "parts of the controller do not know each other"},
+	{"controller/*", "event bus control controller/workload deploy/inject deploy/values", "parts of the controller do not know each other"},
 
 	{"api/weirpb", "", "generated; whoever speaks the API in another language has the same and no more"},
 	{"api/client", "event aggregator/query api/weirpb", "the client of the API must not link its server"},
@@ -83,7 +83,8 @@ var importRules = []importRule{
 	{"dashboard", "", "the dashboard reads the API from the browser, as anyone may"},
 
 	{"deploy", "deploy/*", "manifests are rendered from values alone"},
-	{"deploy/*", "", "injection and rendering are pure functions"},
+	{"deploy/values", "", "what an installation may be told, declared once"},
+	{"deploy/*", "deploy/values", "injection and rendering are pure functions of the values"},
 
 	{"cli", "event api/client api/weirpb deploy deploy/* demo suggest cli/*", "commands speak to the API as any client does: what the CLI can show, others can too"},
 	{"cli/*", "event api/client api/weirpb", "as cli"},

@@ -82,6 +82,11 @@ type app struct {
 	apiAddr string
 	verbose bool
 
+	// cluster says which Kubernetes cluster is meant; newCluster, where it is
+	// set, gives it.
+	cluster    kubeFlags
+	newCluster func(f *kubeFlags) (*kubeCluster, error)
+
 	now func() time.Time
 	// open shows a URL in a browser.
 	open func(ctx context.Context, url string) error
@@ -108,8 +113,8 @@ func newRoot(a *app) *cobra.Command {
 Sidecar proxies carry the traffic and publish one event for each request.
 These commands show what the events say; others run Weir's own components.
 
-The query API is looked for at --api-addr, then at $WEIR_API_ADDR, then at
-` + client.DefaultAddr + `.`,
+The query API is looked for at --api-addr, then at $WEIR_API_ADDR, then in the
+cluster of the kubeconfig, by a forwarded port, then at ` + client.DefaultAddr + `.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          rejectUnknown,
@@ -127,11 +132,8 @@ The query API is looked for at --api-addr, then at $WEIR_API_ADDR, then at
 	root.SetErr(a.Streams.ErrOut)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return Usagef(cmd, "%w", err) })
 	root.CompletionOptions.DisableDefaultCmd = true
-	addr := os.Getenv("WEIR_API_ADDR")
-	if addr == "" {
-		addr = client.DefaultAddr
-	}
-	root.PersistentFlags().StringVar(&a.apiAddr, "api-addr", addr, "address of the query API (gRPC), host:port; default also from $WEIR_API_ADDR")
+	root.PersistentFlags().StringVar(&a.apiAddr, "api-addr", os.Getenv("WEIR_API_ADDR"), "address of the query API (gRPC), host:port; default from $WEIR_API_ADDR")
+	a.cluster.register(root.PersistentFlags())
 	root.PersistentFlags().BoolVar(&a.verbose, "verbose", false, "log more, to stderr")
 	root.AddGroup(
 		&cobra.Group{ID: groupLook, Title: "Look at traffic:"},
@@ -172,16 +174,6 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return Usagef(cmd, "unexpected argument %q", args[0])
 	}
 	return nil
-}
-
-// dial connects to the API.
-func (a *app) dial(ctx context.Context) (*client.Client, error) {
-	c, err := client.Dial(ctx, a.apiAddr)
-	if err != nil {
-		return nil, err
-	}
-	slog.Debug("connected to the API", "addr", c.Addr(), "version", c.Server().GetVersion())
-	return c, nil
 }
 
 // notef says something that is not output.

@@ -80,6 +80,8 @@ func newCommand(args ...string) *command {
 			Streams: Streams{In: strings.NewReader(""), Out: &c.out, ErrOut: &c.errOut},
 			Build:   Build{Version: "v0.1.0", Commit: "abcdef", GoVersion: "go1.26.8"},
 		},
+		newCluster: func(*kubeFlags) (*kubeCluster, error) { return nil, errNoCluster },
+
 		now:  func() time.Time { return now },
 		open: func(context.Context, string) error { return errors.New("no browser in tests") },
 	}

@@ -44,10 +44,21 @@ func Dial(ctx context.Context, addr string) (*Client, error) {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		return nil, fmt.Errorf("cannot use %q as the address of the Weir API: it is not host:port; set --api-addr or WEIR_API_ADDR", addr)
 	}
-	conn, err := grpc.NewClient(addr,
+	return connect(ctx, addr, addr)
+}
+
+// DialWith is Dial over connections that dial makes: the first, and each that is
+// needed after one was lost. name says in errors where they lead.
+func DialWith(ctx context.Context, name string, dial func(ctx context.Context) (net.Conn, error)) (*Client, error) {
+	return connect(ctx, name, "passthrough:///weir-api",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
+}
+
+func connect(ctx context.Context, addr, target string, options ...grpc.DialOption) (*Client, error) {
+	conn, err := grpc.NewClient(target, append(options,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
-		grpc.WithNoProxy())
+		grpc.WithNoProxy())...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use %q as the address of the Weir API: %w", addr, err)
 	}
@@ -64,7 +75,7 @@ func Dial(ctx context.Context, addr string) (*Client, error) {
 	return c, nil
 }
 
-// Addr is the address that the client is connected to.
+// Addr is the address that the client is connected to, or DialWith's name.
 func (c *Client) Addr() string { return c.addr }
 
 // Server names the server's build, as it said at Dial.

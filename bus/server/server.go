@@ -68,6 +68,8 @@ type Options struct {
 	Authenticator Authenticator
 	// TLS, where set, is what clients must connect with.
 	TLS *CertificateFiles
+	// Cluster, where set, makes this one of several servers that are one bus.
+	Cluster *Cluster
 	// Insecure permits an address other than loopback without Users or an
 	// Authenticator.
 	Insecure bool
@@ -134,6 +136,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	admin := newAdmin()
 	options := s.natsOptions(host, port, admin)
 	if err := s.guard(options, admin); err != nil {
+		s.stop()
 		unlock()
 		return nil, err
 	}
@@ -266,12 +269,13 @@ func (s *Server) natsOptions(host string, port int, admin admin) *natsserver.Opt
 	return options
 }
 
-// guard adds TLS and the Authenticator.
+// guard adds TLS, the Authenticator and the other servers.
 func (s *Server) guard(options *natsserver.Options, admin admin) error {
 	o := s.options
+	var c *certificate
 	if o.TLS != nil {
-		c, err := newCertificate(*o.TLS, o.Logger)
-		if err != nil {
+		var err error
+		if c, err = newCertificate(*o.TLS, o.Logger); err != nil {
 			return err
 		}
 		options.TLS, options.TLSTimeout = true, authTimeout.Seconds()
@@ -284,7 +288,7 @@ func (s *Server) guard(options *natsserver.Options, admin admin) error {
 		options.CustomClientAuthentication = s.gate
 		options.AuthTimeout = 2 * authTimeout.Seconds()
 	}
-	return nil
+	return s.cluster(options, c)
 }
 
 func (u User) permissions() *natsserver.Permissions {

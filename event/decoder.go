@@ -229,13 +229,7 @@ func (d *Decoder) Fill(e *Event) {
 // Describe sets the fields of e that a row's Exchange and Connection stand for:
 // all but the times, bytes, ordinal and trace id.
 func (d *Decoder) Describe(exchange, connection int, e *Event) {
-	x := &d.exchanges[exchange]
-	r, o := &d.routes[x.route], &d.outcomes[x.outcome]
-	e.Direction, e.Protocol = r.direction, r.protocol
-	e.Method, e.Authority, e.Path = r.method, r.authority, r.path
-	e.Kind, e.Status, e.GRPCStatus = o.kind, o.status, o.grpcStatus
-	e.Error, e.Fate, e.Attempt = o.error, o.fate, o.attempt
-
+	d.DescribeExchange(exchange, e)
 	s := &d.connections[connection]
 	e.Connection, e.Security, e.SecurityReason = s.id, s.security, s.reason
 	e.Detection, e.DetectionTime = s.detection, s.detectionTime
@@ -246,6 +240,16 @@ func (d *Decoder) Describe(exchange, connection int, e *Event) {
 	}
 	e.Peer.Pod, e.Peer.Identity, e.Peer.Meshed = d.strings[text[4]], d.strings[text[5]], p.meshed
 	e.Peer.Addr = netip.AddrPortFrom(p.addr, s.port)
+}
+
+// DescribeExchange sets those fields of e that a row's Exchange stands for.
+func (d *Decoder) DescribeExchange(exchange int, e *Event) {
+	x := &d.exchanges[exchange]
+	r, o := &d.routes[x.route], &d.outcomes[x.outcome]
+	e.Direction, e.Protocol = r.direction, r.protocol
+	e.Method, e.Authority, e.Path = r.method, r.authority, r.path
+	e.Kind, e.Status, e.GRPCStatus = o.kind, o.status, o.grpcStatus
+	e.Error, e.Fate, e.Attempt = o.error, o.fate, o.attempt
 }
 
 // at is an element of a column that is absent where it is all zeros.

@@ -21,8 +21,21 @@ const (
 // bufferSize is how many requests wait for the histograms.
 const bufferSize = 32
 
-// sample is one request, µs.
-type sample struct{ latency, duration uint32 }
+// samples are requests that wait for the histograms, µs.
+type samples struct{ latency, duration [bufferSize]uint32 }
+
+// outcome is how an exchange ended, as far as a cell tells it apart.
+type outcome struct {
+	status     uint16
+	grpcStatus int16
+	// ended: it is over; grpc: it was a gRPC call.
+	ended, grpc bool
+	error       string
+}
+
+func outcomeOf(e *event.Event) outcome {
+	return outcome{e.Status, e.GRPCStatus, e.Kind == event.End, e.Protocol == event.GRPC, e.Error}
+}
 
 // Count is how often a value was seen.
 type Count[T any] struct {
@@ -52,7 +65,7 @@ type Cell struct {
 	// buffer holds the last requests that were observed. A histogram takes KiBs
 	// in several places of memory, which most cells never need, and the others
 	// only once for many requests.
-	buffer   [bufferSize]sample
+	buffer   samples
 	buffered uint8
 
 	// The rest is set in cells of the dimension Ledger only.
@@ -68,54 +81,63 @@ type Cell struct {
 
 // Add adds one event. Strings of e are copied where they are kept.
 func (c *Cell) Add(e *event.Event) {
-	request := e.IsRequest()
-	c.observe(e, request, request && e.Success())
+	request, o := e.IsRequest(), outcomeOf(e)
+	c.add(&o, request, request && e.Success(), 1, e.RequestBytes, e.ResponseBytes)
+	if request {
+		c.sample(e.Latency, e.Duration)
+	}
 }
 
-// observe adds one event. request and success are the event's, asked once for
-// all cells. Strings of e are copied where they are kept.
-func (c *Cell) observe(e *event.Event, request, success bool) {
-	c.RequestBytes += e.RequestBytes
-	c.ResponseBytes += e.ResponseBytes
-	if e.Kind != event.End {
+// add adds n events of the same outcome, all but their latencies and durations.
+// The bytes are those of all of them. Strings are copied where they are kept.
+func (c *Cell) add(o *outcome, request, success bool, n, requestBytes, responseBytes uint64) {
+	c.RequestBytes += requestBytes
+	c.ResponseBytes += responseBytes
+	if !o.ended {
 		return
 	}
-	if e.Error != "" {
-		c.addError(e.Error, 1, true)
+	if o.error != "" {
+		c.addError(o.error, n, true)
 	}
 	if !request {
-		c.Connections++
+		c.Connections += n
 		return
 	}
-	c.Requests++
+	c.Requests += n
 	if success {
-		c.Successes++
+		c.Successes += n
 	}
-	c.Status = addCount(c.Status, e.Status, 1, OtherStatus)
-	if e.Protocol == event.GRPC {
-		c.GRPC = addCount(c.GRPC, e.GRPCStatus, 1, OtherGRPC)
+	if len(c.Status) > 0 && c.Status[0].Value == o.status {
+		c.Status[0].N += n
+	} else {
+		c.Status = addCount(c.Status, o.status, n, OtherStatus)
 	}
-	if e.Latency > math.MaxUint32 || e.Duration > math.MaxUint32 {
-		c.Latency.Record(e.Latency)
-		c.Duration.Record(e.Duration)
+	if o.grpc {
+		c.GRPC = addCount(c.GRPC, o.grpcStatus, n, OtherGRPC)
+	}
+}
+
+// sample adds the latency and duration of one request, µs.
+func (c *Cell) sample(latency, duration uint64) {
+	if latency > math.MaxUint32 || duration > math.MaxUint32 {
+		c.Latency.Record(latency)
+		c.Duration.Record(duration)
 		return
 	}
 	if c.buffered == bufferSize {
 		c.pour(&c.Latency, &c.Duration)
 		c.buffered = 0
 	}
-	c.buffer[c.buffered] = sample{uint32(e.Latency), uint32(e.Duration)}
+	i := c.buffered & (bufferSize - 1)
+	c.buffer.latency[i] = uint32(latency)
+	c.buffer.duration[i] = uint32(duration)
 	c.buffered++
 }
 
 // pour records what is in the buffer, which it leaves as it is.
 func (c *Cell) pour(latency, duration *event.Histogram) {
-	for _, s := range c.buffer[:c.buffered] {
-		latency.Record(uint64(s.latency))
-	}
-	for _, s := range c.buffer[:c.buffered] {
-		duration.Record(uint64(s.duration))
-	}
+	latency.RecordAll(c.buffer.latency[:c.buffered])
+	duration.RecordAll(c.buffer.duration[:c.buffered])
 }
 
 // addCount adds n to the count of v, or to that of other when there are too

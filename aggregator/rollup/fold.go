@@ -3,7 +3,7 @@ package rollup
 import (
 	"errors"
 	"fmt"
-	"slices"
+	"math"
 	"strings"
 
 	"github.com/weirmesh/weir/event"
@@ -99,31 +99,43 @@ type batch struct {
 	skipped     int
 	pods        [3]*slot
 	routings    [3]*routing
-	// By the batch's dictionary numbers.
+	// By the batch's dictionary numbers; conns are numbers in peers, from 1.
 	routes    []*slot
-	conns     []*peerSlots
+	conns     []int32
 	exchanges []exchange
 	// peers are the different ones among the connections' peers.
-	peers []*peerSlots
+	peers []peerSlots
+	// second is that of the events at hand. What follows holds for it alone:
+	// touched are the exchanges that have any, podCells and routeCells the cells.
+	second     int64
+	touched    []int32
+	podCells   [3]*Cell
+	routeCells []*Cell
 }
 
-// exchange is what all events of a route and outcome have in common, with room
-// for what one of them has of its own.
+// exchange is what all events of a route and outcome have in common, and their
+// sums in the second at hand.
 type exchange struct {
-	event            event.Event
-	route            int
+	route            int32
+	direction        event.Direction
 	known            bool
 	request, success bool
+	outcome          outcome
+	n                uint64
+	requestBytes     uint64
+	responseBytes    uint64
 }
 
-// peerSlots are the slots of a peer in the batch at hand.
+// peerSlots are the slots of a peer in the batch at hand, with its cells of the
+// second at hand.
 type peerSlots struct {
 	direction event.Direction
 	said      event.Peer
 	security  event.Security
 	reason    string
 	slot      *slot
-	// pairs are those with each route; nil where there would be too many.
+	cell      *Cell
+	// pairs are those with each route; empty where there would be too many.
 	pairs []*slot
 }
 
@@ -171,8 +183,10 @@ func (f *Folder) Fold(m Message) (Result, error) {
 		f.gaps[s.ID] = s
 	}
 	shift := s.shift(h.Sent, m.Now, m.Arrived)
-	b := f.begin(h, bounded(h.Sent)+shift, shift)
-	f.account(s, h, b, lost)
+	sent := bounded(h.Sent) + shift
+	own := f.recall(s, h, sent/1e6)
+	b := f.begin(h, own, sent, shift)
+	ledger := f.account(s, own, h, b, lost)
 	r := Result{Skewed: shift != 0, Shift: shift, Sent: b.sent, Lost: lost}
 	var visit func(int, *event.Event)
 	if m.Visit != nil {
@@ -186,7 +200,7 @@ func (f *Folder) Fold(m Message) (Result, error) {
 		f.offend(b.workload, OffenceClock, s.Pod)
 	}
 	r.Coalesced = f.coalesce(b)
-	ledger := f.ledger(s, b.sent/1e6)
+	own.pods, own.routings = b.pods, b.routings
 	ledger.Events += uint64(r.Events)
 	ledger.Shed += r.Coalesced
 	return r, nil
@@ -247,35 +261,43 @@ func (s *Source) shift(sent, now, arrived int64) int64 {
 func bounded(t int64) int64 { return min(max(t, 0), farTime) }
 
 // begin prepares f.batch.
-func (f *Folder) begin(h *event.Header, sent, shift int64) *batch {
+func (f *Folder) begin(h *event.Header, m *memo, sent, shift int64) *batch {
 	b := &f.batch
 	routes, connections, _ := f.decoder.Counts()
-	b.workload = f.admitWorkload(h.Source.Workload, sent/1e6)
-	b.pod = cut(h.Source.Pod, maxName)
+	b.workload, b.pod = m.workload, m.pod
 	b.sent, b.shift, b.moved, b.skipped = sent, shift, 0, 0
-	b.pods, b.routings = [3]*slot{}, [3]*routing{}
+	b.pods, b.routings = m.pods, m.routings
+	for d := range b.pods {
+		if b.pods[d] != nil && b.pods[d].gone {
+			b.pods[d] = nil
+		}
+	}
 	b.routes = emptied(b.routes, routes)
+	b.routeCells = emptied(b.routeCells, routes)
 	b.conns = emptied(b.conns, connections)
-	b.peers = b.peers[:0]
-	b.exchanges = slices.Grow(b.exchanges[:0], f.decoder.Exchanges())[:f.decoder.Exchanges()]
-	clear(b.exchanges)
+	b.exchanges = emptied(b.exchanges, f.decoder.Exchanges())
+	b.peers, b.touched = b.peers[:0], b.touched[:0]
+	b.second, b.podCells = math.MinInt64, [3]*Cell{}
 	return b
 }
 
-// emptied is a slice of n nils, in the memory of s where it suffices.
-func emptied[T any](s []*T, n int) []*T {
+// emptied is a slice of n zero values, in the memory of s where it suffices.
+func emptied[T any](s []T, n int) []T {
 	if cap(s) < n {
-		return make([]*T, n)
+		return make([]T, n)
 	}
 	s = s[:n]
 	clear(s)
 	return s
 }
 
-// account notes what the header says.
-func (f *Folder) account(s *Source, h *event.Header, b *batch, lost int64) {
+// account notes what the header says, and returns the cell of the ledger.
+func (f *Folder) account(s *Source, m *memo, h *event.Header, b *batch, lost int64) *Cell {
 	second := b.sent / 1e6
-	ledger := f.ledger(s, second)
+	if m.ledger == nil || m.ledger.gone {
+		m.ledger = f.slot(ledgerKey(b.workload, s.Pod), second)
+	}
+	ledger := f.cell(m.ledger, second)
 	ledger.Batches++
 	ledger.Lost += lost
 	s.Shed = max(s.Shed, h.Shed)
@@ -288,91 +310,166 @@ func (f *Folder) account(s *Source, h *event.Header, b *batch, lost int64) {
 	}
 	s.LastSeen = max(s.LastSeen, second)
 	s.Final = s.Final || h.Final
+	return ledger
 }
 
 // events counts the events of the batch, whose decoder is at its beginning.
 func (f *Folder) events(b *batch, visit func(int, *event.Event)) (n int) {
 	var r event.Row
-	var whole event.Event
 	for ; f.decoder.NextRow(&r); n++ {
 		x := &b.exchanges[r.Exchange]
 		if !x.known {
-			f.decoder.Describe(r.Exchange, r.Connection, &x.event)
-			x.route, _ = f.decoder.Exchange(r.Exchange)
-			x.request = x.event.IsRequest()
-			x.success = x.request && x.event.Success()
-			x.known = true
+			f.meet(b, x, r.Exchange)
 		}
-		if x.event.Direction != event.Inbound && x.event.Direction != event.Outbound {
+		if x.direction != event.Inbound && x.direction != event.Outbound {
 			b.skipped++
 			continue
 		}
 		if visit != nil {
-			f.decoder.Fill(&whole)
-			visit(n, &whole)
+			f.decoder.Fill(&f.whole)
+			visit(n, &f.whole)
 		}
 		f.observe(b, x, &r)
 	}
+	f.settle(b)
 	return n
 }
 
-// observe counts one event in each of its cells. The total is the sum over the
-// pods, and is worked out when it is needed.
+// meet finds out what all events of an exchange have in common.
+func (f *Folder) meet(b *batch, x *exchange, number int) {
+	e := &f.event
+	f.decoder.DescribeExchange(number, e)
+	route, _ := f.decoder.Exchange(number)
+	x.known, x.route, x.direction = true, int32(route), e.Direction
+	x.outcome = outcomeOf(e)
+	x.request = e.IsRequest()
+	x.success = x.request && e.Success()
+}
+
+// observe counts one event: at once in its peer's cells, and in its exchange's
+// sums, which settle brings into the cells of its route and pod. The total is
+// the sum over the pods, and is worked out when it is needed.
 func (f *Folder) observe(b *batch, x *exchange, r *event.Row) {
-	second := f.second(b, r)
-	e := &x.event
-	e.Latency, e.Duration = r.Latency, r.Duration
-	e.RequestBytes, e.ResponseBytes = r.RequestBytes, r.ResponseBytes
-	pod := b.pods[e.Direction]
-	if pod == nil {
-		pod = f.slot(Key{Dimension: ByPod, Direction: e.Direction, Workload: b.workload, Pod: b.pod}, second)
-		b.pods[e.Direction] = pod
+	if second := f.second(b, r); second != b.second {
+		f.settle(b)
+		b.second = second
 	}
-	route := b.routes[x.route]
-	if route == nil {
-		route = f.route(b, e, second)
-		b.routes[x.route] = route
+	if x.n == 0 {
+		b.touched = append(b.touched, int32(r.Exchange))
 	}
-	peer := b.conns[r.Connection]
-	if peer == nil || peer.direction != e.Direction {
-		f.decoder.Describe(r.Exchange, r.Connection, e)
-		peer = f.peer(b, e, second)
-		b.conns[r.Connection] = peer
+	x.n++
+	x.requestBytes += r.RequestBytes
+	x.responseBytes += r.ResponseBytes
+	route, pod := b.routeCells[x.route], b.podCells[x.direction]
+	if route == nil || pod == nil {
+		route, pod = f.cells(b, x, r)
 	}
-	f.cell(pod, second).observe(e, x.request, x.success)
-	f.cell(route, second).observe(e, x.request, x.success)
-	f.cell(peer.slot, second).observe(e, x.request, x.success)
-	if e.Direction == event.Outbound {
-		f.cell(f.pair(b, peer, x, r, second), second).observe(e, x.request, x.success)
+	at := b.conns[r.Connection]
+	if at == 0 || b.peers[at-1].direction != x.direction {
+		at = f.peer(b, x, r)
+		b.conns[r.Connection] = at
 	}
+	peer := &b.peers[at-1]
+	if peer.cell == nil {
+		peer.cell = f.cell(peer.slot, b.second)
+	}
+	peer.cell.add(&x.outcome, x.request, x.success, 1, r.RequestBytes, r.ResponseBytes)
+	var pair *Cell
+	if x.direction == event.Outbound {
+		pair = f.cell(f.pair(b, peer, x, r), b.second)
+		pair.add(&x.outcome, x.request, x.success, 1, r.RequestBytes, r.ResponseBytes)
+	}
+	if !x.request {
+		return
+	}
+	route.sample(r.Latency, r.Duration)
+	pod.sample(r.Latency, r.Duration)
+	peer.cell.sample(r.Latency, r.Duration)
+	if pair != nil {
+		pair.sample(r.Latency, r.Duration)
+	}
+}
+
+// settle brings the sums of the exchanges into the cells of their second.
+func (f *Folder) settle(b *batch) {
+	if len(b.touched) == 0 {
+		return
+	}
+	for _, number := range b.touched {
+		x := &b.exchanges[number]
+		b.routeCells[x.route].add(&x.outcome, x.request, x.success, x.n, x.requestBytes, x.responseBytes)
+		b.podCells[x.direction].add(&x.outcome, x.request, x.success, x.n, x.requestBytes, x.responseBytes)
+		x.n, x.requestBytes, x.responseBytes = 0, 0, 0
+	}
+	b.touched = b.touched[:0]
+	b.podCells = [3]*Cell{}
+	clear(b.routeCells)
+	for i := range b.peers {
+		b.peers[i].cell = nil
+	}
+}
+
+// cells finds the cells of an event's route and pod, of the second at hand.
+func (f *Folder) cells(b *batch, x *exchange, r *event.Row) (route, pod *Cell) {
+	d := x.direction
+	if b.pods[d] == nil {
+		b.pods[d] = f.slot(Key{Dimension: ByPod, Direction: d, Workload: b.workload, Pod: b.pod}, b.second)
+	}
+	if b.podCells[d] == nil {
+		b.podCells[d] = f.cell(b.pods[d], b.second)
+	}
+	if b.routes[x.route] == nil {
+		b.routes[x.route] = f.route(b, x, r)
+	}
+	if b.routeCells[x.route] == nil {
+		b.routeCells[x.route] = f.cell(b.routes[x.route], b.second)
+	}
+	return b.routeCells[x.route], b.podCells[d]
 }
 
 // route finds the slot of an event's route.
-func (f *Folder) route(b *batch, e *event.Event, second int64) *slot {
-	if b.routings[e.Direction] == nil {
-		b.routings[e.Direction] = f.routing(b.workload, e.Direction)
+func (f *Folder) route(b *batch, x *exchange, r *event.Row) *slot {
+	e := &f.event
+	f.decoder.DescribeExchange(r.Exchange, e)
+	d := e.Direction
+	if b.routings[d] == nil || b.routings[d].gone {
+		b.routings[d] = f.routing(b.workload, d)
 	}
-	k := Key{Dimension: ByRoute, Direction: e.Direction, Workload: b.workload}
-	k.Route = f.routeOf(b.workload, b.routings[e.Direction], e, second)
-	return f.slot(k, second)
+	known := b.routings[d]
+	f.name = appendName(f.name[:0], e)
+	if s := known.remembered(f.name, b.second); s != nil {
+		return s
+	}
+	k := Key{Dimension: ByRoute, Direction: d, Workload: b.workload}
+	k.Route = f.routeOf(b.workload, known, e, b.second)
+	s := f.slot(k, b.second)
+	known.remember(f.name, e, s)
+	return s
 }
 
-// peer finds the slots of an event's peer: that of another connection, mostly.
-func (f *Folder) peer(b *batch, e *event.Event, second int64) *peerSlots {
-	for _, p := range b.peers {
+// peer finds the slots of an event's peer, that of another connection, mostly;
+// the result is its number in b.peers, from 1.
+func (f *Folder) peer(b *batch, x *exchange, r *event.Row) int32 {
+	e := &f.event
+	f.decoder.Describe(r.Exchange, r.Connection, e)
+	for i := range b.peers {
+		p := &b.peers[i]
 		if p.direction == e.Direction && p.security == e.Security && p.reason == e.SecurityReason && samePeer(e, &p.said) {
-			return p
+			return int32(i + 1)
 		}
 	}
-	p := &peerSlots{direction: e.Direction, said: e.Peer, security: e.Security, reason: e.SecurityReason}
-	p.slot = f.slot(Key{Dimension: ByPeer, Direction: e.Direction, Workload: b.workload, Peer: peerOf(e)}, second)
-	if len(b.peers) < maxPeers {
-		b.peers = append(b.peers, p)
-		if e.Direction == event.Outbound && len(b.routes)*maxPeers <= maxPairs {
-			p.pairs = make([]*slot, len(b.routes))
-		}
+	if len(b.peers) < cap(b.peers) {
+		b.peers = b.peers[:len(b.peers)+1]
+	} else {
+		b.peers = append(b.peers, peerSlots{})
 	}
-	return p
+	p := &b.peers[len(b.peers)-1]
+	*p = peerSlots{direction: e.Direction, said: e.Peer, security: e.Security, reason: e.SecurityReason, pairs: p.pairs[:0]}
+	p.slot = f.slot(Key{Dimension: ByPeer, Direction: e.Direction, Workload: b.workload, Peer: peerOf(e)}, b.second)
+	if e.Direction == event.Outbound && len(b.routes)*maxPeers <= maxPairs {
+		p.pairs = emptied(p.pairs, len(b.routes))
+	}
+	return int32(len(b.peers))
 }
 
 // samePeer tells whether an event's peer has the same key as p.
@@ -390,16 +487,16 @@ func samePeer(e *event.Event, p *event.Peer) bool {
 }
 
 // pair is the slot of a peer and route.
-func (f *Folder) pair(b *batch, p *peerSlots, x *exchange, r *event.Row, second int64) *slot {
-	if p.pairs != nil && p.pairs[x.route] != nil {
+func (f *Folder) pair(b *batch, p *peerSlots, x *exchange, r *event.Row) *slot {
+	if len(p.pairs) > 0 && p.pairs[x.route] != nil {
 		return p.pairs[x.route]
 	}
-	e := &x.event
-	f.decoder.Describe(r.Exchange, r.Connection, e) // its peer may be another event's
+	e := &f.event
+	f.decoder.Describe(r.Exchange, r.Connection, e)
 	key := Key{Dimension: ByPeerRoute, Direction: e.Direction, Workload: b.workload, Route: b.routes[x.route].key.Route}
 	key.Peer.Workload = peerOf(e).Workload
-	s := f.slot(key, second)
-	if p.pairs != nil {
+	s := f.slot(key, b.second)
+	if len(p.pairs) > 0 {
 		p.pairs[x.route] = s
 	}
 	return s

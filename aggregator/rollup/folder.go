@@ -85,6 +85,9 @@ type Folder struct {
 	decoder  event.Decoder
 	batch    batch
 	scratch  scratch
+	// event, whole and name are scratch, too.
+	event, whole event.Event
+	name         []byte
 	// latency and duration are those of the summary at hand.
 	latency, duration event.Histogram
 }
@@ -94,6 +97,8 @@ type slot struct {
 	key   Key
 	used  int64
 	cells []pendingCell
+	// gone: it is none of the folder's slots any more.
+	gone bool
 }
 
 type pendingCell struct {
@@ -242,6 +247,7 @@ func (f *Folder) Sweep(now int64) (evicted int) {
 	for id, s := range f.slots {
 		if len(s.cells) == 0 && now-s.used > keyMemory {
 			delete(f.slots, id)
+			s.gone = true
 			f.ungroup(s.key)
 		}
 	}
@@ -350,7 +356,11 @@ func (f *Folder) cell(s *slot, second int64) *Cell {
 // ledger is the cell of a source's pod in the ledger.
 func (f *Folder) ledger(s *Source, second int64) *Cell {
 	w := f.admitWorkload(s.ID.Workload, second)
-	return f.cell(f.slot(Key{Dimension: Ledger, Workload: w, Pod: cut(s.Pod, maxName)}, second), second)
+	return f.cell(f.slot(ledgerKey(w, s.Pod), second), second)
+}
+
+func ledgerKey(w event.Workload, pod string) Key {
+	return Key{Dimension: Ledger, Workload: w, Pod: cut(pod, maxName)}
 }
 
 // Item is one encoded cell.

@@ -21,6 +21,14 @@ type routing struct {
 	// written is the tree's version in the last rollup.
 	written              uint64
 	methods, authorities names
+	// known are the slots of routes whose paths are templates already, by
+	// appendName, while the tree's version is knownAt; owing are those asked
+	// for that the tree and the names have not been told of yet.
+	known   map[string]*knownRoute
+	knownAt uint64
+	owing   []*knownRoute
+	// gone: the folder has forgotten the side.
+	gone bool
 }
 
 // names are those that keep their own, and when each was last used, Unix
@@ -91,6 +99,7 @@ func cloneWorkload(w event.Workload) event.Workload {
 // routeOf is the route of an event: its path's template, and its method and
 // authority where they are not too many. It is valid until the next call.
 func (f *Folder) routeOf(w event.Workload, r *routing, e *event.Event, second int64) Route {
+	r.settle()
 	k := Route{
 		Protocol:  e.Protocol,
 		Method:    cut(e.Method, maxName),
@@ -165,6 +174,7 @@ func (f *Folder) Learn(all []Learned) {
 func (f *Folder) learned(full bool) (all []Learned) {
 	changed := map[side]bool{}
 	for at, r := range f.routings {
+		r.settle()
 		news := r.tree.Version() != r.written
 		if news {
 			changed[at] = true
@@ -190,6 +200,7 @@ func (f *Folder) learned(full bool) (all []Learned) {
 		k := &s.key
 		if (k.Dimension == ByRoute || k.Dimension == ByPeerRoute) && changed[side{k.Workload, k.Direction}] && f.Canonical(k) != k.Route {
 			delete(f.slots, id)
+			s.gone = true
 			f.ungroup(s.key)
 		}
 	}
@@ -199,10 +210,17 @@ func (f *Folder) learned(full bool) (all []Learned) {
 // sweepRoutes forgets what has not been used for long.
 func (f *Folder) sweepRoutes(now int64) {
 	for at, r := range f.routings {
+		r.settle()
+		for name, k := range r.known {
+			if k.slot.gone {
+				delete(r.known, name)
+			}
+		}
 		r.methods.sweep(now)
 		r.authorities.sweep(now)
 		r.tree.Sweep(now)
 		if r.tree.Nodes() == 0 && len(r.methods.used)+len(r.authorities.used) == 0 {
+			r.gone = true
 			delete(f.routings, at)
 		}
 	}

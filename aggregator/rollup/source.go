@@ -58,6 +58,9 @@ type Source struct {
 	Final bool
 	// ClockRight: its clock has agreed with ours.
 	ClockRight bool
+
+	// memo is what a Folder remembers of it.
+	memo *memo
 }
 
 // admit says what to do with a sequence: whether it is new, how many batches
@@ -141,6 +144,6 @@ func (s *Source) expire(now int64) (lost int64, changed bool) {
 // clone copies what a Source shares.
 func (s *Source) clone() Source {
 	c := *s
-	c.Missing = slices.Clone(s.Missing)
+	c.Missing, c.memo = slices.Clone(s.Missing), nil
 	return c
 }

@@ -78,16 +78,24 @@ func (t *Tree) Nodes() int { return t.nodes }
 // Template appends the template of a path, and learns from it. now is in Unix
 // seconds. It allocates only where something new is learned.
 func (t *Tree) Template(dst []byte, path string, now int64) []byte {
-	return t.template(dst, path, now, true)
+	return t.template(dst, path, now, 1)
+}
+
+// Seen learns from a path as so many calls of Template do.
+func (t *Tree) Seen(path string, now int64, times uint32) {
+	var buffer [MaxTemplate]byte
+	t.template(buffer[:0], path, now, times)
 }
 
 // Canonical appends what has become of a template, or the template of a path,
 // without learning.
 func (t *Tree) Canonical(dst []byte, path string) []byte {
-	return t.template(dst, path, 0, false)
+	return t.template(dst, path, 0, 0)
 }
 
-func (t *Tree) template(dst []byte, path string, now int64, learn bool) []byte {
+// template learns from the path as if it came so many times; 0: not at all.
+func (t *Tree) template(dst []byte, path string, now int64, times uint32) []byte {
+	learn := times > 0
 	w := walk{rest: pathOf(path)}
 	if !strings.HasPrefix(w.rest, "/") {
 		return append(dst, bare(w.rest)...)
@@ -118,7 +126,7 @@ func (t *Tree) template(dst []byte, path string, now int64, learn bool) []byte {
 			}
 		}
 		if learn && child != nil {
-			child.seen++
+			child.seen += times
 			child.used = max(child.used, now)
 		}
 		n = child

@@ -33,6 +33,8 @@ func componentGrant(account string) (Grant, bool) {
 			Subscribe: []string{
 				bus.RPCSubject(control.IdentityService, control.CertifyMethod),
 				bus.RPCSubject(control.DiscoveryService, control.ResolveMethod),
+				bus.RPCSubject(control.InventoryService, control.WorkloadsMethod),
+				bus.RPCSubject(control.InventoryService, control.OverviewMethod),
 			},
 		}, true
 	}

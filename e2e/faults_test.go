@@ -98,21 +98,27 @@ func relay(t *testing.T, from, to string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return // closed
-			}
-			s, err := net.Dial("tcp", to)
+	go carry(ln, func() (net.Conn, error) { return net.Dial("tcp", to) })
+}
+
+// carry carries what a listener accepts to what dial gives, until it is closed.
+func carry(ln net.Listener, dial func() (net.Conn, error)) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return // closed
+		}
+		go func() {
+			s, err := dial()
 			if err != nil {
 				_ = c.Close()
-				continue
+				return
 			}
 			go func() { _, _ = io.Copy(s, c); _ = s.Close() }()
-			go func() { _, _ = io.Copy(c, s); _ = c.Close() }()
-		}
-	}()
+			_, _ = io.Copy(c, s)
+			_ = c.Close()
+		}()
+	}
 }
 
 func errString(err error) string {

@@ -49,6 +49,7 @@ var importRules = []importRule{
 	{"proxy/detect", "event proxy/hello proxy/relay", whyProxy},
 	{"proxy/policy", "event proxy/relay", whyProxy},
 	{"proxy/mtls", "event control proxy/relay", whyProxy},
+	{"proxy/mtls/mtlstest", "proxy/mtls", "a certificate authority for tests"},
 	{"proxy/balance", "event proxy/relay proxy/policy", whyProxy},
 	{"proxy/discover", "event control proxy/balance", whyProxy},
 	{"proxy/socket", "", "system calls, and nothing of what they carry"},
@@ -77,7 +78,7 @@ var importRules = []importRule{
 
 	{"api/weirpb", "", "generated; whoever speaks the API in another language has the same and no more"},
 	{"api/client", "event aggregator/query api/weirpb", "the client of the API must not link its server"},
-	{"api", "event aggregator/query aggregator/match aggregator/scan api/*", "the API shows what the aggregator answers, and what aggregator/scan reads back from the stream; it never folds events itself, so that no two readers can disagree"},
+	{"api", "event control aggregator/query aggregator/match aggregator/scan api/*", "the API shows what the aggregator answers, what aggregator/scan reads back from the stream, and what the controller says in control's words; it never folds events itself, so that no two readers can disagree"},
 	{"api/*", "event aggregator/query api/weirpb api/client", "parts of the API hang below its server"},
 
 	{"dashboard", "", "the dashboard reads the API from the browser, as anyone may"},

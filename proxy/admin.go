@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,12 +17,17 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/listen"
 )
 
 // admin serves /metrics, /live and /ready.
 type admin struct {
 	addr  netip.AddrPort
 	ready atomic.Bool
+	// certified is closed when the proxy has a certificate; nil: it needs none.
+	// Since started it is waited for, at most for identityGrace.
+	certified <-chan struct{}
+	started   time.Time
 
 	listener net.Listener
 	server   *http.Server
@@ -34,7 +41,10 @@ func listenAdmin(ctx context.Context, address string, p *Proxy) (*admin, error) 
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
-	a := &admin{listener: ln, addr: ln.Addr().(*net.TCPAddr).AddrPort()}
+	a := &admin{listener: ln, addr: ln.Addr().(*net.TCPAddr).AddrPort(), started: time.Now()}
+	if p.identity != nil {
+		a.certified = p.identity.Ready()
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/live", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "live\n")
@@ -71,13 +81,29 @@ func (a *admin) close() {
 	a.done.Wait()
 }
 
+// identityGrace is for how long a proxy that is to have a certificate is not
+// ready without one. A control plane that is away must not keep workloads from
+// starting: their traffic is plain then, and says so.
+const identityGrace = 10 * time.Second
+
 // handleReady says whether traffic is accepted. The bus is not asked: the proxy
 // carries traffic without it.
 func (a *admin) handleReady(w http.ResponseWriter, _ *http.Request) {
-	if !a.ready.Load() {
+	no := func(why string) {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, "draining\n")
+		_, _ = io.WriteString(w, why+"\n")
+	}
+	if !a.ready.Load() {
+		no("draining")
 		return
+	}
+	if a.certified != nil && time.Since(a.started) < identityGrace {
+		select {
+		case <-a.certified:
+		default:
+			no("waiting for a certificate")
+			return
+		}
 	}
 	_, _ = io.WriteString(w, "ready\n")
 }
@@ -92,6 +118,7 @@ func (p *Proxy) writeMetrics(w io.Writer) {
 		metrics.WriteCounterUint64(w, "weir_proxy_connections_refused_by_limit_total"+label, st.Limited[d])
 		metrics.WriteCounterUint64(w, "weir_proxy_dial_errors_total"+label, st.DialErrors[d])
 	}
+	p.writeIdentityMetrics(w, &st)
 	metrics.WriteCounterUint64(w, "weir_proxy_accept_errors_total", st.AcceptErrors)
 	metrics.WriteCounterUint64(w, "weir_proxy_hello_errors_total", st.HelloErrors)
 	for i := range st.Verdicts {
@@ -105,6 +132,26 @@ func (p *Proxy) writeMetrics(w io.Writer) {
 	p.writeBalancerMetrics(w)
 	p.writeTelemetryMetrics(w)
 	metrics.WriteProcessMetrics(w)
+}
+
+func (p *Proxy) writeIdentityMetrics(w io.Writer, st *listen.Stats) {
+	for _, why := range slices.Sorted(maps.Keys(st.Denied)) {
+		metrics.WriteCounterUint64(w, fmt.Sprintf("weir_proxy_denied_total{reason=%q}", why), st.Denied[why])
+	}
+	for _, d := range directions() {
+		label := fmt.Sprintf("{direction=%q}", d)
+		metrics.WriteCounterUint64(w, "weir_proxy_handshakes_total"+label, st.Handshakes[d])
+		metrics.WriteCounterUint64(w, "weir_proxy_handshake_errors_total"+label, st.HandshakeErrors[d])
+	}
+	if p.identity == nil {
+		return
+	}
+	is := p.identity.Stats()
+	metrics.WriteCounterUint64(w, "weir_proxy_certificates_total", is.Renewals)
+	metrics.WriteCounterUint64(w, "weir_proxy_certificate_errors_total", is.Failures)
+	if t := p.identity.NotAfter(); !t.IsZero() {
+		metrics.WriteGaugeUint64(w, "weir_proxy_certificate_expires_seconds", uint64(max(t.Unix(), 0)))
+	}
 }
 
 func (p *Proxy) writeBalancerMetrics(w io.Writer) {

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -22,10 +24,49 @@ type Config struct {
 	// Version is the build, as telemetry states it.
 	Version   string
 	Traffic   Traffic
+	Identity  Identity
 	Telemetry Telemetry
 	Admin     Admin
 	Log       Log
+	// Control reaches the control plane, for certificates and discovery; nil:
+	// there is none. Parse leaves it to whoever connects.
+	Control Control
 }
+
+// Control asks the control plane, over the bus. Its methods are safe for
+// concurrent use.
+type Control interface {
+	// Request sends a request to whoever answers the method, and returns the
+	// reply.
+	Request(ctx context.Context, service, method string, request []byte) ([]byte, error)
+	// WatchEndpoints calls fn, one call at a time, with each change of a
+	// destination, until ctx ends; missed is called, in between, when changes may
+	// have been missed.
+	WatchEndpoints(ctx context.Context, fn func(change []byte), missed func()) error
+}
+
+// Identity is how the proxy proves who it is, and whom it believes. Certificates
+// come from the control plane for the token in Token, or else from the files
+// Certificate and Key; without either there is no mutual TLS.
+type Identity struct {
+	// Token is the file that holds the ServiceAccount's token.
+	Token string
+	// Certificate and Key are PEM files.
+	Certificate, Key string
+	// Anchors are the trust anchors: a PEM file or PEM itself.
+	Anchors string
+	// TrustDomain is that of all identities.
+	TrustDomain string
+	// RequireMutual refuses clients that do not prove an identity, but for those
+	// at the addresses ProbesFrom, on the ports ProbePorts (all where there are
+	// none).
+	RequireMutual bool
+	ProbesFrom    []netip.Prefix
+	ProbePorts    []ports.Range
+}
+
+// Enabled tells whether the proxy is to have an identity.
+func (i *Identity) Enabled() bool { return i.Token != "" || i.Certificate != "" }
 
 // Traffic is what the proxy carries and how.
 type Traffic struct {
@@ -37,6 +78,9 @@ type Traffic struct {
 	Transparent               bool
 	InboundPort, OutboundPort uint16
 	OpaquePorts               []ports.Range
+	// Discovery asks the control plane what is behind the addresses that the
+	// transparent outbound listeners carry to.
+	Discovery bool
 	// ConnectTimeout bounds dialling a server.
 	ConnectTimeout time.Duration
 	// MaxConnections bounds the clients' connections.
@@ -56,6 +100,10 @@ type Telemetry struct {
 	Off bool
 	// Bus holds the addresses of the bus, comma-separated; "" is no telemetry.
 	Bus string
+	// BusToken is a file with the token to show there; "" is the identity's.
+	// BusAnchors, a PEM file or PEM itself, are whom the bus must lead to; "" is
+	// those of the identity where an address of the bus begins with tls://.
+	BusToken, BusAnchors string
 	// RetainBytes bounds what awaits the bus.
 	RetainBytes int
 	// Spool is a directory in which it survives a kill; "" for none.
@@ -75,6 +123,9 @@ type Log struct {
 	JSON bool
 }
 
+// DefaultTrustDomain is that of a Kubernetes cluster that was given no other.
+const DefaultTrustDomain = "cluster.local"
+
 // DefaultConfig is a Config without listeners.
 func DefaultConfig() Config {
 	return Config{
@@ -90,6 +141,7 @@ func DefaultConfig() Config {
 			DrainDelay:     time.Second,
 			DrainTimeout:   30 * time.Second,
 		},
+		Identity:  Identity{TrustDomain: DefaultTrustDomain},
 		Telemetry: Telemetry{RetainBytes: telemetry.DefaultRetainBytes},
 		Admin:     Admin{Listen: "127.0.0.1:4191"},
 		Log:       Log{Level: slog.LevelInfo},
@@ -124,7 +176,7 @@ func (t *Traffic) transparentListeners() []listen.Spec {
 	} {
 		out = append(out, listen.Spec{
 			Direction: l.direction, Listen: net.JoinHostPort(l.host, strconv.Itoa(int(l.port))),
-			Transparent: true, OpaquePorts: t.OpaquePorts,
+			Transparent: true, OpaquePorts: t.OpaquePorts, Discover: t.Discovery && l.direction == event.Outbound,
 		})
 	}
 	return out

@@ -44,6 +44,7 @@ func TestParse(t *testing.T) {
 			ConnectTimeout: 2 * time.Second, MaxConnections: 7, MaxHeadBytes: 128 << 10, HeadTimeout: 7 * time.Second,
 			DrainTimeout: time.Minute,
 		},
+		Identity:  proxy.Identity{TrustDomain: "cluster.local"},
 		Telemetry: proxy.Telemetry{Bus: "nats://a:4222,nats://b:4222,nats://c:4222", RetainBytes: 1 << 20},
 		Log:       proxy.Log{Level: slog.LevelDebug, JSON: true},
 	}

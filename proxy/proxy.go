@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/weirmesh/weir/proxy/http1"
 	"github.com/weirmesh/weir/proxy/http2"
 	"github.com/weirmesh/weir/proxy/listen"
+	"github.com/weirmesh/weir/proxy/mtls"
 	"github.com/weirmesh/weir/proxy/relay"
 	"github.com/weirmesh/weir/proxy/tcp"
 	"github.com/weirmesh/weir/proxy/telemetry"
@@ -36,19 +38,26 @@ type Proxy struct {
 	group    *listen.Group
 	pipeline *telemetry.Pipeline // nil without telemetry
 	admin    *admin              // nil without admin port
+	identity *mtls.Identity      // nil without identity
 	specs    []listen.Spec       // those that are listened on
 	addrs    []netip.AddrPort    // of specs
+	stop     context.CancelFunc  // ends the goroutines of background
+	// background are goroutines that go on until all connections have ended.
+	background sync.WaitGroup
 }
 
 // New binds all ports of cfg and starts telemetry towards sink, which may be
 // nil: then there is none. Its errors name the address and the flag. The
 // caller must Run the Proxy.
 func New(ctx context.Context, cfg Config, sink telemetry.Sink, log *slog.Logger) (*Proxy, error) {
-	p := &Proxy{cfg: cfg, log: log}
+	p := &Proxy{cfg: cfg, log: log, stop: func() {}}
+	var err error
+	if p.identity, err = p.newIdentity(); err != nil {
+		return nil, err
+	}
 	var recorder relay.Recorder = telemetry.Off{}
 	var pipeline *telemetry.Pipeline
 	if sink != nil && !cfg.Telemetry.Off {
-		var err error
 		pipeline, err = telemetry.New(telemetry.Options{
 			Source:          cfg.Self,
 			Version:         cfg.Version,
@@ -71,6 +80,10 @@ func New(ctx context.Context, cfg Config, sink telemetry.Sink, log *slog.Logger)
 		ConnectTimeout: cfg.Traffic.ConnectTimeout,
 		MaxHeadBytes:   cfg.Traffic.MaxHeadBytes,
 		HeadTimeout:    cfg.Traffic.HeadTimeout,
+		Identity:       p.identity,
+		RequireMutual:  cfg.Identity.RequireMutual,
+		PlainFrom:      cfg.Identity.ProbesFrom,
+		PlainPorts:     cfg.Identity.ProbePorts,
 		Logger:         log,
 	})
 	if err := p.bind(ctx); err != nil {
@@ -136,6 +149,7 @@ func (p *Proxy) AdminAddr() netip.AddrPort {
 // timeout, cuts the rest, and delivers the last telemetry. When it returns, no
 // goroutine is left. Its error says what was cut or not delivered.
 func (p *Proxy) Run(ctx context.Context) error {
+	p.startBackground(context.WithoutCancel(ctx))
 	p.group.Serve()
 	if p.admin != nil {
 		p.admin.serve()
@@ -149,6 +163,15 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	p.trim(ctx) // until ctx ends
 	return p.drain(context.WithoutCancel(ctx))
+}
+
+// startBackground begins what goes on beside the traffic, until the last
+// connection has ended.
+func (p *Proxy) startBackground(ctx context.Context) {
+	ctx, p.stop = context.WithCancel(ctx)
+	if p.identity != nil {
+		p.background.Go(func() { p.identity.Run(ctx) })
+	}
 }
 
 // drain is the orderly end.
@@ -172,6 +195,8 @@ func (p *Proxy) drain(ctx context.Context) error {
 // close ends all parts, telemetry last: it has the events of all others' ends.
 func (p *Proxy) close(ctx context.Context) error {
 	p.group.Close()
+	p.stop()
+	p.background.Wait()
 	var err error
 	if p.pipeline != nil {
 		flush, cancel := context.WithTimeout(ctx, flushTimeout)

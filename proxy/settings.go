@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/listen"
+	"github.com/weirmesh/weir/proxy/mtls"
 	"github.com/weirmesh/weir/proxy/ports"
 )
 
@@ -44,11 +45,11 @@ func (s *setting) env() string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
 }
 
-const wantListener = "LISTEN=TARGET[,option…] with options mesh, opaque, protocol=http/1|http/2|tcp, peer=ns/kind/name, for example --%s %s"
+const wantListener = "LISTEN=TARGET[,option…] with options mesh, identity=ID, discover, opaque, protocol=http/1|http/2|tcp, peer=ns/kind/name, for example --%s %s"
 
 // settings is every flag but --help and --version, in the order of the help.
 func settings() []setting {
-	return []setting{
+	return append([]setting{
 		{name: "inbound", value: "LISTEN=TARGET[,OPTION…]", many: true,
 			usage: "accept the workload's clients at LISTEN and carry them to TARGET",
 			want:  fmt.Sprintf(wantListener, "inbound", "127.0.0.1:4143=127.0.0.1:8080"),
@@ -87,6 +88,7 @@ func settings() []setting {
 		{name: "bus", value: "URL", many: true, usage: "where telemetry goes; none: no telemetry",
 			want: "nats://HOST:PORT, for example --bus nats://127.0.0.1:4222",
 			set:  addBus},
+	}, append(identitySettings(), []setting{
 		{name: "telemetry", value: "on|off", usage: `publish an event for each request (default "on")`,
 			want: "on or off, for example --telemetry off", set: setTelemetry},
 		{name: "telemetry-buffer", value: "BYTES", usage: "bound of telemetry that awaits the bus (default 4MiB)",
@@ -123,7 +125,7 @@ func settings() []setting {
 			set:  func(c *Config, v string) error { return c.Log.Level.UnmarshalText([]byte(v)) }},
 		{name: "log-format", value: "text|json", usage: `form of the log on stderr (default "text")`,
 			want: "text or json, for example --log-format json", set: setLogFormat},
-	}
+	}...)...)
 }
 
 // Parse makes a Config from flags and environment: a flag outdoes its
@@ -218,6 +220,7 @@ func (c *Config) check() error {
 		if c.Traffic.InboundPort == c.Traffic.OutboundPort {
 			return fmt.Errorf("--inbound-port and --outbound-port are both %d: they must differ", c.Traffic.InboundPort)
 		}
+		c.Traffic.Discovery = c.Traffic.Discovery || c.Identity.Token != ""
 		c.Traffic.Listeners = append(c.Traffic.Listeners, c.Traffic.transparentListeners()...)
 	}
 	if len(c.Traffic.Listeners) == 0 {
@@ -227,6 +230,9 @@ func (c *Config) check() error {
 	if c.Publishes() && c.Self.Workload.Name == "" {
 		return errors.New("--bus needs --workload NS/KIND/NAME to name the telemetry, " +
 			"for example --workload emojivoto/deploy/web (or --telemetry off)")
+	}
+	if err := c.checkIdentity(); err != nil {
+		return err
 	}
 	for i := range c.Traffic.Listeners {
 		if peer := &c.Traffic.Listeners[i].Peer; peer.Name != "" {
@@ -273,6 +279,9 @@ func (c *Config) addListener(d event.Direction, v string) error {
 		}
 		s.Endpoints = targets
 	}
+	if d == event.Inbound && (s.Identity != "" || s.Discover) {
+		return errors.New("identity= and discover are for outbound listeners")
+	}
 	if s.Opaque && s.Protocol != event.ProtocolUnknown {
 		return errors.New("opaque and protocol= exclude each other")
 	}
@@ -285,6 +294,13 @@ func listenerOption(s *listen.Spec, option string) (err error) {
 	switch key {
 	case "mesh":
 		s.Mesh = true
+	case "identity":
+		s.Mesh, s.Identity = true, value
+		if ns, _ := mtls.ServiceAccount(value); value != listen.AnyIdentity && ns == "" {
+			return fmt.Errorf("identity %q is neither spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/NAME nor any", value)
+		}
+	case "discover":
+		s.Discover = true
 	case "opaque":
 		s.Opaque = true
 	case "protocol":
@@ -493,6 +509,9 @@ func Usage() string {
 		"Options of --inbound and --outbound:\n" +
 		"  mesh              outbound: TARGET is a Weir proxy, the two introduce each other;\n" +
 		"                    inbound: clients are Weir proxies (they are recognised without, too)\n" +
+		"  identity=ID       outbound: mesh, under mutual TLS, in which TARGET must prove ID,\n" +
+		"                    spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/NAME, or any of the trust domain\n" +
+		"  discover          outbound: ask the control plane what is behind TARGET\n" +
 		"  opaque            carry as TCP, undetected\n" +
 		"  balance           outbound: balance requests even where there is one TARGET\n" +
 		"  protocol=P        http/1, http/2 or tcp: no detection\n" +

@@ -11,13 +11,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 
-	"github.com/weirmesh/weir/bus/client"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/intercept"
-	"github.com/weirmesh/weir/proxy/telemetry"
 )
 
 // version and commit are set by the linker.
@@ -91,11 +88,11 @@ func redirect(args []string) int {
 // serve carries traffic until ctx ends and all is drained. What a drain had to
 // cut is logged, and no failure: the proxy was told to end, and did.
 func serve(ctx context.Context, cfg proxy.Config, log *slog.Logger) error {
-	sink, closeSink, err := connect(ctx, cfg, log)
+	sink, closeBus, err := connect(ctx, &cfg, log)
 	if err != nil {
 		return err
 	}
-	defer closeSink()
+	defer closeBus()
 	p, err := proxy.New(ctx, cfg, sink, log)
 	if err != nil {
 		return err
@@ -106,31 +103,6 @@ func serve(ctx context.Context, cfg proxy.Config, log *slog.Logger) error {
 	}
 	log.Info("ended")
 	return nil
-}
-
-// connect makes the connection to the bus, which need not answer yet.
-func connect(ctx context.Context, cfg proxy.Config, log *slog.Logger) (telemetry.Sink, func(), error) {
-	if !cfg.Publishes() {
-		log.Info("telemetry is off", "reason", offReason(cfg))
-		return nil, func() {}, nil
-	}
-	c, err := client.Connect(ctx, client.Options{
-		URL:    cfg.Telemetry.Bus,
-		Name:   "weir-proxy " + strings.TrimSuffix(cfg.Self.Workload.String()+"/"+cfg.Self.Pod, "/"),
-		Small:  true,
-		Logger: log,
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	return c, c.Close, nil
-}
-
-func offReason(cfg proxy.Config) string {
-	if cfg.Telemetry.Off {
-		return "--telemetry off"
-	}
-	return "no --bus"
 }
 
 func newLogger(l proxy.Log) *slog.Logger {

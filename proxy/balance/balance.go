@@ -40,8 +40,13 @@ const (
 type Endpoint struct {
 	// Addr is host:port.
 	Addr string
-	// Workload names what is there, where it is known.
+	// Workload and Pod name what is there, where they are known.
 	Workload event.Workload
+	Pod      string
+	// Identity is the SPIFFE ID that its proxy must prove by mutual TLS; "" where
+	// it is not to be asked for one. Reason then says why, as an event's security
+	// reason.
+	Identity, Reason string
 }
 
 // Options configures a Set; zero values mean the defaults.

@@ -5,6 +5,7 @@ const (
 	recordHandshake = 22
 	typeClientHello = 1
 	extServerName   = 0
+	extALPN         = 16
 	nameHost        = 0
 	tlsHeader       = 5 // of a record
 	maxRecord       = 16 << 10
@@ -63,9 +64,9 @@ func (c *cursor) vector(size int) cursor {
 	return cursor{c.bytes(c.number(size)), c.ok}
 }
 
-// serverName finds the name in a ClientHello message; "" where there is none,
-// or where the message is not well-formed.
-func serverName(message []byte) string {
+// extension finds an extension of a ClientHello message; its ok is false where
+// there is none, or where the message is not well-formed.
+func extension(message []byte, wanted int) cursor {
 	c := cursor{message, true}
 	c.bytes(1) // type
 	hello := c.vector(3)
@@ -77,20 +78,41 @@ func serverName(message []byte) string {
 	for extensions.ok && len(extensions.b) > 0 {
 		kind := extensions.number(2)
 		data := extensions.vector(2)
-		if kind != extServerName {
-			continue
+		if kind == wanted {
+			return data
 		}
-		names := data.vector(2)
-		for names.ok && len(names.b) > 0 {
-			kind := names.number(1)
-			name := names.vector(2)
-			if kind == nameHost && validName(name.b) {
-				return string(name.b)
-			}
+	}
+	return cursor{}
+}
+
+// serverName finds the name in a ClientHello message; "" where there is none.
+func serverName(message []byte) string {
+	data := extension(message, extServerName)
+	names := data.vector(2)
+	for names.ok && len(names.b) > 0 {
+		kind := names.number(1)
+		name := names.vector(2)
+		if kind == nameHost && validName(name.b) {
+			return string(name.b)
 		}
-		return ""
 	}
 	return ""
+}
+
+// Offers tells whether b, which [Client] has found to be TLS, is a ClientHello
+// that offers the application protocol (ALPN, RFC 7301) and no other.
+func Offers(b []byte, protocol string) bool {
+	if len(b) < tlsHeader {
+		return false
+	}
+	n := int(b[3])<<8 | int(b[4])
+	if len(b) < tlsHeader+n {
+		return false
+	}
+	data := extension(b[tlsHeader:tlsHeader+n], extALPN)
+	list := data.vector(2)
+	name := list.vector(1)
+	return name.ok && string(name.b) == protocol && len(list.b) == 0
 }
 
 // validName accepts host names: what may be shown and used as a label.

@@ -57,6 +57,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/weirmesh/weir/event"
@@ -84,6 +85,7 @@ var past = time.Unix(1, 0)
 type side struct {
 	conn   net.Conn
 	tcp    *net.TCPConn // conn, where it is one
+	raw    syscall.Conn // conn, where its socket can be looked at
 	reader tcp.Reader
 	writer socket.Writer
 	buf    tcp.Buffer
@@ -92,6 +94,7 @@ type side struct {
 func (s *side) init(conn net.Conn) {
 	s.conn = conn
 	s.tcp, _ = conn.(*net.TCPConn)
+	s.raw, _ = conn.(syscall.Conn)
 	s.reader.Init(conn)
 	s.writer.Init(conn)
 }
@@ -279,10 +282,10 @@ func (r *relayer) tell() {
 // asked tells, where the proxy drains, whether the client has sent a request
 // already: it is answered yet.
 func (r *relayer) asked() bool {
-	if r.client.tcp == nil {
+	if r.client.raw == nil {
 		return false
 	}
-	n, _ := socket.Waiting(r.client.tcp)
+	n, _ := socket.Waiting(r.client.raw)
 	if n > 0 {
 		r.client.disarm() // the drain has woken its reader
 	}

@@ -2,7 +2,6 @@ package listen
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -59,28 +58,20 @@ func (g *Group) closeBalanced() {
 	}
 }
 
-// dialEndpoint connects to an endpoint, and introduces the proxy where the
-// listener is meshed.
+// dialEndpoint connects to an endpoint, and introduces the proxy where it is
+// meshed.
 func (g *Group) dialEndpoint(ctx context.Context, l *listener, e balance.Endpoint, p event.Protocol) (balance.Connection, string) {
-	c := balance.Connection{ID: g.newID(), SecurityReason: ReasonUnmeshed, Peer: event.Peer{Workload: e.Workload}}
+	to := l.endpoint(e)
+	c := balance.Connection{ID: g.newID(), SecurityReason: to.reason, Peer: to.peer()}
 	if addr, err := netip.ParseAddrPort(e.Addr); err == nil {
 		c.Peer.Addr = addr
 	}
-	server, reason := g.dial(ctx, l, e.Addr)
+	h, reason := g.reach(ctx, l, to, hello.Hello{Connection: c.ID, Protocol: p, Destination: e.Addr})
 	if reason != "" {
 		return c, reason
 	}
-	c.Peer.Addr = addrOf(server.RemoteAddr())
-	if l.Mesh {
-		h, reason := g.greet(server, hello.Hello{Connection: c.ID, Protocol: p, Destination: e.Addr})
-		if reason != "" {
-			_ = server.Close()
-			return c, reason
-		}
-		c.Peer.Workload, c.Peer.Pod, c.Peer.Meshed = h.Workload, h.Pod, true
-		c.SecurityReason = ReasonNoIdentity
-	}
-	c.Conn = server
+	c.Conn, c.Peer, c.Security, c.SecurityReason = h.conn, h.peer, h.security, h.reason
+	c.Peer.Addr = addrOf(h.tcp.RemoteAddr())
 	return c, ""
 }
 
@@ -105,25 +96,25 @@ func (c *conn) balancedHTTP(v verdict) bool {
 }
 
 // dialBalanced connects to an endpoint for a connection that is carried as TCP.
-func (c *conn) dialBalanced() (server *net.TCPConn, answered *hello.Hello, reason string) {
+func (c *conn) dialBalanced() (h hop, reason string) {
 	set := c.l.balanced.set
 	var m *balance.Member
 	for i := 0; ; i++ {
 		if m = set.Pick(m); m == nil {
-			return nil, nil, event.ErrConnectFailed
+			return hop{}, event.ErrConnectFailed
 		}
 		start := time.Now()
-		server, answered, reason = c.dialTo(m.Endpoint().Addr)
-		m.Observe(time.Since(start), server == nil)
-		if server != nil {
+		h, reason = c.dialTo(c.l.endpoint(m.Endpoint()))
+		m.Observe(time.Since(start), h.tcp == nil)
+		if h.tcp != nil {
 			m.Connected()
 			m.Begin()
 			c.member = m
-			return server, answered, ""
+			return h, ""
 		}
 		m.Failed()
 		if i+1 >= maxDials || c.g.hard.Err() != nil {
-			return nil, nil, reason
+			return hop{}, reason
 		}
 		set.Retry()
 	}

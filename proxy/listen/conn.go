@@ -21,9 +21,11 @@ type verdict struct {
 	protocol   event.Protocol
 	detection  event.Detection
 	serverName string
-	// refused is an event.Err constant where the connection is to be closed
-	// unserved; abandoned where the proxy itself lets go of it.
+	// refused is an event.Error where the connection is to be closed unserved,
+	// denied says that this is for who the peer is; abandoned where the proxy
+	// itself lets go of it.
 	refused   string
+	denied    bool
 	abandoned bool
 }
 
@@ -34,6 +36,8 @@ type conn struct {
 	g      *Group
 	l      *listener
 	client *net.TCPConn
+	// tls is the client's connection under mutual TLS; nil: it is plain. serve's.
+	tls *secured
 	// target is where the connection goes: host:port; opaque says that it is
 	// carried undetected.
 	target   string
@@ -61,6 +65,10 @@ type conn struct {
 	helloing bool
 	greeted  bool // a hello was received from the client
 	server   *net.TCPConn
+	// hop is server with all that is known of it.
+	hop hop
+	// serverEarly was read from a server that speaks TLS with this proxy.
+	serverEarly []byte
 	// dialError is an event.Err constant where there is no server.
 	dialError string
 	watching  bool // somebody waits on the server
@@ -68,12 +76,11 @@ type conn struct {
 	// waits instead.
 	unwatch func() bool
 	// spoke is what the server was heard to say; NeedMore: nothing.
-	spoke    detect.Verdict
-	spokeAt  time.Time
-	gone     bool // the server ended the connection, silent
-	drained  bool
-	aborted  bool
-	answered *hello.Hello // the server's proxy's, outbound
+	spoke   detect.Verdict
+	spokeAt time.Time
+	gone    bool // the server ended the connection, silent
+	drained bool
+	aborted bool
 }
 
 func newConn(g *Group, l *listener, client *net.TCPConn) *conn {
@@ -116,6 +123,8 @@ func (c *conn) serve() {
 	g.mu.Unlock()
 	c.peek.release()
 	switch {
+	case v.denied:
+		c.finish(v.refused, event.Denied)
 	case v.refused != "":
 		c.finish(v.refused, event.Refused)
 	case v.abandoned:
@@ -174,8 +183,11 @@ func (c *conn) relay(v verdict) {
 		MaxHeadBytes:  g.o.MaxHeadBytes,
 		HeadTimeout:   g.o.HeadTimeout,
 	}
+	if c.tls != nil {
+		rc.Client = c.tls
+	}
 	if c.server != nil {
-		rc.Server = c.server
+		rc.Server, rc.ServerEarly = c.hop.conn, c.serverEarly
 	}
 	c.describe(rc, v)
 	serve := g.o.Relays.TCP
@@ -187,8 +199,8 @@ func (c *conn) relay(v verdict) {
 	}
 	if c.balancedHTTP(v) {
 		if c.server != nil { // dialled for a client that was slow to speak
-			_ = c.server.Close()
-			rc.Server = nil
+			_ = c.hop.conn.Close()
+			rc.Server, rc.ServerEarly = nil, nil
 		}
 		if serve = c.l.balanced.h1.Serve; v.protocol == event.HTTP2 {
 			serve = c.l.balanced.h2.Serve
@@ -207,12 +219,18 @@ func (c *conn) describe(rc *relay.Conn, v verdict) {
 	} else if addr, err := netip.ParseAddrPort(c.target); err == nil {
 		rc.Peer.Addr = addr
 	}
-	if h := c.answered; h != nil {
-		rc.Peer.Workload, rc.Peer.Pod, rc.Peer.Meshed = h.Workload, h.Pod, true
+	if c.server != nil && c.l.Direction == event.Outbound {
+		addr := rc.Peer.Addr
+		rc.Peer, rc.Security, rc.SecurityReason = c.hop.peer, c.hop.security, c.hop.reason
+		rc.Peer.Addr = addr
 	}
 	switch {
+	case c.tls != nil:
+		rc.Security = event.Mutual
+	case rc.Security == event.Mutual:
 	case v.protocol == event.TLS:
-		rc.Security = event.Passthrough
+		rc.Security, rc.SecurityReason = event.Passthrough, ""
+	case rc.SecurityReason != "":
 	case rc.Peer.Meshed, c.l.Mesh && c.l.Direction == event.Outbound:
 		rc.SecurityReason = ReasonNoIdentity
 	default:
@@ -220,9 +238,18 @@ func (c *conn) describe(rc *relay.Conn, v verdict) {
 	}
 }
 
-// late reads what the client has sent, where the proxy drains: a relay that
-// finds Drain closed takes nothing new, and this was there before it.
+// late is what was read from the client. Where the proxy drains it reads what
+// the client has sent: a relay that finds Drain closed takes nothing new, and
+// this was there before it.
 func (c *conn) late() []byte {
+	if c.tls != nil {
+		if c.g.drain.Err() != nil && len(c.peek.held) == 0 && c.peek.coming() {
+			_ = c.client.SetReadDeadline(time.Now().Add(lateTime))
+			_, _ = c.peek.wait(0)
+			_ = c.client.SetReadDeadline(time.Time{})
+		}
+		return c.peek.held
+	}
 	if c.g.drain.Err() == nil {
 		return nil
 	}
@@ -241,6 +268,9 @@ func (c *conn) late() []byte {
 	return early[:n]
 }
 
+// lateTime bounds the wait for a TLS record that has begun to come.
+const lateTime = 100 * time.Millisecond
+
 // detectionTime is from the first byte heard to the relay, µs.
 func (c *conn) detectionTime() uint32 {
 	first := c.firstByte
@@ -257,9 +287,12 @@ func (c *conn) detectionTime() uint32 {
 func (c *conn) finish(reason string, fate event.Fate) {
 	rc := relay.Conn{Direction: c.l.Direction, ID: c.id, Peer: c.peer}
 	c.describe(&rc, verdict{})
+	if c.tls != nil {
+		_ = c.tls.Close()
+	}
 	_ = c.client.Close()
 	if c.server != nil {
-		_ = c.server.Close()
+		_ = c.hop.conn.Close()
 	}
 	var e event.Event
 	rc.Fill(&e)
@@ -315,27 +348,23 @@ func (c *conn) abort() {
 	}
 }
 
-// dialTo connects to target, and exchanges hellos where there is a proxy.
-func (c *conn) dialTo(target string) (server *net.TCPConn, answered *hello.Hello, reason string) {
-	server, reason = c.g.dial(c.g.hard, c.l, target)
-	if server == nil || !c.l.Mesh || c.l.Direction != event.Outbound {
-		return server, nil, reason
+// dialTo connects to an endpoint, and introduces this proxy where it is meshed.
+func (c *conn) dialTo(to destination) (h hop, reason string) {
+	var own hello.Hello
+	if to.mesh {
+		c.mu.Lock()
+		protocol := c.verdict.protocol // unknown until decided
+		c.mu.Unlock()
+		own = hello.Hello{Connection: c.id, Protocol: protocol, Destination: c.target}
 	}
-	c.mu.Lock()
-	protocol := c.verdict.protocol // unknown until decided
-	c.mu.Unlock()
-	if answered, reason = c.g.greet(server, hello.Hello{Connection: c.id, Protocol: protocol, Destination: target}); reason != "" {
-		_ = server.Close()
-		return nil, nil, reason
-	}
-	return server, answered, ""
+	return c.g.reach(c.g.hard, c.l, to, own)
 }
 
 // connect dials the server, exchanges hellos where there is a proxy, and then
 // has the server watched, unless the client spoke.
 func (c *conn) connect() {
 	g, l := c.g, c.l
-	dial := func() (*net.TCPConn, *hello.Hello, string) { return c.dialTo(c.target) }
+	dial := func() (hop, string) { return c.dialTo(l.destination(c.target)) }
 	if l.balanced != nil {
 		if !c.awaitNeed() {
 			close(c.done)
@@ -343,14 +372,15 @@ func (c *conn) connect() {
 		}
 		dial = c.dialBalanced
 	}
-	server, answered, reason := dial()
+	h, reason := dial()
+	server := h.tcp
 	c.mu.Lock()
-	c.server, c.dialError, c.answered = server, reason, answered
+	c.server, c.hop, c.dialError = server, h, reason
 	watch := server != nil && !c.decided && !c.aborted
 	c.watching = watch
 	c.mu.Unlock()
 	if watch {
-		c.await(server)
+		c.await(h)
 		return
 	}
 	if server == nil {
@@ -362,15 +392,16 @@ func (c *conn) connect() {
 
 // await has the server watched. Nothing of this goroutine, such as the stack that
 // dialling took, is held for as long as both sides are silent.
-func (c *conn) await(server *net.TCPConn) {
+func (c *conn) await(h hop) {
 	watch := func() {
 		defer close(c.done)
-		c.watch(server)
+		c.watch(h)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.decided {
-		c.unwatch = c.g.onReadable(server, func() { go watch() })
+	// Of what came by TLS some may have been read with the hello.
+	if !c.decided && h.tls == nil {
+		c.unwatch = c.g.onReadable(h.tcp, func() { go watch() })
 	}
 	if c.unwatch == nil {
 		go watch()
@@ -378,9 +409,12 @@ func (c *conn) await(server *net.TCPConn) {
 }
 
 // watch waits until the server speaks or ends, or serve has decided.
-func (c *conn) watch(server *net.TCPConn) {
+func (c *conn) watch(h hop) {
 	var p peeker
-	if p.init(server) != nil {
+	if h.tls != nil {
+		p.over(h.tls)
+		defer func() { c.serverEarly = p.held }()
+	} else if p.init(h.tcp) != nil {
 		return
 	}
 	have := 0
@@ -406,7 +440,7 @@ func (c *conn) watch(server *net.TCPConn) {
 		switch v {
 		case detect.NeedMore:
 			have = len(b)
-			c.patience(server)
+			c.patience(h.tcp)
 		case detect.HTTP2:
 			// Its client's preface is on the way, and decides.
 			return
@@ -456,8 +490,8 @@ func (c *conn) grace() time.Duration {
 func (c *conn) clientHost() string { return addrOf(c.client.RemoteAddr()).Addr().String() }
 
 // greet sends the proxy's hello, own with this proxy's names, to the server's
-// proxy and reads its answer. Where that fails, reason is an event.Err constant.
-func (g *Group) greet(server *net.TCPConn, own hello.Hello) (answer *hello.Hello, reason string) {
+// proxy and reads its answer. Where that fails, reason is an event.Error.
+func (g *Group) greet(server net.Conn, own hello.Hello) (answer *hello.Hello, reason string) {
 	own.Workload, own.Pod = g.o.Self.Workload, g.o.Self.Pod
 	stop := context.AfterFunc(g.hard, func() { _ = server.SetDeadline(past()) })
 	defer stop()
@@ -482,7 +516,10 @@ func (g *Group) greet(server *net.TCPConn, own hello.Hello) (answer *hello.Hello
 // helloReason maps an error of the exchange to an event.Err constant.
 func helloReason(err error) string {
 	var timeout net.Error
+	var op *net.OpError
 	switch {
+	case errors.As(err, &op) && op.Op == "remote error":
+		return ErrHandshake // an alert: the server's proxy did not like this one
 	case errors.Is(err, hello.ErrNotHello), errors.Is(err, hello.ErrVersion), errors.Is(err, hello.ErrMalformed):
 		return event.ErrProtocol
 	case errors.As(err, &timeout) && timeout.Timeout():

@@ -3,17 +3,29 @@ package listen
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"time"
 
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/detect"
 	"github.com/weirmesh/weir/proxy/hello"
+	"github.com/weirmesh/weir/proxy/mtls"
 )
 
-// decide finds out what the connection speaks. It waits on the client, for as
-// long as nothing else decides.
+// decide finds out what the connection speaks, and whether it may.
 func (c *conn) decide() verdict {
+	v := c.judge()
+	if v.refused == "" && !v.abandoned && c.tls == nil && c.mustBeMutual() {
+		c.g.deny(denyPlain, c.client, "it is no meshed client", nil)
+		return verdict{refused: ErrMutualRequired, denied: true}
+	}
+	return v
+}
+
+// judge finds out what the connection speaks. It waits on the client, for as
+// long as nothing else decides.
+func (c *conn) judge() verdict {
 	fixed, known := c.foregone()
 	if known && c.l.Direction == event.Outbound {
 		return fixed
@@ -39,8 +51,10 @@ func (c *conn) decide() verdict {
 		}
 		v, name := detect.Client(b)
 		switch {
-		case v == detect.Hello && c.l.Direction == event.Inbound && !c.greeted:
-			w, ok := c.meet()
+		case v == detect.Hello && c.mustBeMutual():
+			return verdict{} // it proves nothing, and is not answered
+		case c.meets(v, b):
+			w, ok := c.meet(v == detect.TLS)
 			if ok {
 				return w
 			}
@@ -49,7 +63,7 @@ func (c *conn) decide() verdict {
 			if fixed, known = c.foregone(); known {
 				return fixed
 			}
-		case known && !mayBeHello(v, b, c.greeted):
+		case known && !c.mayBeHello(v, b):
 			return fixed
 		case v == detect.NeedMore:
 			if b[0] == tlsHandshake {
@@ -68,9 +82,17 @@ func (c *conn) decide() verdict {
 // tlsHandshake is the first byte of a ClientHello.
 const tlsHandshake = 0x16
 
-// mayBeHello tells whether the bytes may become a hello yet.
-func mayBeHello(v detect.Verdict, b []byte, greeted bool) bool {
-	return v == detect.NeedMore && !greeted && hello.Begins(b)
+// meets tells whether the bytes are those of another proxy.
+func (c *conn) meets(v detect.Verdict, b []byte) bool {
+	if c.l.Direction != event.Inbound || c.greeted {
+		return false
+	}
+	return v == detect.Hello || v == detect.TLS && c.g.o.Identity != nil && detect.Offers(b, mtls.ALPN)
+}
+
+// mayBeHello tells whether the bytes may become another proxy's yet.
+func (c *conn) mayBeHello(v detect.Verdict, b []byte) bool {
+	return v == detect.NeedMore && !c.greeted && (hello.Begins(b) || c.g.o.Identity != nil && len(b) > 0 && b[0] == tlsHandshake)
 }
 
 // foregone is the verdict that needs no bytes: configured, or remembered.
@@ -128,7 +150,7 @@ func (c *conn) timeUp(fixed verdict, known bool, have int) (verdict, bool) {
 	if have > 0 {
 		return c.unspoken(fixed, known), true
 	}
-	if b, _ := c.peek.now(); len(b) > 0 {
+	if c.peek.coming() {
 		// It spoke in the meantime: its bytes decide.
 		return verdict{}, false
 	}
@@ -152,17 +174,35 @@ func (c *conn) timeUp(fixed verdict, known bool, have int) (verdict, bool) {
 	return verdict{}, false
 }
 
-// meet reads the client's hello, which is known to begin the stream, and
-// answers it. ok: the connection is decided.
-func (c *conn) meet() (v verdict, ok bool) {
+// meet reads the client's hello, which is known to begin the stream, where
+// mutual is set after a TLS handshake, and answers it. ok: the connection is
+// decided.
+func (c *conn) meet(mutual bool) (v verdict, ok bool) {
 	g := c.g
 	c.mu.Lock()
 	c.helloing = true
 	_ = c.client.SetDeadline(time.Now().Add(g.o.HelloTimeout))
 	c.mu.Unlock()
-	h, err := hello.Read(c.client)
+	var h hello.Hello
+	var err error
+	stream := net.Conn(c.client)
+	if mutual {
+		if v = c.shake(); v.denied {
+			err = errDenied
+		} else {
+			stream = c.tls
+		}
+	}
 	if err == nil {
-		err = c.answer(h)
+		h, err = hello.Read(stream)
+	}
+	if err == nil && mutual {
+		if v = c.vouch(h); v.denied {
+			err = errDenied
+		}
+	}
+	if err == nil {
+		err = c.answer(stream, h)
 	}
 	c.mu.Lock()
 	c.helloing = false
@@ -179,6 +219,9 @@ func (c *conn) meet() (v verdict, ok bool) {
 	if aborted {
 		return verdict{abandoned: true}, true
 	}
+	if v.denied {
+		return v, true
+	}
 	if err != nil {
 		g.helloErrors.Add(1)
 		g.log.Debug("cannot exchange hellos", "client", c.client.RemoteAddr(), "error", err)
@@ -190,6 +233,10 @@ func (c *conn) meet() (v verdict, ok bool) {
 	g.plain.Forget(c.clientHost())
 	c.id = h.Connection
 	c.peer.Workload, c.peer.Pod, c.peer.Meshed = h.Workload, h.Pod, true
+	if mutual {
+		c.peek.release()
+		c.peek.over(c.tls)
+	}
 	if h.Protocol == event.ProtocolUnknown || c.opaque || c.l.Protocol != event.ProtocolUnknown {
 		return verdict{}, false
 	}
@@ -208,7 +255,7 @@ func carrier(p event.Protocol) event.Protocol {
 }
 
 // answer sends the proxy's own hello.
-func (c *conn) answer(h hello.Hello) error {
+func (c *conn) answer(stream net.Conn, h hello.Hello) error {
 	own := hello.Hello{
 		Workload:   c.g.o.Self.Workload,
 		Pod:        c.g.o.Self.Pod,
@@ -218,6 +265,6 @@ func (c *conn) answer(h hello.Hello) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.client.Write(b)
+	_, err = stream.Write(b)
 	return err
 }

@@ -18,6 +18,12 @@
 // by its first bytes, and serves clients without one too. A server that speaks
 // first is held back for a moment, lest its bytes overtake the answer; for a
 // client that is known to send no hello, that moment is next to none.
+//
+// # Mutual TLS
+//
+// Where both proxies have an identity the hellos, and all that follows, travel
+// in TLS 1.3 (package mtls). The server's proxy recognises a ClientHello that is
+// meant for it by its ALPN; any other is the application's, and passes through.
 package listen
 
 import (
@@ -35,6 +41,7 @@ import (
 
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/detect"
+	"github.com/weirmesh/weir/proxy/mtls"
 	"github.com/weirmesh/weir/proxy/ports"
 	"github.com/weirmesh/weir/proxy/relay"
 	"github.com/weirmesh/weir/proxy/socket"
@@ -67,8 +74,31 @@ const (
 const (
 	// ReasonUnmeshed: the peer has no proxy.
 	ReasonUnmeshed = "peer_not_meshed"
-	// ReasonNoIdentity: both ends have proxies, and neither a certificate.
+	// ReasonNoIdentity: both ends have proxies, and one of them is not set up to
+	// have a certificate.
 	ReasonNoIdentity = "no_identity"
+	// ReasonNotReady: this proxy was to have a certificate, and has none that is
+	// valid now.
+	ReasonNotReady = "identity_not_ready"
+	// ReasonSamePod: the workload calls itself; nothing leaves the pod.
+	ReasonSamePod = "same_pod"
+)
+
+// Errors of mutual TLS, as events state them (Event.Error).
+const (
+	// ErrHandshake: the handshake failed otherwise than is said below.
+	ErrHandshake = "tls_handshake"
+	// ErrUntrusted: the peer's certificate is not to be trusted: it is another
+	// authority's or trust domain's, or has expired.
+	ErrUntrusted = "peer_untrusted"
+	// ErrWrongIdentity: the peer proved another identity than it was to have, or
+	// than its hello claims.
+	ErrWrongIdentity = "wrong_identity"
+	// ErrMutualRequired: the client is not meshed, and only meshed ones are
+	// served.
+	ErrMutualRequired = "mtls_required"
+	// ErrNoCertificate: this proxy has no valid certificate to prove itself by.
+	ErrNoCertificate = "no_certificate"
 )
 
 // Relays carries connections by protocol. Each takes a relay.Conn over, as
@@ -101,6 +131,13 @@ type Options struct {
 	// client's hello, on inbound listeners not declared Mesh. It is waited once:
 	// of clients that send none, it is remembered for a minute.
 	HelloGrace time.Duration
+	// Identity proves who this proxy is; nil: it speaks no mutual TLS.
+	Identity *mtls.Identity
+	// RequireMutual refuses inbound connections that are not mutual TLS, but for
+	// those from PlainFrom to PlainPorts (all where there are none).
+	RequireMutual bool
+	PlainFrom     []netip.Prefix
+	PlainPorts    []ports.Range
 	// MaxHeadBytes, HeadTimeout and Progress are handed to the relays.
 	MaxHeadBytes int
 	HeadTimeout  time.Duration
@@ -122,11 +159,18 @@ type Spec struct {
 	// Mesh, outbound: the target is a Weir proxy; exchange hellos. Inbound:
 	// clients are Weir proxies; wait for their hello even if the server speaks.
 	Mesh bool
+	// Identity, outbound: the target must prove this SPIFFE ID by mutual TLS, or
+	// that of anyone in the trust domain where it is [AnyIdentity]; such a target
+	// is Mesh.
+	Identity string
 	// Transparent: connections come here because the kernel redirects them
 	// (package intercept), and go to where they meant to go, instead of to
 	// Target. Listen must then have an IP address, and accepts that version of
 	// IP only.
 	Transparent bool
+	// Discover, outbound: what is behind the target, or the original destination,
+	// is asked of Options.Discovery.
+	Discover bool
 	// Opaque connections are carried as TCP, undetected; so are those to
 	// OpaquePorts of a Transparent listener.
 	Opaque      bool
@@ -151,6 +195,11 @@ type Stats struct {
 	DialErrors [3]uint64
 	// HelloErrors counts exchanges of hellos that failed.
 	HelloErrors uint64
+	// Handshakes counts those of mutual TLS, HandshakeErrors those that failed.
+	Handshakes, HandshakeErrors [3]uint64
+	// Denied counts connections that were refused for who the peer is, by reason:
+	// an event.Error.
+	Denied map[string]uint64
 	// Verdicts counts connections by event.Detection and event.Protocol.
 	Verdicts [7][7]uint64
 }
@@ -188,6 +237,8 @@ type Group struct {
 	acceptErrors atomic.Uint64
 	helloErrors  atomic.Uint64
 	verdicts     [7][7]atomic.Uint64
+
+	mutual mutual
 }
 
 // listener is a Spec that listens.
@@ -223,6 +274,7 @@ func New(o Options) *Group {
 		log:       o.Logger,
 		detecting: make(map[*conn]struct{}),
 	}
+	g.mutual.init()
 	g.lastID.Store(rand.Uint64() >> 16) // fewer bits are fewer bytes in batches
 	g.hard, g.hardStop = context.WithCancel(context.Background())
 	g.drain, g.endDrain = context.WithCancel(context.Background())
@@ -250,6 +302,7 @@ func (g *Group) Listen(ctx context.Context, s Spec) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("cannot listen on %s: %w", s.Listen, err)
 	}
 	l := &listener{Spec: s, net: ln.(*net.TCPListener), addr: ln.Addr().(*net.TCPAddr).AddrPort()}
+	l.Mesh = l.Mesh || s.Identity != ""
 	if len(s.Endpoints) > 0 && s.Target == "" {
 		l.Target = joinTargets(s.Endpoints)
 	}
@@ -375,6 +428,7 @@ func (g *Group) Stats() Stats {
 	}
 	s.AcceptErrors = g.acceptErrors.Load()
 	s.HelloErrors = g.helloErrors.Load()
+	g.mutual.stats(&s)
 	for i := range s.Verdicts {
 		for j := range s.Verdicts[i] {
 			s.Verdicts[i][j] = g.verdicts[i][j].Load()

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/weirmesh/weir/proxy/detect"
+	"github.com/weirmesh/weir/proxy/socket"
 )
 
 // peeker looks at what a connection has received without taking it. Nothing is
@@ -19,6 +21,43 @@ type peeker struct {
 	small [detect.PeekSize]byte
 	// large is borrowed for a ClientHello, see grow.
 	large *[detect.MaxPrefix]byte
+	// stream, where it is not nil, is TLS: nothing can be looked at without taking
+	// it, so it is read into held, which the relay is given as read before.
+	stream *secured
+	held   []byte
+}
+
+// heldSize is how much of a TLS stream is read at first.
+const heldSize = 512
+
+// over makes p look at what comes by TLS.
+func (p *peeker) over(s *secured) { p.stream, p.held = s, nil }
+
+// take is peek of TLS.
+func (p *peeker) take(have int, wait bool) ([]byte, error) {
+	limit := heldSize
+	if p.large != nil {
+		limit = len(p.large)
+	}
+	for wait && len(p.held) <= have && len(p.held) < limit {
+		p.held = slices.Grow(p.held, limit-len(p.held))
+		n, err := p.stream.Read(p.held[len(p.held):limit])
+		p.held = p.held[:len(p.held)+n]
+		if err != nil && n == 0 {
+			return p.held, err
+		}
+	}
+	return p.held, nil
+}
+
+// coming tells whether bytes are there, or on their way through TLS.
+func (p *peeker) coming() bool {
+	if p.stream == nil {
+		b, _ := p.now()
+		return len(b) > 0
+	}
+	n, _ := socket.Waiting(p.stream.wire)
+	return len(p.held) > 0 || n > 0
 }
 
 // largeBuffers are for ClientHellos.
@@ -38,6 +77,9 @@ func (p *peeker) wait(have int) ([]byte, error) { return p.peek(have, true) }
 func (p *peeker) now() ([]byte, error) { return p.peek(0, false) }
 
 func (p *peeker) peek(have int, wait bool) ([]byte, error) {
+	if p.stream != nil {
+		return p.take(have, wait)
+	}
 	buf := p.small[:]
 	if p.large != nil {
 		buf = p.large[:]

@@ -29,11 +29,20 @@ type Files struct {
 	Certificate, Key, Anchors string
 }
 
-// Certify reads the files.
-func (f Files) Certify(context.Context) (tls.Certificate, []byte, error) {
+// Pair reads the certificate and its key.
+func (f Files) Pair() (tls.Certificate, error) {
 	c, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
 	if err != nil {
-		return tls.Certificate{}, nil, fmt.Errorf("cannot load the certificate %s with the key %s: %w", f.Certificate, f.Key, err)
+		return tls.Certificate{}, fmt.Errorf("cannot load the certificate %s with the key %s: %w", f.Certificate, f.Key, err)
+	}
+	return c, nil
+}
+
+// Certify reads the files.
+func (f Files) Certify(context.Context) (tls.Certificate, []byte, error) {
+	c, err := f.Pair()
+	if err != nil {
+		return tls.Certificate{}, nil, err
 	}
 	anchors, err := os.ReadFile(f.Anchors)
 	if err != nil {

@@ -31,9 +31,9 @@ func ServerError(err error) string {
 }
 
 // Reset closes conn so that the other end sees a reset and not an end of the
-// stream, where conn is a TCP connection.
+// stream, where conn is a TCP connection, or one that can do so too.
 func Reset(conn net.Conn) {
-	if t, ok := conn.(*net.TCPConn); ok {
+	if t, ok := conn.(interface{ SetLinger(sec int) error }); ok {
 		_ = t.SetLinger(0) // Fails only on a closed connection.
 	}
 	_ = conn.Close()

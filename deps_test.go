@@ -85,6 +85,7 @@ var importRules = []importRule{
 
 	{"deploy", "deploy/*", "manifests are rendered from values alone"},
 	{"deploy/values", "", "what an installation may be told, declared once"},
+	{"deploy/inject", "suggest deploy/values", "a pure function of manifests and settings: the CLI and the webhook link it"},
 	{"deploy/*", "deploy/values", "injection and rendering are pure functions of the values"},
 
 	{"cli", "event api/client api/weirpb deploy deploy/* demo suggest cli/*", "commands speak to the API as any client does: what the CLI can show, others can too"},

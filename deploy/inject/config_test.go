@@ -64,27 +64,26 @@ func TestSettings(t *testing.T) {
 }
 
 func TestParseValues(t *testing.T) {
-	c, err := ParseValues([]byte("cluster: x\nproxy:\n  logLevel: debug\n  resources: {cpu: {request: 5m}}\n  nativeSidecar: false\n"))
+	at := Installation{Namespace: "mesh", Version: "v1", TrustAnchors: anchors}
+	c, err := ParseValues([]byte("clusterName: east\nclusterDomain: example.org\nproxy:\n  logLevel: debug\n  opaquePorts: ''\n  resources: {cpu: {request: 5m}}\n  nativeSidecar: false\n"), at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Defaults()
-	want.LogLevel, want.Resources.CPU.Request, want.NativeSidecar = "debug", "5m", false
+	want.Version, want.TrustAnchors, want.Cluster, want.Bus = "v1", anchors, "east", "tls://weir-bus.mesh.svc.example.org:4222"
+	want.LogLevel, want.Resources.CPU.Request, want.NativeSidecar, want.OpaquePorts = "debug", "5m", false, "none"
 	if c != want {
 		t.Errorf("got %+v, want %+v", c, want)
 	}
 	for values, wrong := range map[string]string{
-		"proxy: {logLevels: debug}":                   `unknown field "logLevels"`,
-		"proxy: {drainDelay: soon, trustDomain: ''}":  `drainDelay "soon": it is no duration`,
-		"proxy: {trustDomain: ''}":                    `trustDomain "": it is empty`,
-		"a: b":                                        "no part `proxy`",
-		"\t":                                          "cannot read the values",
-		"proxy: {resources: {cpu: {limit: 1q}}}":      "resources.cpu.limit",
-		"proxy: {trustAnchors: x}":                    "there is no certificate",
-		"proxy: {bus: 'http://x', requireMTLS: true}": "no address of a bus",
-		"proxy: {nativeSidecar: maybe}":               "nativeSidecar",
+		"proxy: {logLevels: debug}":              "proxy.logLevels",
+		"proxy: {drain: soon}":                   "proxy.drain",
+		"proxy: {skipInboundPorts: '70000'}":     `skipInboundPorts "70000": "70000" is no port from 1 to 65535`,
+		"\t":                                     "cannot read the values",
+		"proxy: {resources: {cpu: {limit: 1q}}}": "resources.cpu.limit",
+		"proxy: {nativeSidecar: maybe}":          "nativeSidecar",
 	} {
-		if _, err := ParseValues([]byte(values)); err == nil || !strings.Contains(err.Error(), wrong) {
+		if _, err := ParseValues([]byte(values), at); err == nil || !strings.Contains(err.Error(), wrong) {
 			t.Errorf("%s: %v, want %q", values, err, wrong)
 		}
 	}

@@ -70,8 +70,8 @@ func build(c Config, owner Owner) parts {
 		}}})
 		proxy.VolumeMounts = append(proxy.VolumeMounts, core.VolumeMount{Name: IdentityVolume, MountPath: identityPath, ReadOnly: true})
 	}
-	if c.Spool {
-		limit := resource.MustParse("32Mi")
+	if spooled(c) {
+		limit := resource.MustParse(c.Spool)
 		p.volumes = append(p.volumes, core.Volume{Name: SpoolVolume, VolumeSource: core.VolumeSource{
 			EmptyDir: &core.EmptyDirVolumeSource{Medium: core.StorageMediumMemory, SizeLimit: &limit},
 		}})
@@ -93,6 +93,9 @@ func entry(c core.Container) any {
 // identified tells that the proxy proves whose it is: to the bus, and by a
 // certificate to other proxies.
 func identified(c Config) bool { return c.TrustAnchors != "" }
+
+// spooled tells that unsent telemetry is kept where it outlives the proxy.
+func spooled(c Config) bool { return c.Spool != "" && c.Spool != "none" }
 
 func initContainer(c Config) core.Container {
 	args := []string{"init"}
@@ -192,7 +195,7 @@ func environment(c Config, owner Owner) []core.EnvVar {
 	}
 	add(true, "WEIR_PROXY_BUS", c.Bus)
 	add(true, "WEIR_PROXY_OPAQUE_PORTS", c.OpaquePorts)
-	add(c.Spool, "WEIR_PROXY_TELEMETRY_SPOOL", spoolPath)
+	add(spooled(c), "WEIR_PROXY_TELEMETRY_SPOOL", spoolPath)
 	add(identified(c), "WEIR_PROXY_TRUST_DOMAIN", c.TrustDomain)
 	add(identified(c), "WEIR_PROXY_IDENTITY_TOKEN", identityPath+"/token")
 	add(identified(c), "WEIR_PROXY_IDENTITY_TRUST_ANCHORS", c.TrustAnchors)

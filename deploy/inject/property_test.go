@@ -185,7 +185,7 @@ func TestUninjectUndoesInject(t *testing.T) {
 		in := write(t, objects)
 		o := options("")
 		o.Flags["native-sidecar"] = fmt.Sprint(rapid.Bool().Draw(t, "native"))
-		o.Config.Spool = rapid.Bool().Draw(t, "spool")
+		o.Config.Spool = rapid.SampledFrom([]string{"", "16Mi", "none"}).Draw(t, "spool")
 		out, reports, err := Inject(in, o)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, in)

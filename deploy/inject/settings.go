@@ -97,12 +97,7 @@ func settings() []setting {
 		text("skip-subnets", "CIDRS", "addresses that are reached from the pod without the proxy", "skipSubnets", "subnets, for example 10.96.0.0/12,fd00::/8", false,
 			func(c *Config) *string { return &c.SkipSubnets }, checkSubnets),
 		text("opaque-ports", "PORTS|none", "ports whose connections are carried as TCP and not looked into", "opaquePorts", ports+", or none", false,
-			func(c *Config) *string { return &c.OpaquePorts }, func(v string) error {
-				if v == "none" {
-					return nil
-				}
-				return checkPorts(v)
-			}),
+			func(c *Config) *string { return &c.OpaquePorts }, orNone(checkPorts)),
 		text("drain-delay", "DURATION", "for how long the proxy goes on accepting when the pod ends", "drainDelay", duration, true,
 			func(c *Config) *string { return &c.DrainDelay }, checkDuration),
 		text("drain-timeout", "DURATION", "for how long open connections may then go on", "drainTimeout", duration, true,
@@ -110,7 +105,8 @@ func settings() []setting {
 		boolSetting("require-mtls", "refuse clients that have no identity of the mesh", "requireMTLS", boolean, func(c *Config) *bool { return &c.RequireMTLS }),
 		boolSetting("native-sidecar", "add the proxy as an init container that restarts always; false: as a plain container", "nativeSidecar", boolean,
 			func(c *Config) *bool { return &c.NativeSidecar }),
-		boolSetting("spool", "keep unsent telemetry where it outlives the proxy's being killed", "spool", boolean, func(c *Config) *bool { return &c.Spool }),
+		text("spool", "BYTES|none", "size of a volume in memory where unsent telemetry outlives the proxy's being killed", "spool", quantity+"16Mi, or none", false,
+			func(c *Config) *string { return &c.Spool }, orNone(checkQuantity)),
 		text("", "", "", "bus", "nats://HOST:PORT or tls://HOST:PORT, for example tls://weir-bus.weir.svc:4222", false,
 			func(c *Config) *string { return &c.Bus }, checkBus),
 		text("", "", "", "cluster", "letters, digits, '-', '_' and '.', for example east", true,
@@ -206,6 +202,16 @@ func oneOf(values ...string) func(string) error {
 			return errors.New("it is none of them")
 		}
 		return nil
+	}
+}
+
+// orNone accepts "none", too.
+func orNone(check func(string) error) func(string) error {
+	return func(v string) error {
+		if v == "none" {
+			return nil
+		}
+		return check(v)
 	}
 }
 

@@ -1,6 +1,9 @@
 package http2
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // huffmanLengths are the lengths, in bits, of the codes of RFC 7541 appendix B,
 // by symbol. The codes are canonical (numbered by length, then by symbol), so
@@ -27,14 +30,23 @@ var huffmanLengths = [256]uint8{
 const (
 	huffmanMax  = 30  // bits of the longest code
 	huffmanEOS  = 256 // the symbol that must not occur; the last code of 30 bits
-	huffmanFast = 8   // bits that one look-up resolves
+	huffmanFast = 11  // bits that one look-up resolves
+	// huffmanLeast is the length of the shortest code.
+	huffmanLeast = 5
 )
+
+// fastCodes is what the next huffmanFast bits hold: the one or two whole codes
+// that they begin with, as most texts are of codes of five and six bits.
+type fastCodes struct {
+	symbols [2]byte
+	count   uint8 // 0: the first code is longer
+	bits    uint8 // of the codes together
+}
 
 // huffmanTables decode: codes of up to huffmanFast bits by look-up, longer
 // ones by the canonical ranges.
 type huffmanTables struct {
-	// fast maps the next 8 bits to length<<8 | symbol; 0 for longer codes.
-	fast [1 << huffmanFast]uint16
+	fast [1 << huffmanFast]fastCodes
 	// limit[n] is one past the last code of n bits or fewer, in n bits.
 	limit [huffmanMax + 1]uint32
 	// offset[n] is what to subtract from a code of n bits for its place in
@@ -61,23 +73,40 @@ var huffman = sync.OnceValue(func() *huffmanTables {
 				continue
 			}
 			t.symbols[place] = uint16(symbol)
-			if n <= huffmanFast {
-				first := code << (huffmanFast - n)
-				for i := uint32(0); i < 1<<(huffmanFast-n); i++ {
-					t.fast[first+i] = uint16(n)<<8 | uint16(symbol)
-				}
-			}
 			place++
 			code++
 		}
 		t.limit[n] = code
 	}
+	for bits := range t.fast {
+		t.fast[bits] = t.codes(uint64(bits))
+	}
 	return t
 })
+
+// codes finds the whole codes that huffmanFast bits begin with, two at most.
+func (t *huffmanTables) codes(bits uint64) (f fastCodes) {
+	left := uint(huffmanFast)
+	for f.count < 2 && left > 0 {
+		symbol, length := t.next(bits&(1<<left-1), left)
+		if length > left {
+			break
+		}
+		f.symbols[f.count] = byte(symbol) // never huffmanEOS: that is longer
+		f.count++
+		f.bits += uint8(length)
+		left -= length
+	}
+	return f
+}
 
 // append decodes src and appends it to dst. It tells whether src was valid:
 // whole codes, then fewer than 8 bits of padding, all ones.
 func (t *huffmanTables) append(dst, src []byte) ([]byte, bool) {
+	at := len(dst)
+	// As many as there can be, and one more: two are written at a time.
+	dst = slices.Grow(dst, len(src)*8/huffmanLeast+2)
+	dst = dst[:cap(dst)]
 	var acc uint64 // the low n bits are those not yet decoded
 	var n uint
 	for {
@@ -86,26 +115,41 @@ func (t *huffmanTables) append(dst, src []byte) ([]byte, bool) {
 			n += 8
 			src = src[1:]
 		}
-		if n >= huffmanFast {
-			e := t.fast[acc>>(n-huffmanFast)&(1<<huffmanFast-1)]
-			if e != 0 {
-				dst = append(dst, byte(e))
-				n -= uint(e >> 8)
+		for n >= huffmanFast {
+			f := &t.fast[acc>>(n-huffmanFast)&(1<<huffmanFast-1)]
+			if f.count == 0 {
+				break
+			}
+			_ = dst[at+1]
+			dst[at], dst[at+1] = f.symbols[0], f.symbols[1]
+			at += int(f.count)
+			n -= uint(f.bits)
+		}
+		switch {
+		case n < huffmanMax && len(src) > 0:
+			continue
+		case n == 0:
+			return dst[:at], true
+		case n < huffmanFast: // the end: what is missing reads as padding
+			pad := huffmanFast - n
+			f := &t.fast[(acc<<pad|(1<<pad-1))&(1<<huffmanFast-1)]
+			if length := uint(huffmanLengths[f.symbols[0]]); f.count > 0 && length <= n {
+				dst[at] = f.symbols[0]
+				at++
+				n -= length
 				continue
 			}
-		}
-		if n == 0 {
-			return dst, true
 		}
 		symbol, length := t.next(acc, n)
 		if length > n { // no whole code is left
 			ones := uint64(1)<<n - 1
-			return dst, n < 8 && acc&ones == ones
+			return dst[:at], n < 8 && acc&ones == ones
 		}
 		if symbol == huffmanEOS {
-			return dst, false
+			return dst[:at], false
 		}
-		dst = append(dst, byte(symbol))
+		dst[at] = byte(symbol)
+		at++
 		n -= length
 	}
 }
@@ -120,7 +164,7 @@ func (t *huffmanTables) next(acc uint64, n uint) (symbol uint16, length uint) {
 		pad := huffmanMax - n
 		window = uint32((acc<<pad | (1<<pad - 1)) & (1<<huffmanMax - 1))
 	}
-	for length = 5; length < huffmanMax; length++ {
+	for length = huffmanLeast; length < huffmanMax; length++ {
 		if window>>(huffmanMax-length) < t.limit[length] {
 			break
 		}

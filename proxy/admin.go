@@ -143,6 +143,14 @@ func (p *Proxy) writeIdentityMetrics(w io.Writer, st *listen.Stats) {
 		metrics.WriteCounterUint64(w, "weir_proxy_handshakes_total"+label, st.Handshakes[d])
 		metrics.WriteCounterUint64(w, "weir_proxy_handshake_errors_total"+label, st.HandshakeErrors[d])
 	}
+	if p.resolver != nil {
+		rs := p.resolver.Stats()
+		metrics.WriteGaugeUint64(w, "weir_proxy_destinations", uint64(rs.Known))
+		metrics.WriteCounterUint64(w, "weir_proxy_discovery_requests_total", rs.Asked)
+		metrics.WriteCounterUint64(w, "weir_proxy_discovery_errors_total", rs.Failed)
+		metrics.WriteCounterUint64(w, "weir_proxy_discovery_changes_total", rs.Changes)
+		metrics.WriteCounterUint64(w, "weir_proxy_discovery_evictions_total", rs.Evicted)
+	}
 	if p.identity == nil {
 		return
 	}

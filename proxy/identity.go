@@ -20,7 +20,7 @@ const (
 	wantFile = "the name of a file, for example --%s %s"
 	// wantAddresses also says what gateway is: with many networks the node's own
 	// connections, and so the kubelet's, come from there.
-	wantAddresses = "addresses, ranges of them and gateway (the pod's default one), for example --probes-from gateway,10.0.0.7,10.1.0.0/16"
+	wantAddresses = "addresses, ranges of them and gateway (the pod's default one), or none, for example --probes-from gateway,10.0.0.7,10.1.0.0/16"
 )
 
 // identitySettings are the flags of identity, mutual TLS and discovery.
@@ -50,7 +50,7 @@ func identitySettings() []setting {
 		{name: "require-mtls", usage: "serve only clients that prove an identity of the mesh by mutual TLS (default false)",
 			want: "true or false, for example --require-mtls=true",
 			set:  func(c *Config, v string) error { return setBool(&c.Identity.RequireMutual, v) }},
-		{name: "probes-from", value: "ADDRS", usage: "where plain clients, such as the kubelet's probes, may come from though --require-mtls; none: nowhere",
+		{name: "probes-from", value: "ADDRS", usage: "where plain clients, such as the kubelet's probes, may come from though --require-mtls, or none (default gateway with --transparent)",
 			want: wantAddresses, set: setProbesFrom},
 		{name: "probe-ports", value: "PORTS", usage: "to which ports they may (default all)",
 			want: "ports and ranges, for example --probe-ports 8080,9000-9010",
@@ -66,9 +66,10 @@ func identitySettings() []setting {
 }
 
 func setProbesFrom(c *Config, v string) error {
+	c.Identity.probesSet = true
 	for one := range strings.SplitSeq(v, ",") {
 		switch one = strings.TrimSpace(one); {
-		case one == "":
+		case one == "" || one == "none":
 			continue // a variable of which a part is not set
 		case one == "gateway":
 			gateways, err := defaultGateways()
@@ -97,6 +98,12 @@ func setProbesFrom(c *Config, v string) error {
 // checkIdentity finds what is wrong with the settings of identity together.
 func (c *Config) checkIdentity() error {
 	i := &c.Identity
+	if i.RequireMutual && c.Traffic.Transparent && i.ProbesFrom == nil && !i.probesSet {
+		// Without it the kubelet would kill the pod.
+		if gateways, err := defaultGateways(); err == nil {
+			i.ProbesFrom = gateways
+		}
+	}
 	switch {
 	case i.Token != "" && i.Certificate != "":
 		return errors.New("--identity-token and --identity-cert exclude each other: certificates come from the control plane or from files")

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/discover"
 	"github.com/weirmesh/weir/proxy/http1"
 	"github.com/weirmesh/weir/proxy/http2"
 	"github.com/weirmesh/weir/proxy/listen"
@@ -39,6 +40,7 @@ type Proxy struct {
 	pipeline *telemetry.Pipeline // nil without telemetry
 	admin    *admin              // nil without admin port
 	identity *mtls.Identity      // nil without identity
+	resolver *discover.Resolver  // nil without discovery
 	specs    []listen.Spec       // those that are listened on
 	addrs    []netip.AddrPort    // of specs
 	stop     context.CancelFunc  // ends the goroutines of background
@@ -55,6 +57,7 @@ func New(ctx context.Context, cfg Config, sink telemetry.Sink, log *slog.Logger)
 	if p.identity, err = p.newIdentity(); err != nil {
 		return nil, err
 	}
+	p.resolver = p.newResolver()
 	var recorder relay.Recorder = telemetry.Off{}
 	var pipeline *telemetry.Pipeline
 	if sink != nil && !cfg.Telemetry.Off {
@@ -81,6 +84,7 @@ func New(ctx context.Context, cfg Config, sink telemetry.Sink, log *slog.Logger)
 		MaxHeadBytes:   cfg.Traffic.MaxHeadBytes,
 		HeadTimeout:    cfg.Traffic.HeadTimeout,
 		Identity:       p.identity,
+		Discovery:      p.resolver,
 		RequireMutual:  cfg.Identity.RequireMutual,
 		PlainFrom:      cfg.Identity.ProbesFrom,
 		PlainPorts:     cfg.Identity.ProbePorts,
@@ -171,6 +175,9 @@ func (p *Proxy) startBackground(ctx context.Context) {
 	ctx, p.stop = context.WithCancel(ctx)
 	if p.identity != nil {
 		p.background.Go(func() { p.identity.Run(ctx) })
+	}
+	if p.resolver != nil {
+		p.background.Go(func() { p.resolver.Run(ctx) })
 	}
 }
 

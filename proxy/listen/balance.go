@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/weirmesh/weir/event"
@@ -24,9 +25,18 @@ const (
 // balanced is what a listener has that balances: requests by HTTP's relays,
 // anything else by connection.
 type balanced struct {
-	set *balance.Set
-	h1  *http1.Outbound
-	h2  *http2.Outbound
+	set  *balance.Set
+	h1   *http1.Outbound
+	h2   *http2.Outbound
+	once sync.Once
+}
+
+// close ends the connections to endpoints, when no client is left.
+func (b *balanced) close() {
+	b.once.Do(func() {
+		b.h1.Close()
+		b.h2.Close()
+	})
 }
 
 // newBalanced is the balancer of a Spec; nil where it does not balance.
@@ -38,7 +48,11 @@ func (g *Group) newBalanced(l *listener) *balanced {
 	for i, addr := range l.Endpoints {
 		endpoints[i] = balance.Endpoint{Addr: addr, Workload: l.Peer}
 	}
-	set := balance.New(balance.Options{}, endpoints...)
+	return g.balance(l, balance.New(balance.Options{}, endpoints...))
+}
+
+// balance makes a balancer over a set.
+func (g *Group) balance(l *listener, set *balance.Set) *balanced {
 	dial := func(ctx context.Context, e balance.Endpoint, p event.Protocol) (balance.Connection, string) {
 		return g.dialEndpoint(ctx, l, e, p)
 	}
@@ -52,9 +66,18 @@ func (g *Group) newBalanced(l *listener) *balanced {
 func (g *Group) closeBalanced() {
 	for _, l := range g.listeners {
 		if l.balanced != nil {
-			l.balanced.h1.Close()
-			l.balanced.h2.Close()
+			l.balanced.close()
 		}
+	}
+	g.mu.Lock()
+	var found []*balanced
+	for _, b := range g.balancers {
+		found = append(found, b)
+	}
+	clear(g.balancers)
+	g.mu.Unlock()
+	for _, b := range found {
+		b.close()
 	}
 }
 
@@ -92,12 +115,12 @@ func (c *conn) awaitNeed() bool {
 
 // balancedHTTP tells whether the requests of a connection are balanced.
 func (c *conn) balancedHTTP(v verdict) bool {
-	return c.l.balanced != nil && (v.protocol == event.HTTP1 || v.protocol == event.HTTP2) && v.refused == "" && !v.abandoned
+	return c.balanced != nil && (v.protocol == event.HTTP1 || v.protocol == event.HTTP2) && v.refused == "" && !v.abandoned
 }
 
 // dialBalanced connects to an endpoint for a connection that is carried as TCP.
 func (c *conn) dialBalanced() (h hop, reason string) {
-	set := c.l.balanced.set
+	set := c.balanced.set
 	var m *balance.Member
 	for i := 0; ; i++ {
 		if m = set.Pick(m); m == nil {

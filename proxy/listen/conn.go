@@ -12,6 +12,7 @@ import (
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/balance"
 	"github.com/weirmesh/weir/proxy/detect"
+	"github.com/weirmesh/weir/proxy/discover"
 	"github.com/weirmesh/weir/proxy/hello"
 	"github.com/weirmesh/weir/proxy/relay"
 )
@@ -42,6 +43,12 @@ type conn struct {
 	// carried undetected.
 	target   string
 	opaque   bool
+	protocol event.Protocol // fixed; ProtocolUnknown: to be detected
+	// to is how target is connected to, where nothing is balanced; found is what
+	// was discovered of it, or nil.
+	to       destination
+	found    *discover.Destination
+	balanced *balanced // nil where all goes to target
 	accepted time.Time
 	id       uint64
 	peer     event.Peer
@@ -92,9 +99,7 @@ func newConn(g *Group, l *listener, client *net.TCPConn) *conn {
 		done:     make(chan struct{}),
 	}
 	c.target, c.opaque = g.destination(l, client)
-	if l.balanced != nil {
-		c.known = make(chan struct{})
-	}
+	c.protocol, c.balanced, c.to = l.Protocol, l.balanced, l.destination(c.target)
 	g.mu.Lock()
 	g.detecting[c] = struct{}{}
 	if g.draining {
@@ -112,6 +117,13 @@ const drainGrace = time.Second
 // serve takes the connection from accept to the end of its relay.
 func (c *conn) serve() {
 	g := c.g
+	if c.l.Discover && g.o.Discovery != nil {
+		c.discover()
+		defer c.found.Release()
+	}
+	if c.balanced != nil {
+		c.known = make(chan struct{})
+	}
 	go c.connect()
 	v := c.decide()
 	c.settle(v)
@@ -202,8 +214,8 @@ func (c *conn) relay(v verdict) {
 			_ = c.hop.conn.Close()
 			rc.Server, rc.ServerEarly = nil, nil
 		}
-		if serve = c.l.balanced.h1.Serve; v.protocol == event.HTTP2 {
-			serve = c.l.balanced.h2.Serve
+		if serve = c.balanced.h1.Serve; v.protocol == event.HTTP2 {
+			serve = c.balanced.h2.Serve
 		}
 	}
 	rc.Early = c.late()
@@ -216,8 +228,14 @@ func (c *conn) describe(rc *relay.Conn, v verdict) {
 		rc.Peer.Addr = addrOf(c.client.RemoteAddr())
 	} else if c.server != nil {
 		rc.Peer.Addr = addrOf(c.server.RemoteAddr())
-	} else if addr, err := netip.ParseAddrPort(c.target); err == nil {
-		rc.Peer.Addr = addr
+	} else {
+		rc.Peer.Workload, rc.Peer.Pod, rc.SecurityReason = c.to.workload, c.to.pod, c.to.reason
+		if c.to.mutual {
+			rc.SecurityReason = ReasonNotConnected
+		}
+		if addr, err := netip.ParseAddrPort(c.to.addr); err == nil {
+			rc.Peer.Addr = addr
+		}
 	}
 	if c.server != nil && c.l.Direction == event.Outbound {
 		addr := rc.Peer.Addr
@@ -363,9 +381,9 @@ func (c *conn) dialTo(to destination) (h hop, reason string) {
 // connect dials the server, exchanges hellos where there is a proxy, and then
 // has the server watched, unless the client spoke.
 func (c *conn) connect() {
-	g, l := c.g, c.l
-	dial := func() (hop, string) { return c.dialTo(l.destination(c.target)) }
-	if l.balanced != nil {
+	g := c.g
+	dial := func() (hop, string) { return c.dialTo(c.to) }
+	if c.balanced != nil {
 		if !c.awaitNeed() {
 			close(c.done)
 			return
@@ -374,6 +392,9 @@ func (c *conn) connect() {
 	}
 	h, reason := dial()
 	server := h.tcp
+	if server == nil && c.found != nil && c.to.mutual {
+		c.found.Ask() // perhaps the address has another owner by now
+	}
 	c.mu.Lock()
 	c.server, c.hop, c.dialError = server, h, reason
 	watch := server != nil && !c.decided && !c.aborted

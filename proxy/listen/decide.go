@@ -97,12 +97,11 @@ func (c *conn) mayBeHello(v detect.Verdict, b []byte) bool {
 
 // foregone is the verdict that needs no bytes: configured, or remembered.
 func (c *conn) foregone() (verdict, bool) {
-	l := c.l
 	switch {
 	case c.opaque:
 		return verdict{protocol: event.TCP, detection: event.DetectOpaque}, true
-	case l.Protocol != event.ProtocolUnknown:
-		return verdict{protocol: l.Protocol, detection: event.DetectConfig}, true
+	case c.protocol != event.ProtocolUnknown:
+		return verdict{protocol: c.protocol, detection: event.DetectConfig}, true
 	case c.g.memory.Knows(c.target, c.accepted):
 		return verdict{protocol: event.TCP, detection: event.DetectRemembered}, true
 	}
@@ -237,7 +236,7 @@ func (c *conn) meet(mutual bool) (v verdict, ok bool) {
 		c.peek.release()
 		c.peek.over(c.tls)
 	}
-	if h.Protocol == event.ProtocolUnknown || c.opaque || c.l.Protocol != event.ProtocolUnknown {
+	if h.Protocol == event.ProtocolUnknown || c.opaque || c.protocol != event.ProtocolUnknown {
 		return verdict{}, false
 	}
 	return verdict{protocol: carrier(h.Protocol), detection: event.DetectHello}, true

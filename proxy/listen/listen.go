@@ -41,6 +41,7 @@ import (
 
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/detect"
+	"github.com/weirmesh/weir/proxy/discover"
 	"github.com/weirmesh/weir/proxy/mtls"
 	"github.com/weirmesh/weir/proxy/ports"
 	"github.com/weirmesh/weir/proxy/relay"
@@ -82,6 +83,8 @@ const (
 	ReasonNotReady = "identity_not_ready"
 	// ReasonSamePod: the workload calls itself; nothing leaves the pod.
 	ReasonSamePod = "same_pod"
+	// ReasonNotConnected: there was no connection that could be secure.
+	ReasonNotConnected = "not_connected"
 )
 
 // Errors of mutual TLS, as events state them (Event.Error).
@@ -138,6 +141,9 @@ type Options struct {
 	RequireMutual bool
 	PlainFrom     []netip.Prefix
 	PlainPorts    []ports.Range
+	// Discovery knows the destinations of listeners that Discover; nil: nobody
+	// does, and all goes to where it is addressed.
+	Discovery *discover.Resolver
 	// MaxHeadBytes, HeadTimeout and Progress are handed to the relays.
 	MaxHeadBytes int
 	HeadTimeout  time.Duration
@@ -228,6 +234,8 @@ type Group struct {
 	// nil before Serve, and where the system has none left.
 	poller   *socket.Poller
 	draining bool
+	// balancers are those of services that were discovered.
+	balancers map[*discover.Destination]*balanced
 
 	lastID       atomic.Uint64 // of a connection
 	open         [3]atomic.Int64
@@ -273,6 +281,7 @@ func New(o Options) *Group {
 		plain:     detect.NewMemory(memorySize, plainTTL),
 		log:       o.Logger,
 		detecting: make(map[*conn]struct{}),
+		balancers: make(map[*discover.Destination]*balanced),
 	}
 	g.mutual.init()
 	g.lastID.Store(rand.Uint64() >> 16) // fewer bits are fewer bytes in batches

@@ -37,6 +37,10 @@ func run(args []string) int {
 	switch {
 	case len(args) > 0 && args[0] == "init":
 		return redirect(args[1:])
+	case len(args) > 0 && args[0] == "await":
+		return await(args[1:])
+	case len(args) > 0 && args[0] == "pause":
+		return pause(args[1:])
 	case len(args) > 0 && args[0] == "run":
 		args = args[1:]
 	}

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -38,6 +41,7 @@ const (
 	namespaceVariable = "WEIR_NAMESPACE"
 	namespaceOfPod    = "$(" + namespaceVariable + ")"
 	nameOfPod         = "$(WEIR_PROXY_POD)"
+	hostVariable      = "WEIR_HOST_IP"
 )
 
 // Owner is the workload that a pod belongs to: kubectl's short kind, and a name.
@@ -58,9 +62,10 @@ type parts struct {
 	volumes     []any
 }
 
-// build makes the parts. c has been checked.
-func build(c Config, owner Owner) parts {
-	proxy := proxyContainer(c, owner)
+// build makes the parts. c has been checked; probed are the ports that the kubelet
+// probes.
+func build(c Config, owner Owner, probed []string) parts {
+	proxy := proxyContainer(c, owner, probed)
 	p := parts{init: entry(initContainer(c))}
 	if identified(c) {
 		p.volumes = append(p.volumes, core.Volume{Name: IdentityVolume, VolumeSource: core.VolumeSource{Projected: &core.ProjectedVolumeSource{
@@ -92,7 +97,7 @@ func entry(c core.Container) any {
 
 // identified tells that the proxy proves whose it is: to the bus, and by a
 // certificate to other proxies.
-func identified(c Config) bool { return c.TrustAnchors != "" }
+func identified(c Config) bool { return c.TrustAnchors != "" && c.Bus != "" }
 
 // spooled tells that unsent telemetry is kept where it outlives the proxy.
 func spooled(c Config) bool { return c.Spool != "" && c.Spool != "none" }
@@ -135,7 +140,7 @@ func confined(user int64) *core.SecurityContext {
 	}
 }
 
-func proxyContainer(c Config, owner Owner) core.Container {
+func proxyContainer(c Config, owner Owner, probed []string) core.Container {
 	admin := intstr.FromInt32(adminPort)
 	get := func(path string) core.ProbeHandler {
 		return core.ProbeHandler{HTTPGet: &core.HTTPGetAction{Path: path, Port: admin}}
@@ -148,7 +153,7 @@ func proxyContainer(c Config, owner Owner) core.Container {
 			{Name: "weir-inbound", ContainerPort: inboundPort, Protocol: core.ProtocolTCP},
 			{Name: "weir-admin", ContainerPort: adminPort, Protocol: core.ProtocolTCP},
 		},
-		Env:                      environment(c, owner),
+		Env:                      environment(c, owner, probed),
 		Resources:                c.Resources.requirements(),
 		TerminationMessagePolicy: core.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          confined(ProxyUID),
@@ -170,7 +175,7 @@ func proxyContainer(c Config, owner Owner) core.Container {
 	return p
 }
 
-func environment(c Config, owner Owner) []core.EnvVar {
+func environment(c Config, owner Owner, probed []string) []core.EnvVar {
 	field := func(name, path string) core.EnvVar {
 		return core.EnvVar{Name: name, ValueFrom: &core.EnvVarSource{FieldRef: &core.ObjectFieldSelector{FieldPath: path}}}
 	}
@@ -200,7 +205,53 @@ func environment(c Config, owner Owner) []core.EnvVar {
 	add(identified(c), "WEIR_PROXY_IDENTITY_TOKEN", identityPath+"/token")
 	add(identified(c), "WEIR_PROXY_IDENTITY_TRUST_ANCHORS", c.TrustAnchors)
 	add(c.RequireMTLS, "WEIR_PROXY_REQUIRE_MTLS", "true")
+	if c.RequireMTLS && len(probed) > 0 {
+		// The kubelet has no identity: plain probes are let in, from the node and
+		// to the ports that are probed.
+		env = append(env, field(hostVariable, "status.hostIP"),
+			core.EnvVar{Name: "WEIR_PROXY_PROBES_FROM", Value: "gateway,$(" + hostVariable + ")"},
+			core.EnvVar{Name: "WEIR_PROXY_PROBE_PORTS", Value: strings.Join(probed, ",")})
+	}
 	return env
+}
+
+// probePorts are the ports of the application that the kubelet probes, sorted.
+func probePorts(spec *core.PodSpec) []string {
+	var out []int
+	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
+		for _, p := range []*core.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
+			if port := probePort(p, c.Ports); port != 0 && !slices.Contains(out, port) {
+				out = append(out, port)
+			}
+		}
+	}
+	slices.Sort(out)
+	texts := make([]string, len(out))
+	for i, port := range out {
+		texts[i] = strconv.Itoa(port)
+	}
+	return texts
+}
+
+// probePort is the port of a probe over the network, 0 where there is none.
+func probePort(p *core.Probe, named []core.ContainerPort) int {
+	var port intstr.IntOrString
+	switch {
+	case p == nil:
+		return 0
+	case p.HTTPGet != nil:
+		port = p.HTTPGet.Port
+	case p.TCPSocket != nil:
+		port = p.TCPSocket.Port
+	case p.GRPC != nil:
+		return int(p.GRPC.Port)
+	}
+	for _, n := range named {
+		if port.Type == intstr.String && n.Name == port.StrVal {
+			return int(n.ContainerPort)
+		}
+	}
+	return int(port.IntVal)
 }
 
 // requirements turns quantities that have been checked into Kubernetes' type.

@@ -2,6 +2,7 @@ package inject
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -72,7 +73,7 @@ func (t template) inject(w wishes, owner Owner) (verdict, error) {
 		return verdict{reason: reason}, nil
 	}
 	v := verdict{notes: notes(c, owner, &t.Spec)}
-	p := build(c, owner)
+	p := build(c, owner, probePorts(&t.Spec))
 	v.ops = addKeys(t.value, []string{"metadata", "annotations"}, map[string]string{
 		AnnotationProxyVersion: c.Version,
 		AnnotationInjectedBy:   w.by,
@@ -136,6 +137,9 @@ func (w wishes) settle(annotations map[string]string) (Config, error) {
 		if err := c.Set(name, value); err != nil {
 			return Config{}, fmt.Errorf("--%s %w", name, err)
 		}
+	}
+	if c.RequireMTLS && !identified(c) {
+		return Config{}, errors.New("require-mtls needs the installation's trust anchors and bus, and here are none")
 	}
 	return c, c.Check()
 }

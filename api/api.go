@@ -91,6 +91,9 @@ type service struct {
 	log     *slog.Logger
 	metrics *serverMetrics
 	now     func() time.Time
+	// inventory asks the controller; bus, which may be nil, tells how the bus does.
+	inventory inventory
+	bus       func(ctx context.Context) (*BusState, error)
 
 	// queries, taps and scans are places: a send takes one, a receive frees it.
 	queries chan struct{}
@@ -103,15 +106,17 @@ type service struct {
 
 func newService(o *Options, m *serverMetrics) *service {
 	return &service{
-		backend:  o.Backend,
-		build:    o.Build,
-		log:      o.Logger,
-		metrics:  m,
-		now:      time.Now,
-		queries:  make(chan struct{}, maxQueries),
-		taps:     make(chan struct{}, maxTaps),
-		scans:    make(chan struct{}, maxScans),
-		stopping: make(chan struct{}),
+		backend:   o.Backend,
+		build:     o.Build,
+		log:       o.Logger,
+		metrics:   m,
+		now:       time.Now,
+		inventory: inventory{ask: o.Controller},
+		bus:       o.BusState,
+		queries:   make(chan struct{}, maxQueries),
+		taps:      make(chan struct{}, maxTaps),
+		scans:     make(chan struct{}, maxScans),
+		stopping:  make(chan struct{}),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/weirmesh/weir/aggregator/query"
@@ -28,24 +29,12 @@ func (s *service) Stat(ctx context.Context, req *weirpb.StatRequest) (*weirpb.St
 	}
 	out := &weirpb.StatResponse{}
 	out.Coverage, w = coverage(w, reply, answered)
-	slices.SortFunc(reply.Rows, func(a, b query.Row) int { return compareSelectors(a.Resource, b.Resource) })
-	for i := range reply.Rows {
-		r := &reply.Rows[i]
-		row := &weirpb.StatRow{
-			Resource:           resource(r.Resource),
-			Stats:              stats(&r.Stats, w.seconds()),
-			PodsSeen:           uint32(r.PodsSeen),
-			PodsLive:           uint32(r.PodsLive),
-			TcpOpenConnections: r.OpenConnections,
-			Shed:               r.Shed,
-			LostBatches:        r.LostBatches,
-			Direction:          r.Direction,
-		}
-		if r.Owner != nil {
-			row.Owner = resource(*r.Owner)
-		}
-		out.Rows = append(out.Rows, row)
+	if !slices.IsSortedFunc(reply.Rows, compareRows) {
+		slices.SortFunc(reply.Rows, compareRows)
 	}
+	out.Rows = make([]*weirpb.StatRow, len(reply.Rows))
+	inParallel(len(out.Rows), func(i int) { out.Rows[i] = statRow(&reply.Rows[i], w.seconds()) })
+	out.Rows = s.addPods(ctx, out.Rows, q.Resource, q.To == nil && q.From == nil, w.seconds())
 	return out, nil
 }
 
@@ -201,6 +190,7 @@ func (s *service) gather(ctx context.Context, method string, q *query.Request) (
 	case <-ctx.Done():
 		return nil, 0, status.Errorf(codes.ResourceExhausted, "all %d places for questions were taken until this one timed out; ask less often", maxQueries)
 	}
+	q.Packed = true
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, 0, fmt.Errorf("cannot encode the question: %w", err)
@@ -275,11 +265,17 @@ func (s *service) ask(ctx context.Context, method string, body []byte) (*query.R
 // merge adds up replies. A member that cannot be read is left out, which
 // coverage shows; a member's refusal is the answer, as all would refuse.
 func (s *service) merge(method string, raw [][]byte) (*query.Reply, int, error) {
+	read, failed := make([]query.Reply, len(raw)), make([]error, len(raw))
+	var group sync.WaitGroup
+	for i, data := range raw {
+		group.Go(func() { read[i], failed[i] = query.Unpack(data) })
+	}
+	group.Wait()
 	replies := make([]query.Reply, 0, len(raw))
 	var bad error
-	for _, data := range raw {
-		var r query.Reply
-		if err := json.Unmarshal(data, &r); err != nil {
+	for i := range raw {
+		r := read[i]
+		if err := failed[i]; err != nil {
 			bad = fmt.Errorf("cannot read an aggregator's reply: %w", err)
 			s.log.Warn("an aggregator's reply was left out", "method", method, "error", err)
 			continue

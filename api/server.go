@@ -27,6 +27,12 @@ type Options struct {
 	// GRPCAddr and HTTPAddr are where to listen, host:port; port 0 takes a
 	// free one.
 	GRPCAddr, HTTPAddr string
+	// Controller asks the controller of the mesh's Kubernetes cluster. Nil:
+	// there is none.
+	Controller Controller
+	// BusState tells how the bus does; beside an error it returns what it
+	// learnt, or nil. Nil: nobody knows.
+	BusState func(ctx context.Context) (*BusState, error)
 	// MeshMetrics answers GET /metrics/mesh, the mesh's statistics for
 	// Prometheus. Nil: there are none.
 	MeshMetrics http.Handler

@@ -701,7 +701,16 @@ type StatRow struct {
 	// What stats count: "inbound" (what the resource was asked for; its traffic,
 	// as usual), or "outbound" where only its own requests to others are known:
 	// it only sends, or the request had a `to`.
-	Direction     string `protobuf:"bytes,9,opt,name=direction,proto3" json:"direction,omitempty"`
+	Direction string `protobuf:"bytes,9,opt,name=direction,proto3" json:"direction,omitempty"`
+	// What Kubernetes knows of the resource's pods; absent where no controller
+	// answers, or the resource is not (or no longer) known there. Where no `to`
+	// or `from` is asked for, there is a row for each resource that Kubernetes
+	// knows, also without traffic.
+	Pods *PodCounts `protobuf:"bytes,10,opt,name=pods,proto3" json:"pods,omitempty"`
+	// For pods: what goes on, as kubectl says it ("Running",
+	// "CrashLoopBackOff"), and the version of the pod's proxy.
+	PodStatus     string `protobuf:"bytes,11,opt,name=pod_status,json=podStatus,proto3" json:"pod_status,omitempty"`
+	ProxyVersion  string `protobuf:"bytes,12,opt,name=proxy_version,json=proxyVersion,proto3" json:"proxy_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -799,6 +808,139 @@ func (x *StatRow) GetDirection() string {
 	return ""
 }
 
+func (x *StatRow) GetPods() *PodCounts {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+func (x *StatRow) GetPodStatus() string {
+	if x != nil {
+		return x.PodStatus
+	}
+	return ""
+}
+
+func (x *StatRow) GetProxyVersion() string {
+	if x != nil {
+		return x.ProxyVersion
+	}
+	return ""
+}
+
+// PodCounts are numbers of pods. Those that have ended are only in finished.
+type PodCounts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Total uint32                 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	// Of total, those that have a proxy, and those that are ready.
+	Meshed uint32 `protobuf:"varint,2,opt,name=meshed,proto3" json:"meshed,omitempty"`
+	Ready  uint32 `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Of meshed, those whose proxy is ready.
+	ProxyReady uint32 `protobuf:"varint,4,opt,name=proxy_ready,json=proxyReady,proto3" json:"proxy_ready,omitempty"`
+	Pending    uint32 `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	Running    uint32 `protobuf:"varint,6,opt,name=running,proto3" json:"running,omitempty"`
+	Unknown    uint32 `protobuf:"varint,7,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Of finished, those that failed.
+	Finished      uint32 `protobuf:"varint,8,opt,name=finished,proto3" json:"finished,omitempty"`
+	Failed        uint32 `protobuf:"varint,9,opt,name=failed,proto3" json:"failed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodCounts) Reset() {
+	*x = PodCounts{}
+	mi := &file_weirpb_weir_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodCounts) ProtoMessage() {}
+
+func (x *PodCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodCounts.ProtoReflect.Descriptor instead.
+func (*PodCounts) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PodCounts) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *PodCounts) GetMeshed() uint32 {
+	if x != nil {
+		return x.Meshed
+	}
+	return 0
+}
+
+func (x *PodCounts) GetReady() uint32 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
+func (x *PodCounts) GetProxyReady() uint32 {
+	if x != nil {
+		return x.ProxyReady
+	}
+	return 0
+}
+
+func (x *PodCounts) GetPending() uint32 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *PodCounts) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *PodCounts) GetUnknown() uint32 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+func (x *PodCounts) GetFinished() uint32 {
+	if x != nil {
+		return x.Finished
+	}
+	return 0
+}
+
+func (x *PodCounts) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
 type SeriesRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Resource *Resource              `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
@@ -813,7 +955,7 @@ type SeriesRequest struct {
 
 func (x *SeriesRequest) Reset() {
 	*x = SeriesRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[8]
+	mi := &file_weirpb_weir_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +967,7 @@ func (x *SeriesRequest) String() string {
 func (*SeriesRequest) ProtoMessage() {}
 
 func (x *SeriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[8]
+	mi := &file_weirpb_weir_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +980,7 @@ func (x *SeriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesRequest.ProtoReflect.Descriptor instead.
 func (*SeriesRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{8}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SeriesRequest) GetResource() *Resource {
@@ -887,7 +1029,7 @@ type SeriesResponse struct {
 
 func (x *SeriesResponse) Reset() {
 	*x = SeriesResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[9]
+	mi := &file_weirpb_weir_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +1041,7 @@ func (x *SeriesResponse) String() string {
 func (*SeriesResponse) ProtoMessage() {}
 
 func (x *SeriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[9]
+	mi := &file_weirpb_weir_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +1054,7 @@ func (x *SeriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesResponse.ProtoReflect.Descriptor instead.
 func (*SeriesResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{9}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SeriesResponse) GetRows() []*SeriesRow {
@@ -949,7 +1091,7 @@ type SeriesRow struct {
 
 func (x *SeriesRow) Reset() {
 	*x = SeriesRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[10]
+	mi := &file_weirpb_weir_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1103,7 @@ func (x *SeriesRow) String() string {
 func (*SeriesRow) ProtoMessage() {}
 
 func (x *SeriesRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[10]
+	mi := &file_weirpb_weir_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1116,7 @@ func (x *SeriesRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesRow.ProtoReflect.Descriptor instead.
 func (*SeriesRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{10}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SeriesRow) GetResource() *Resource {
@@ -1017,7 +1159,7 @@ type Point struct {
 
 func (x *Point) Reset() {
 	*x = Point{}
-	mi := &file_weirpb_weir_proto_msgTypes[11]
+	mi := &file_weirpb_weir_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1171,7 @@ func (x *Point) String() string {
 func (*Point) ProtoMessage() {}
 
 func (x *Point) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[11]
+	mi := &file_weirpb_weir_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1184,7 @@ func (x *Point) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Point.ProtoReflect.Descriptor instead.
 func (*Point) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{11}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Point) GetStart() *timestamppb.Timestamp {
@@ -1133,7 +1275,7 @@ type EdgesRequest struct {
 
 func (x *EdgesRequest) Reset() {
 	*x = EdgesRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[12]
+	mi := &file_weirpb_weir_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1287,7 @@ func (x *EdgesRequest) String() string {
 func (*EdgesRequest) ProtoMessage() {}
 
 func (x *EdgesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[12]
+	mi := &file_weirpb_weir_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1300,7 @@ func (x *EdgesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EdgesRequest.ProtoReflect.Descriptor instead.
 func (*EdgesRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{12}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EdgesRequest) GetResource() *Resource {
@@ -1185,7 +1327,7 @@ type EdgesResponse struct {
 
 func (x *EdgesResponse) Reset() {
 	*x = EdgesResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[13]
+	mi := &file_weirpb_weir_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1339,7 @@ func (x *EdgesResponse) String() string {
 func (*EdgesResponse) ProtoMessage() {}
 
 func (x *EdgesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[13]
+	mi := &file_weirpb_weir_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1352,7 @@ func (x *EdgesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EdgesResponse.ProtoReflect.Descriptor instead.
 func (*EdgesResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{13}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EdgesResponse) GetRows() []*EdgeRow {
@@ -1245,7 +1387,7 @@ type EdgeRow struct {
 
 func (x *EdgeRow) Reset() {
 	*x = EdgeRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[14]
+	mi := &file_weirpb_weir_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1399,7 @@ func (x *EdgeRow) String() string {
 func (*EdgeRow) ProtoMessage() {}
 
 func (x *EdgeRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[14]
+	mi := &file_weirpb_weir_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1412,7 @@ func (x *EdgeRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EdgeRow.ProtoReflect.Descriptor instead.
 func (*EdgeRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{14}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EdgeRow) GetSource() *Resource {
@@ -1341,7 +1483,7 @@ type RoutesRequest struct {
 
 func (x *RoutesRequest) Reset() {
 	*x = RoutesRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[15]
+	mi := &file_weirpb_weir_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1495,7 @@ func (x *RoutesRequest) String() string {
 func (*RoutesRequest) ProtoMessage() {}
 
 func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[15]
+	mi := &file_weirpb_weir_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1508,7 @@ func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
 func (*RoutesRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{15}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RoutesRequest) GetResource() *Resource {
@@ -1400,7 +1542,7 @@ type RoutesResponse struct {
 
 func (x *RoutesResponse) Reset() {
 	*x = RoutesResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[16]
+	mi := &file_weirpb_weir_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1554,7 @@ func (x *RoutesResponse) String() string {
 func (*RoutesResponse) ProtoMessage() {}
 
 func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[16]
+	mi := &file_weirpb_weir_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1567,7 @@ func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse.ProtoReflect.Descriptor instead.
 func (*RoutesResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{16}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RoutesResponse) GetRows() []*RouteRow {
@@ -1458,7 +1600,7 @@ type RouteRow struct {
 
 func (x *RouteRow) Reset() {
 	*x = RouteRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[17]
+	mi := &file_weirpb_weir_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1612,7 @@ func (x *RouteRow) String() string {
 func (*RouteRow) ProtoMessage() {}
 
 func (x *RouteRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[17]
+	mi := &file_weirpb_weir_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1625,7 @@ func (x *RouteRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteRow.ProtoReflect.Descriptor instead.
 func (*RouteRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{17}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RouteRow) GetResource() *Resource {
@@ -1537,7 +1679,7 @@ type WorkloadsRequest struct {
 
 func (x *WorkloadsRequest) Reset() {
 	*x = WorkloadsRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[18]
+	mi := &file_weirpb_weir_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1691,7 @@ func (x *WorkloadsRequest) String() string {
 func (*WorkloadsRequest) ProtoMessage() {}
 
 func (x *WorkloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[18]
+	mi := &file_weirpb_weir_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1704,7 @@ func (x *WorkloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadsRequest.ProtoReflect.Descriptor instead.
 func (*WorkloadsRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{18}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WorkloadsRequest) GetResource() *Resource {
@@ -1581,7 +1723,7 @@ type WorkloadsResponse struct {
 
 func (x *WorkloadsResponse) Reset() {
 	*x = WorkloadsResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[19]
+	mi := &file_weirpb_weir_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1735,7 @@ func (x *WorkloadsResponse) String() string {
 func (*WorkloadsResponse) ProtoMessage() {}
 
 func (x *WorkloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[19]
+	mi := &file_weirpb_weir_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1748,7 @@ func (x *WorkloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadsResponse.ProtoReflect.Descriptor instead.
 func (*WorkloadsResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{19}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WorkloadsResponse) GetRows() []*WorkloadRow {
@@ -1628,7 +1770,7 @@ type WorkloadRow struct {
 
 func (x *WorkloadRow) Reset() {
 	*x = WorkloadRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[20]
+	mi := &file_weirpb_weir_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1782,7 @@ func (x *WorkloadRow) String() string {
 func (*WorkloadRow) ProtoMessage() {}
 
 func (x *WorkloadRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[20]
+	mi := &file_weirpb_weir_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1795,7 @@ func (x *WorkloadRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadRow.ProtoReflect.Descriptor instead.
 func (*WorkloadRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{20}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WorkloadRow) GetResource() *Resource {
@@ -1697,7 +1839,7 @@ type PodRow struct {
 
 func (x *PodRow) Reset() {
 	*x = PodRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[21]
+	mi := &file_weirpb_weir_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1851,7 @@ func (x *PodRow) String() string {
 func (*PodRow) ProtoMessage() {}
 
 func (x *PodRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[21]
+	mi := &file_weirpb_weir_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1864,7 @@ func (x *PodRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodRow.ProtoReflect.Descriptor instead.
 func (*PodRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{21}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PodRow) GetName() string {
@@ -1806,7 +1948,7 @@ type Filter struct {
 
 func (x *Filter) Reset() {
 	*x = Filter{}
-	mi := &file_weirpb_weir_proto_msgTypes[22]
+	mi := &file_weirpb_weir_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +1960,7 @@ func (x *Filter) String() string {
 func (*Filter) ProtoMessage() {}
 
 func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[22]
+	mi := &file_weirpb_weir_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +1973,7 @@ func (x *Filter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filter.ProtoReflect.Descriptor instead.
 func (*Filter) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{22}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Filter) GetMethod() string {
@@ -1989,7 +2131,7 @@ type TapRequest struct {
 
 func (x *TapRequest) Reset() {
 	*x = TapRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[23]
+	mi := &file_weirpb_weir_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2143,7 @@ func (x *TapRequest) String() string {
 func (*TapRequest) ProtoMessage() {}
 
 func (x *TapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[23]
+	mi := &file_weirpb_weir_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2156,7 @@ func (x *TapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapRequest.ProtoReflect.Descriptor instead.
 func (*TapRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{23}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TapRequest) GetResource() *Resource {
@@ -2129,7 +2271,7 @@ type TapResponse struct {
 
 func (x *TapResponse) Reset() {
 	*x = TapResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[24]
+	mi := &file_weirpb_weir_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2283,7 @@ func (x *TapResponse) String() string {
 func (*TapResponse) ProtoMessage() {}
 
 func (x *TapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[24]
+	mi := &file_weirpb_weir_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2296,7 @@ func (x *TapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapResponse.ProtoReflect.Descriptor instead.
 func (*TapResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{24}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TapResponse) GetItem() isTapResponse_Item {
@@ -2236,7 +2378,7 @@ type TapGap struct {
 
 func (x *TapGap) Reset() {
 	*x = TapGap{}
-	mi := &file_weirpb_weir_proto_msgTypes[25]
+	mi := &file_weirpb_weir_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2248,7 +2390,7 @@ func (x *TapGap) String() string {
 func (*TapGap) ProtoMessage() {}
 
 func (x *TapGap) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[25]
+	mi := &file_weirpb_weir_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +2403,7 @@ func (x *TapGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapGap.ProtoReflect.Descriptor instead.
 func (*TapGap) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{25}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TapGap) GetSkipped() uint64 {
@@ -2336,7 +2478,7 @@ type TapProgress struct {
 
 func (x *TapProgress) Reset() {
 	*x = TapProgress{}
-	mi := &file_weirpb_weir_proto_msgTypes[26]
+	mi := &file_weirpb_weir_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2490,7 @@ func (x *TapProgress) String() string {
 func (*TapProgress) ProtoMessage() {}
 
 func (x *TapProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[26]
+	mi := &file_weirpb_weir_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2503,7 @@ func (x *TapProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapProgress.ProtoReflect.Descriptor instead.
 func (*TapProgress) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{26}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TapProgress) GetOldest() *timestamppb.Timestamp {
@@ -2436,7 +2578,7 @@ type ScanRequest struct {
 
 func (x *ScanRequest) Reset() {
 	*x = ScanRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[27]
+	mi := &file_weirpb_weir_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2590,7 @@ func (x *ScanRequest) String() string {
 func (*ScanRequest) ProtoMessage() {}
 
 func (x *ScanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[27]
+	mi := &file_weirpb_weir_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2603,7 @@ func (x *ScanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
 func (*ScanRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{27}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ScanRequest) GetResource() *Resource {
@@ -2512,7 +2654,7 @@ type ScanResponse struct {
 
 func (x *ScanResponse) Reset() {
 	*x = ScanResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[28]
+	mi := &file_weirpb_weir_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2666,7 @@ func (x *ScanResponse) String() string {
 func (*ScanResponse) ProtoMessage() {}
 
 func (x *ScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[28]
+	mi := &file_weirpb_weir_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2679,7 @@ func (x *ScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
 func (*ScanResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{28}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ScanResponse) GetItem() isScanResponse_Item {
@@ -2606,7 +2748,7 @@ type ScanResult struct {
 
 func (x *ScanResult) Reset() {
 	*x = ScanResult{}
-	mi := &file_weirpb_weir_proto_msgTypes[29]
+	mi := &file_weirpb_weir_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2760,7 @@ func (x *ScanResult) String() string {
 func (*ScanResult) ProtoMessage() {}
 
 func (x *ScanResult) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[29]
+	mi := &file_weirpb_weir_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2773,7 @@ func (x *ScanResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResult.ProtoReflect.Descriptor instead.
 func (*ScanResult) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{29}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ScanResult) GetBy() []string {
@@ -2725,7 +2867,7 @@ type ScanRow struct {
 
 func (x *ScanRow) Reset() {
 	*x = ScanRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[30]
+	mi := &file_weirpb_weir_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +2879,7 @@ func (x *ScanRow) String() string {
 func (*ScanRow) ProtoMessage() {}
 
 func (x *ScanRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[30]
+	mi := &file_weirpb_weir_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2892,7 @@ func (x *ScanRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRow.ProtoReflect.Descriptor instead.
 func (*ScanRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{30}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ScanRow) GetValues() []string {
@@ -2816,7 +2958,7 @@ type TapEvent struct {
 
 func (x *TapEvent) Reset() {
 	*x = TapEvent{}
-	mi := &file_weirpb_weir_proto_msgTypes[31]
+	mi := &file_weirpb_weir_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +2970,7 @@ func (x *TapEvent) String() string {
 func (*TapEvent) ProtoMessage() {}
 
 func (x *TapEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[31]
+	mi := &file_weirpb_weir_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +2983,7 @@ func (x *TapEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapEvent.ProtoReflect.Descriptor instead.
 func (*TapEvent) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{31}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TapEvent) GetId() string {
@@ -3047,7 +3189,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_weirpb_weir_proto_msgTypes[32]
+	mi := &file_weirpb_weir_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3059,7 +3201,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[32]
+	mi := &file_weirpb_weir_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3072,7 +3214,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{32}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Endpoint) GetIp() string {
@@ -3110,6 +3252,1062 @@ func (x *Endpoint) GetIdentity() string {
 	return ""
 }
 
+type MeshRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshRequest) Reset() {
+	*x = MeshRequest{}
+	mi := &file_weirpb_weir_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshRequest) ProtoMessage() {}
+
+func (x *MeshRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshRequest.ProtoReflect.Descriptor instead.
+func (*MeshRequest) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{34}
+}
+
+type MeshResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The API server's own build.
+	Server *VersionResponse `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// Whether a controller answers for a Kubernetes cluster. Where it does,
+	// cluster to proxy_versions are what it knows.
+	Kubernetes bool `protobuf:"varint,2,opt,name=kubernetes,proto3" json:"kubernetes,omitempty"`
+	// Why what follows is missing though a controller answers.
+	KubernetesError string       `protobuf:"bytes,3,opt,name=kubernetes_error,json=kubernetesError,proto3" json:"kubernetes_error,omitempty"`
+	Cluster         string       `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Components      []*Component `protobuf:"bytes,5,rep,name=components,proto3" json:"components,omitempty"`
+	// Workloads by kind, and pods by namespace: of the 500 namespaces with the
+	// most pods.
+	Kinds           []*KindCount      `protobuf:"bytes,6,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	Namespaces      []*NamespaceCount `protobuf:"bytes,7,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	NamespacesTotal uint32            `protobuf:"varint,8,opt,name=namespaces_total,json=namespacesTotal,proto3" json:"namespaces_total,omitempty"`
+	Pods            *PodCounts        `protobuf:"bytes,9,opt,name=pods,proto3" json:"pods,omitempty"`
+	// Meshed pods by the version of their proxy.
+	ProxyVersions map[string]uint32 `protobuf:"bytes,10,rep,name=proxy_versions,json=proxyVersions,proto3" json:"proxy_versions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Proxies that report now, and workloads of theirs, with or without
+	// Kubernetes.
+	ProxiesLive   uint32       `protobuf:"varint,11,opt,name=proxies_live,json=proxiesLive,proto3" json:"proxies_live,omitempty"`
+	WorkloadsLive uint32       `protobuf:"varint,12,opt,name=workloads_live,json=workloadsLive,proto3" json:"workloads_live,omitempty"`
+	Aggregators   *Aggregators `protobuf:"bytes,13,opt,name=aggregators,proto3" json:"aggregators,omitempty"`
+	// Absent where the API server does not watch it, as that of `weir demo`.
+	Bus           *Bus `protobuf:"bytes,14,opt,name=bus,proto3" json:"bus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshResponse) Reset() {
+	*x = MeshResponse{}
+	mi := &file_weirpb_weir_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshResponse) ProtoMessage() {}
+
+func (x *MeshResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshResponse.ProtoReflect.Descriptor instead.
+func (*MeshResponse) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *MeshResponse) GetServer() *VersionResponse {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+func (x *MeshResponse) GetKubernetes() bool {
+	if x != nil {
+		return x.Kubernetes
+	}
+	return false
+}
+
+func (x *MeshResponse) GetKubernetesError() string {
+	if x != nil {
+		return x.KubernetesError
+	}
+	return ""
+}
+
+func (x *MeshResponse) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *MeshResponse) GetComponents() []*Component {
+	if x != nil {
+		return x.Components
+	}
+	return nil
+}
+
+func (x *MeshResponse) GetKinds() []*KindCount {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *MeshResponse) GetNamespaces() []*NamespaceCount {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *MeshResponse) GetNamespacesTotal() uint32 {
+	if x != nil {
+		return x.NamespacesTotal
+	}
+	return 0
+}
+
+func (x *MeshResponse) GetPods() *PodCounts {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+func (x *MeshResponse) GetProxyVersions() map[string]uint32 {
+	if x != nil {
+		return x.ProxyVersions
+	}
+	return nil
+}
+
+func (x *MeshResponse) GetProxiesLive() uint32 {
+	if x != nil {
+		return x.ProxiesLive
+	}
+	return 0
+}
+
+func (x *MeshResponse) GetWorkloadsLive() uint32 {
+	if x != nil {
+		return x.WorkloadsLive
+	}
+	return 0
+}
+
+func (x *MeshResponse) GetAggregators() *Aggregators {
+	if x != nil {
+		return x.Aggregators
+	}
+	return nil
+}
+
+func (x *MeshResponse) GetBus() *Bus {
+	if x != nil {
+		return x.Bus
+	}
+	return nil
+}
+
+// Component is a part of Weir's control plane.
+type Component struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "aggregator".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What runs it.
+	Resource *Resource `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Of its pods; several have commas between.
+	Version       string      `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Pods          []*PodState `protobuf:"bytes,4,rep,name=pods,proto3" json:"pods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Component) Reset() {
+	*x = Component{}
+	mi := &file_weirpb_weir_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Component) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Component) ProtoMessage() {}
+
+func (x *Component) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Component.ProtoReflect.Descriptor instead.
+func (*Component) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Component) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Component) GetResource() *Resource {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
+}
+
+func (x *Component) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Component) GetPods() []*PodState {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+type PodState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Node  string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// Kubernetes' phase; status says as kubectl does what goes on.
+	Phase  string `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`
+	Status string `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	Ready  bool   `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Of all containers.
+	Restarts      uint32                 `protobuf:"varint,6,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	Started       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=started,proto3" json:"started,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodState) Reset() {
+	*x = PodState{}
+	mi := &file_weirpb_weir_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodState) ProtoMessage() {}
+
+func (x *PodState) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodState.ProtoReflect.Descriptor instead.
+func (*PodState) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PodState) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PodState) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PodState) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *PodState) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *PodState) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *PodState) GetRestarts() uint32 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
+func (x *PodState) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+// KindCount sums up the workloads of a kind that have pods: each is in one of
+// meshed (all its pods have a proxy), partly and unmeshed.
+type KindCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Meshed        uint32                 `protobuf:"varint,2,opt,name=meshed,proto3" json:"meshed,omitempty"`
+	Partly        uint32                 `protobuf:"varint,3,opt,name=partly,proto3" json:"partly,omitempty"`
+	Unmeshed      uint32                 `protobuf:"varint,4,opt,name=unmeshed,proto3" json:"unmeshed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KindCount) Reset() {
+	*x = KindCount{}
+	mi := &file_weirpb_weir_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KindCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KindCount) ProtoMessage() {}
+
+func (x *KindCount) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KindCount.ProtoReflect.Descriptor instead.
+func (*KindCount) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *KindCount) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *KindCount) GetMeshed() uint32 {
+	if x != nil {
+		return x.Meshed
+	}
+	return 0
+}
+
+func (x *KindCount) GetPartly() uint32 {
+	if x != nil {
+		return x.Partly
+	}
+	return 0
+}
+
+func (x *KindCount) GetUnmeshed() uint32 {
+	if x != nil {
+		return x.Unmeshed
+	}
+	return 0
+}
+
+type NamespaceCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Pods          *PodCounts             `protobuf:"bytes,2,opt,name=pods,proto3" json:"pods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamespaceCount) Reset() {
+	*x = NamespaceCount{}
+	mi := &file_weirpb_weir_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamespaceCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamespaceCount) ProtoMessage() {}
+
+func (x *NamespaceCount) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamespaceCount.ProtoReflect.Descriptor instead.
+func (*NamespaceCount) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *NamespaceCount) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *NamespaceCount) GetPods() *PodCounts {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+type Aggregators struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As Coverage's.
+	Answered          uint32 `protobuf:"varint,1,opt,name=answered,proto3" json:"answered,omitempty"`
+	Total             uint32 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	PartitionsMissing uint32 `protobuf:"varint,3,opt,name=partitions_missing,json=partitionsMissing,proto3" json:"partitions_missing,omitempty"`
+	PartitionsTotal   uint32 `protobuf:"varint,4,opt,name=partitions_total,json=partitionsTotal,proto3" json:"partitions_total,omitempty"`
+	// Why none is known.
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Aggregators) Reset() {
+	*x = Aggregators{}
+	mi := &file_weirpb_weir_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Aggregators) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Aggregators) ProtoMessage() {}
+
+func (x *Aggregators) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Aggregators.ProtoReflect.Descriptor instead.
+func (*Aggregators) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Aggregators) GetAnswered() uint32 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
+func (x *Aggregators) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Aggregators) GetPartitionsMissing() uint32 {
+	if x != nil {
+		return x.PartitionsMissing
+	}
+	return 0
+}
+
+func (x *Aggregators) GetPartitionsTotal() uint32 {
+	if x != nil {
+		return x.PartitionsTotal
+	}
+	return 0
+}
+
+func (x *Aggregators) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type Bus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the server that the API is connected to.
+	Version string    `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Streams []*Stream `protobuf:"bytes,2,rep,name=streams,proto3" json:"streams,omitempty"`
+	// How far the aggregators are behind the events, by partition.
+	Lags []*PartitionLag `protobuf:"bytes,3,rep,name=lags,proto3" json:"lags,omitempty"`
+	// Why the bus cannot be asked; what is set beside it is what was learnt.
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bus) Reset() {
+	*x = Bus{}
+	mi := &file_weirpb_weir_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bus) ProtoMessage() {}
+
+func (x *Bus) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bus.ProtoReflect.Descriptor instead.
+func (*Bus) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Bus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Bus) GetStreams() []*Stream {
+	if x != nil {
+		return x.Streams
+	}
+	return nil
+}
+
+func (x *Bus) GetLags() []*PartitionLag {
+	if x != nil {
+		return x.Lags
+	}
+	return nil
+}
+
+func (x *Bus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// Stream is one of the bus's streams.
+type Stream struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// False: it should be there, and is not.
+	Exists   bool                   `protobuf:"varint,2,opt,name=exists,proto3" json:"exists,omitempty"`
+	Messages uint64                 `protobuf:"varint,3,opt,name=messages,proto3" json:"messages,omitempty"`
+	Bytes    uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Oldest   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	Newest   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=newest,proto3" json:"newest,omitempty"`
+	// Replicas that it should have, and those of them that are online and up to
+	// date.
+	Replicas        uint32 `protobuf:"varint,7,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	ReplicasCurrent uint32 `protobuf:"varint,8,opt,name=replicas_current,json=replicasCurrent,proto3" json:"replicas_current,omitempty"`
+	// The server that leads it; empty where there is none now, or the bus is a
+	// single server.
+	Leader        string `protobuf:"bytes,9,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stream) Reset() {
+	*x = Stream{}
+	mi := &file_weirpb_weir_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stream) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stream) ProtoMessage() {}
+
+func (x *Stream) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stream.ProtoReflect.Descriptor instead.
+func (*Stream) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Stream) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Stream) GetExists() bool {
+	if x != nil {
+		return x.Exists
+	}
+	return false
+}
+
+func (x *Stream) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *Stream) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Stream) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *Stream) GetNewest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Newest
+	}
+	return nil
+}
+
+func (x *Stream) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Stream) GetReplicasCurrent() uint32 {
+	if x != nil {
+		return x.ReplicasCurrent
+	}
+	return 0
+}
+
+func (x *Stream) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+type PartitionLag struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// How long the oldest event waits that is not counted yet; 0 where none does.
+	Behind        *durationpb.Duration `protobuf:"bytes,2,opt,name=behind,proto3" json:"behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionLag) Reset() {
+	*x = PartitionLag{}
+	mi := &file_weirpb_weir_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionLag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionLag) ProtoMessage() {}
+
+func (x *PartitionLag) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionLag.ProtoReflect.Descriptor instead.
+func (*PartitionLag) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *PartitionLag) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PartitionLag) GetBehind() *durationpb.Duration {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
+type EndpointsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ip:port that an application connects to: a service's, or a pod's.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Of who asks.
+	Namespace     string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointsRequest) Reset() {
+	*x = EndpointsRequest{}
+	mi := &file_weirpb_weir_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointsRequest) ProtoMessage() {}
+
+func (x *EndpointsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointsRequest.ProtoReflect.Descriptor instead.
+func (*EndpointsRequest) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *EndpointsRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *EndpointsRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+type EndpointsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// False: nobody in the cluster has the address.
+	Known bool `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`
+	// The service; empty where the address is a single pod's.
+	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service   string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
+	Port      uint32 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
+	// As its appProtocol says; empty: the proxies detect it.
+	Protocol      string          `protobuf:"bytes,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Opaque        bool            `protobuf:"varint,6,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	Endpoints     []*MeshEndpoint `protobuf:"bytes,7,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointsResponse) Reset() {
+	*x = EndpointsResponse{}
+	mi := &file_weirpb_weir_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointsResponse) ProtoMessage() {}
+
+func (x *EndpointsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointsResponse.ProtoReflect.Descriptor instead.
+func (*EndpointsResponse) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *EndpointsResponse) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *EndpointsResponse) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *EndpointsResponse) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *EndpointsResponse) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *EndpointsResponse) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *EndpointsResponse) GetOpaque() bool {
+	if x != nil {
+		return x.Opaque
+	}
+	return false
+}
+
+func (x *EndpointsResponse) GetEndpoints() []*MeshEndpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+type MeshEndpoint struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Ip       string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
+	Port     uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Workload *Resource              `protobuf:"bytes,3,opt,name=workload,proto3" json:"workload,omitempty"`
+	Pod      string                 `protobuf:"bytes,4,opt,name=pod,proto3" json:"pod,omitempty"`
+	Node     string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	Zone     string                 `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
+	// What its proxy proves; empty where it cannot, and why.
+	Identity      string `protobuf:"bytes,7,opt,name=identity,proto3" json:"identity,omitempty"`
+	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	Terminating   bool   `protobuf:"varint,9,opt,name=terminating,proto3" json:"terminating,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshEndpoint) Reset() {
+	*x = MeshEndpoint{}
+	mi := &file_weirpb_weir_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshEndpoint) ProtoMessage() {}
+
+func (x *MeshEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshEndpoint.ProtoReflect.Descriptor instead.
+func (*MeshEndpoint) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *MeshEndpoint) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *MeshEndpoint) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *MeshEndpoint) GetWorkload() *Resource {
+	if x != nil {
+		return x.Workload
+	}
+	return nil
+}
+
+func (x *MeshEndpoint) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *MeshEndpoint) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *MeshEndpoint) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *MeshEndpoint) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *MeshEndpoint) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *MeshEndpoint) GetTerminating() bool {
+	if x != nil {
+		return x.Terminating
+	}
+	return false
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3118,7 +4316,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[33]
+	mi := &file_weirpb_weir_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3130,7 +4328,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[33]
+	mi := &file_weirpb_weir_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3143,7 +4341,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{33}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{47}
 }
 
 type VersionResponse struct {
@@ -3157,7 +4355,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[34]
+	mi := &file_weirpb_weir_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +4367,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[34]
+	mi := &file_weirpb_weir_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +4380,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{34}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -3276,7 +4474,7 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x06window\x18\x04 \x01(\v2\x0f.weir.v1.WindowR\x06window\"c\n" +
 	"\fStatResponse\x12$\n" +
 	"\x04rows\x18\x01 \x03(\v2\x10.weir.v1.StatRowR\x04rows\x12-\n" +
-	"\bcoverage\x18\x02 \x01(\v2\x11.weir.v1.CoverageR\bcoverage\"\xc8\x02\n" +
+	"\bcoverage\x18\x02 \x01(\v2\x11.weir.v1.CoverageR\bcoverage\"\xb4\x03\n" +
 	"\aStatRow\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12$\n" +
 	"\x05stats\x18\x02 \x01(\v2\x0e.weir.v1.StatsR\x05stats\x12\x1b\n" +
@@ -3286,7 +4484,23 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x04shed\x18\x06 \x01(\x04R\x04shed\x12!\n" +
 	"\flost_batches\x18\a \x01(\x04R\vlostBatches\x12'\n" +
 	"\x05owner\x18\b \x01(\v2\x11.weir.v1.ResourceR\x05owner\x12\x1c\n" +
-	"\tdirection\x18\t \x01(\tR\tdirection\"\xe0\x01\n" +
+	"\tdirection\x18\t \x01(\tR\tdirection\x12&\n" +
+	"\x04pods\x18\n" +
+	" \x01(\v2\x12.weir.v1.PodCountsR\x04pods\x12\x1d\n" +
+	"\n" +
+	"pod_status\x18\v \x01(\tR\tpodStatus\x12#\n" +
+	"\rproxy_version\x18\f \x01(\tR\fproxyVersion\"\xf2\x01\n" +
+	"\tPodCounts\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\rR\x05total\x12\x16\n" +
+	"\x06meshed\x18\x02 \x01(\rR\x06meshed\x12\x14\n" +
+	"\x05ready\x18\x03 \x01(\rR\x05ready\x12\x1f\n" +
+	"\vproxy_ready\x18\x04 \x01(\rR\n" +
+	"proxyReady\x12\x18\n" +
+	"\apending\x18\x05 \x01(\rR\apending\x12\x18\n" +
+	"\arunning\x18\x06 \x01(\rR\arunning\x12\x18\n" +
+	"\aunknown\x18\a \x01(\rR\aunknown\x12\x1a\n" +
+	"\bfinished\x18\b \x01(\rR\bfinished\x12\x16\n" +
+	"\x06failed\x18\t \x01(\rR\x06failed\"\xe0\x01\n" +
 	"\rSeriesRequest\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12!\n" +
 	"\x02to\x18\x02 \x01(\v2\x11.weir.v1.ResourceR\x02to\x12%\n" +
@@ -3490,13 +4704,105 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12-\n" +
 	"\bworkload\x18\x03 \x01(\v2\x11.weir.v1.ResourceR\bworkload\x12\x10\n" +
 	"\x03pod\x18\x04 \x01(\tR\x03pod\x12\x1a\n" +
-	"\bidentity\x18\x05 \x01(\tR\bidentity\"\x10\n" +
+	"\bidentity\x18\x05 \x01(\tR\bidentity\"\r\n" +
+	"\vMeshRequest\"\xc4\x05\n" +
+	"\fMeshResponse\x120\n" +
+	"\x06server\x18\x01 \x01(\v2\x18.weir.v1.VersionResponseR\x06server\x12\x1e\n" +
+	"\n" +
+	"kubernetes\x18\x02 \x01(\bR\n" +
+	"kubernetes\x12)\n" +
+	"\x10kubernetes_error\x18\x03 \x01(\tR\x0fkubernetesError\x12\x18\n" +
+	"\acluster\x18\x04 \x01(\tR\acluster\x122\n" +
+	"\n" +
+	"components\x18\x05 \x03(\v2\x12.weir.v1.ComponentR\n" +
+	"components\x12(\n" +
+	"\x05kinds\x18\x06 \x03(\v2\x12.weir.v1.KindCountR\x05kinds\x127\n" +
+	"\n" +
+	"namespaces\x18\a \x03(\v2\x17.weir.v1.NamespaceCountR\n" +
+	"namespaces\x12)\n" +
+	"\x10namespaces_total\x18\b \x01(\rR\x0fnamespacesTotal\x12&\n" +
+	"\x04pods\x18\t \x01(\v2\x12.weir.v1.PodCountsR\x04pods\x12O\n" +
+	"\x0eproxy_versions\x18\n" +
+	" \x03(\v2(.weir.v1.MeshResponse.ProxyVersionsEntryR\rproxyVersions\x12!\n" +
+	"\fproxies_live\x18\v \x01(\rR\vproxiesLive\x12%\n" +
+	"\x0eworkloads_live\x18\f \x01(\rR\rworkloadsLive\x126\n" +
+	"\vaggregators\x18\r \x01(\v2\x14.weir.v1.AggregatorsR\vaggregators\x12\x1e\n" +
+	"\x03bus\x18\x0e \x01(\v2\f.weir.v1.BusR\x03bus\x1a@\n" +
+	"\x12ProxyVersionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x8f\x01\n" +
+	"\tComponent\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
+	"\bresource\x18\x02 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12%\n" +
+	"\x04pods\x18\x04 \x03(\v2\x11.weir.v1.PodStateR\x04pods\"\xc8\x01\n" +
+	"\bPodState\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05phase\x18\x03 \x01(\tR\x05phase\x12\x16\n" +
+	"\x06status\x18\x04 \x01(\tR\x06status\x12\x14\n" +
+	"\x05ready\x18\x05 \x01(\bR\x05ready\x12\x1a\n" +
+	"\brestarts\x18\x06 \x01(\rR\brestarts\x124\n" +
+	"\astarted\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"k\n" +
+	"\tKindCount\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06meshed\x18\x02 \x01(\rR\x06meshed\x12\x16\n" +
+	"\x06partly\x18\x03 \x01(\rR\x06partly\x12\x1a\n" +
+	"\bunmeshed\x18\x04 \x01(\rR\bunmeshed\"V\n" +
+	"\x0eNamespaceCount\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12&\n" +
+	"\x04pods\x18\x02 \x01(\v2\x12.weir.v1.PodCountsR\x04pods\"\xaf\x01\n" +
+	"\vAggregators\x12\x1a\n" +
+	"\banswered\x18\x01 \x01(\rR\banswered\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\rR\x05total\x12-\n" +
+	"\x12partitions_missing\x18\x03 \x01(\rR\x11partitionsMissing\x12)\n" +
+	"\x10partitions_total\x18\x04 \x01(\rR\x0fpartitionsTotal\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\x8b\x01\n" +
+	"\x03Bus\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12)\n" +
+	"\astreams\x18\x02 \x03(\v2\x0f.weir.v1.StreamR\astreams\x12)\n" +
+	"\x04lags\x18\x03 \x03(\v2\x15.weir.v1.PartitionLagR\x04lags\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\xad\x02\n" +
+	"\x06Stream\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06exists\x18\x02 \x01(\bR\x06exists\x12\x1a\n" +
+	"\bmessages\x18\x03 \x01(\x04R\bmessages\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x122\n" +
+	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x122\n" +
+	"\x06newest\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06newest\x12\x1a\n" +
+	"\breplicas\x18\a \x01(\rR\breplicas\x12)\n" +
+	"\x10replicas_current\x18\b \x01(\rR\x0freplicasCurrent\x12\x16\n" +
+	"\x06leader\x18\t \x01(\tR\x06leader\"_\n" +
+	"\fPartitionLag\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x121\n" +
+	"\x06behind\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06behind\"J\n" +
+	"\x10EndpointsRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\"\xde\x01\n" +
+	"\x11EndpointsResponse\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x03 \x01(\tR\aservice\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\tR\bprotocol\x12\x16\n" +
+	"\x06opaque\x18\x06 \x01(\bR\x06opaque\x123\n" +
+	"\tendpoints\x18\a \x03(\v2\x15.weir.v1.MeshEndpointR\tendpoints\"\xf1\x01\n" +
+	"\fMeshEndpoint\x12\x0e\n" +
+	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12-\n" +
+	"\bworkload\x18\x03 \x01(\v2\x11.weir.v1.ResourceR\bworkload\x12\x10\n" +
+	"\x03pod\x18\x04 \x01(\tR\x03pod\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x12\n" +
+	"\x04zone\x18\x06 \x01(\tR\x04zone\x12\x1a\n" +
+	"\bidentity\x18\a \x01(\tR\bidentity\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12 \n" +
+	"\vterminating\x18\t \x01(\bR\vterminating\"\x10\n" +
 	"\x0eVersionRequest\"b\n" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1d\n" +
 	"\n" +
-	"go_version\x18\x03 \x01(\tR\tgoVersion2\x92\x05\n" +
+	"go_version\x18\x03 \x01(\tR\tgoVersion2\xbc\x06\n" +
 	"\x04Weir\x12I\n" +
 	"\x04Stat\x12\x14.weir.v1.StatRequest\x1a\x15.weir.v1.StatResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/stat\x12Q\n" +
 	"\x06Series\x12\x16.weir.v1.SeriesRequest\x1a\x17.weir.v1.SeriesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/series\x12M\n" +
@@ -3504,7 +4810,9 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x06Routes\x12\x16.weir.v1.RoutesRequest\x1a\x17.weir.v1.RoutesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/routes\x12]\n" +
 	"\tWorkloads\x12\x19.weir.v1.WorkloadsRequest\x1a\x1a.weir.v1.WorkloadsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/workloads\x12G\n" +
 	"\x03Tap\x12\x13.weir.v1.TapRequest\x1a\x14.weir.v1.TapResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/api/v1/tap0\x01\x12K\n" +
-	"\x04Scan\x12\x14.weir.v1.ScanRequest\x1a\x15.weir.v1.ScanResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/scan0\x01\x12U\n" +
+	"\x04Scan\x12\x14.weir.v1.ScanRequest\x1a\x15.weir.v1.ScanResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/scan0\x01\x12I\n" +
+	"\x04Mesh\x12\x14.weir.v1.MeshRequest\x1a\x15.weir.v1.MeshResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/mesh\x12]\n" +
+	"\tEndpoints\x12\x19.weir.v1.EndpointsRequest\x1a\x1a.weir.v1.EndpointsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/endpoints\x12U\n" +
 	"\aVersion\x12\x17.weir.v1.VersionRequest\x1a\x18.weir.v1.VersionResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/versionB%Z#github.com/weirmesh/weir/api/weirpbb\x06proto3"
 
 var (
@@ -3519,7 +4827,7 @@ func file_weirpb_weir_proto_rawDescGZIP() []byte {
 	return file_weirpb_weir_proto_rawDescData
 }
 
-var file_weirpb_weir_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_weirpb_weir_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_weirpb_weir_proto_goTypes = []any{
 	(*Resource)(nil),              // 0: weir.v1.Resource
 	(*Window)(nil),                // 1: weir.v1.Window
@@ -3529,145 +4837,184 @@ var file_weirpb_weir_proto_goTypes = []any{
 	(*StatRequest)(nil),           // 5: weir.v1.StatRequest
 	(*StatResponse)(nil),          // 6: weir.v1.StatResponse
 	(*StatRow)(nil),               // 7: weir.v1.StatRow
-	(*SeriesRequest)(nil),         // 8: weir.v1.SeriesRequest
-	(*SeriesResponse)(nil),        // 9: weir.v1.SeriesResponse
-	(*SeriesRow)(nil),             // 10: weir.v1.SeriesRow
-	(*Point)(nil),                 // 11: weir.v1.Point
-	(*EdgesRequest)(nil),          // 12: weir.v1.EdgesRequest
-	(*EdgesResponse)(nil),         // 13: weir.v1.EdgesResponse
-	(*EdgeRow)(nil),               // 14: weir.v1.EdgeRow
-	(*RoutesRequest)(nil),         // 15: weir.v1.RoutesRequest
-	(*RoutesResponse)(nil),        // 16: weir.v1.RoutesResponse
-	(*RouteRow)(nil),              // 17: weir.v1.RouteRow
-	(*WorkloadsRequest)(nil),      // 18: weir.v1.WorkloadsRequest
-	(*WorkloadsResponse)(nil),     // 19: weir.v1.WorkloadsResponse
-	(*WorkloadRow)(nil),           // 20: weir.v1.WorkloadRow
-	(*PodRow)(nil),                // 21: weir.v1.PodRow
-	(*Filter)(nil),                // 22: weir.v1.Filter
-	(*TapRequest)(nil),            // 23: weir.v1.TapRequest
-	(*TapResponse)(nil),           // 24: weir.v1.TapResponse
-	(*TapGap)(nil),                // 25: weir.v1.TapGap
-	(*TapProgress)(nil),           // 26: weir.v1.TapProgress
-	(*ScanRequest)(nil),           // 27: weir.v1.ScanRequest
-	(*ScanResponse)(nil),          // 28: weir.v1.ScanResponse
-	(*ScanResult)(nil),            // 29: weir.v1.ScanResult
-	(*ScanRow)(nil),               // 30: weir.v1.ScanRow
-	(*TapEvent)(nil),              // 31: weir.v1.TapEvent
-	(*Endpoint)(nil),              // 32: weir.v1.Endpoint
-	(*VersionRequest)(nil),        // 33: weir.v1.VersionRequest
-	(*VersionResponse)(nil),       // 34: weir.v1.VersionResponse
-	nil,                           // 35: weir.v1.Stats.StatusEntry
-	nil,                           // 36: weir.v1.Stats.GrpcStatusEntry
-	nil,                           // 37: weir.v1.Stats.ErrorsEntry
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*PodCounts)(nil),             // 8: weir.v1.PodCounts
+	(*SeriesRequest)(nil),         // 9: weir.v1.SeriesRequest
+	(*SeriesResponse)(nil),        // 10: weir.v1.SeriesResponse
+	(*SeriesRow)(nil),             // 11: weir.v1.SeriesRow
+	(*Point)(nil),                 // 12: weir.v1.Point
+	(*EdgesRequest)(nil),          // 13: weir.v1.EdgesRequest
+	(*EdgesResponse)(nil),         // 14: weir.v1.EdgesResponse
+	(*EdgeRow)(nil),               // 15: weir.v1.EdgeRow
+	(*RoutesRequest)(nil),         // 16: weir.v1.RoutesRequest
+	(*RoutesResponse)(nil),        // 17: weir.v1.RoutesResponse
+	(*RouteRow)(nil),              // 18: weir.v1.RouteRow
+	(*WorkloadsRequest)(nil),      // 19: weir.v1.WorkloadsRequest
+	(*WorkloadsResponse)(nil),     // 20: weir.v1.WorkloadsResponse
+	(*WorkloadRow)(nil),           // 21: weir.v1.WorkloadRow
+	(*PodRow)(nil),                // 22: weir.v1.PodRow
+	(*Filter)(nil),                // 23: weir.v1.Filter
+	(*TapRequest)(nil),            // 24: weir.v1.TapRequest
+	(*TapResponse)(nil),           // 25: weir.v1.TapResponse
+	(*TapGap)(nil),                // 26: weir.v1.TapGap
+	(*TapProgress)(nil),           // 27: weir.v1.TapProgress
+	(*ScanRequest)(nil),           // 28: weir.v1.ScanRequest
+	(*ScanResponse)(nil),          // 29: weir.v1.ScanResponse
+	(*ScanResult)(nil),            // 30: weir.v1.ScanResult
+	(*ScanRow)(nil),               // 31: weir.v1.ScanRow
+	(*TapEvent)(nil),              // 32: weir.v1.TapEvent
+	(*Endpoint)(nil),              // 33: weir.v1.Endpoint
+	(*MeshRequest)(nil),           // 34: weir.v1.MeshRequest
+	(*MeshResponse)(nil),          // 35: weir.v1.MeshResponse
+	(*Component)(nil),             // 36: weir.v1.Component
+	(*PodState)(nil),              // 37: weir.v1.PodState
+	(*KindCount)(nil),             // 38: weir.v1.KindCount
+	(*NamespaceCount)(nil),        // 39: weir.v1.NamespaceCount
+	(*Aggregators)(nil),           // 40: weir.v1.Aggregators
+	(*Bus)(nil),                   // 41: weir.v1.Bus
+	(*Stream)(nil),                // 42: weir.v1.Stream
+	(*PartitionLag)(nil),          // 43: weir.v1.PartitionLag
+	(*EndpointsRequest)(nil),      // 44: weir.v1.EndpointsRequest
+	(*EndpointsResponse)(nil),     // 45: weir.v1.EndpointsResponse
+	(*MeshEndpoint)(nil),          // 46: weir.v1.MeshEndpoint
+	(*VersionRequest)(nil),        // 47: weir.v1.VersionRequest
+	(*VersionResponse)(nil),       // 48: weir.v1.VersionResponse
+	nil,                           // 49: weir.v1.Stats.StatusEntry
+	nil,                           // 50: weir.v1.Stats.GrpcStatusEntry
+	nil,                           // 51: weir.v1.Stats.ErrorsEntry
+	nil,                           // 52: weir.v1.MeshResponse.ProxyVersionsEntry
+	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
 }
 var file_weirpb_weir_proto_depIdxs = []int32{
-	38, // 0: weir.v1.Window.length:type_name -> google.protobuf.Duration
-	39, // 1: weir.v1.Window.since:type_name -> google.protobuf.Timestamp
-	39, // 2: weir.v1.Window.until:type_name -> google.protobuf.Timestamp
-	39, // 3: weir.v1.Coverage.since:type_name -> google.protobuf.Timestamp
-	39, // 4: weir.v1.Coverage.until:type_name -> google.protobuf.Timestamp
-	39, // 5: weir.v1.Coverage.oldest:type_name -> google.protobuf.Timestamp
-	39, // 6: weir.v1.Coverage.exact:type_name -> google.protobuf.Timestamp
-	35, // 7: weir.v1.Stats.status:type_name -> weir.v1.Stats.StatusEntry
-	36, // 8: weir.v1.Stats.grpc_status:type_name -> weir.v1.Stats.GrpcStatusEntry
-	3,  // 9: weir.v1.Stats.latency_ms:type_name -> weir.v1.Quantiles
-	3,  // 10: weir.v1.Stats.duration_ms:type_name -> weir.v1.Quantiles
-	37, // 11: weir.v1.Stats.errors:type_name -> weir.v1.Stats.ErrorsEntry
-	0,  // 12: weir.v1.StatRequest.resource:type_name -> weir.v1.Resource
-	0,  // 13: weir.v1.StatRequest.to:type_name -> weir.v1.Resource
-	0,  // 14: weir.v1.StatRequest.from:type_name -> weir.v1.Resource
-	1,  // 15: weir.v1.StatRequest.window:type_name -> weir.v1.Window
-	7,  // 16: weir.v1.StatResponse.rows:type_name -> weir.v1.StatRow
-	2,  // 17: weir.v1.StatResponse.coverage:type_name -> weir.v1.Coverage
-	0,  // 18: weir.v1.StatRow.resource:type_name -> weir.v1.Resource
-	4,  // 19: weir.v1.StatRow.stats:type_name -> weir.v1.Stats
-	0,  // 20: weir.v1.StatRow.owner:type_name -> weir.v1.Resource
-	0,  // 21: weir.v1.SeriesRequest.resource:type_name -> weir.v1.Resource
-	0,  // 22: weir.v1.SeriesRequest.to:type_name -> weir.v1.Resource
-	0,  // 23: weir.v1.SeriesRequest.from:type_name -> weir.v1.Resource
-	1,  // 24: weir.v1.SeriesRequest.window:type_name -> weir.v1.Window
-	38, // 25: weir.v1.SeriesRequest.step:type_name -> google.protobuf.Duration
-	10, // 26: weir.v1.SeriesResponse.rows:type_name -> weir.v1.SeriesRow
-	2,  // 27: weir.v1.SeriesResponse.coverage:type_name -> weir.v1.Coverage
-	38, // 28: weir.v1.SeriesResponse.step:type_name -> google.protobuf.Duration
-	0,  // 29: weir.v1.SeriesRow.resource:type_name -> weir.v1.Resource
-	11, // 30: weir.v1.SeriesRow.points:type_name -> weir.v1.Point
-	39, // 31: weir.v1.Point.start:type_name -> google.protobuf.Timestamp
-	0,  // 32: weir.v1.EdgesRequest.resource:type_name -> weir.v1.Resource
-	1,  // 33: weir.v1.EdgesRequest.window:type_name -> weir.v1.Window
-	14, // 34: weir.v1.EdgesResponse.rows:type_name -> weir.v1.EdgeRow
-	2,  // 35: weir.v1.EdgesResponse.coverage:type_name -> weir.v1.Coverage
-	0,  // 36: weir.v1.EdgeRow.source:type_name -> weir.v1.Resource
-	0,  // 37: weir.v1.EdgeRow.destination:type_name -> weir.v1.Resource
-	4,  // 38: weir.v1.EdgeRow.stats:type_name -> weir.v1.Stats
-	0,  // 39: weir.v1.RoutesRequest.resource:type_name -> weir.v1.Resource
-	0,  // 40: weir.v1.RoutesRequest.to:type_name -> weir.v1.Resource
-	1,  // 41: weir.v1.RoutesRequest.window:type_name -> weir.v1.Window
-	17, // 42: weir.v1.RoutesResponse.rows:type_name -> weir.v1.RouteRow
-	2,  // 43: weir.v1.RoutesResponse.coverage:type_name -> weir.v1.Coverage
-	0,  // 44: weir.v1.RouteRow.resource:type_name -> weir.v1.Resource
-	4,  // 45: weir.v1.RouteRow.stats:type_name -> weir.v1.Stats
-	0,  // 46: weir.v1.WorkloadsRequest.resource:type_name -> weir.v1.Resource
-	20, // 47: weir.v1.WorkloadsResponse.rows:type_name -> weir.v1.WorkloadRow
-	0,  // 48: weir.v1.WorkloadRow.resource:type_name -> weir.v1.Resource
-	39, // 49: weir.v1.WorkloadRow.first_seen:type_name -> google.protobuf.Timestamp
-	39, // 50: weir.v1.WorkloadRow.last_seen:type_name -> google.protobuf.Timestamp
-	21, // 51: weir.v1.WorkloadRow.pods:type_name -> weir.v1.PodRow
-	39, // 52: weir.v1.PodRow.last_seen:type_name -> google.protobuf.Timestamp
-	0,  // 53: weir.v1.Filter.to:type_name -> weir.v1.Resource
-	0,  // 54: weir.v1.Filter.from:type_name -> weir.v1.Resource
-	0,  // 55: weir.v1.TapRequest.resource:type_name -> weir.v1.Resource
-	0,  // 56: weir.v1.TapRequest.to:type_name -> weir.v1.Resource
-	0,  // 57: weir.v1.TapRequest.from:type_name -> weir.v1.Resource
-	22, // 58: weir.v1.TapRequest.filter:type_name -> weir.v1.Filter
-	39, // 59: weir.v1.TapRequest.since:type_name -> google.protobuf.Timestamp
-	39, // 60: weir.v1.TapRequest.until:type_name -> google.protobuf.Timestamp
-	31, // 61: weir.v1.TapResponse.event:type_name -> weir.v1.TapEvent
-	25, // 62: weir.v1.TapResponse.gap:type_name -> weir.v1.TapGap
-	26, // 63: weir.v1.TapResponse.progress:type_name -> weir.v1.TapProgress
-	0,  // 64: weir.v1.TapGap.source:type_name -> weir.v1.Resource
-	39, // 65: weir.v1.TapProgress.oldest:type_name -> google.protobuf.Timestamp
-	39, // 66: weir.v1.TapProgress.read_to:type_name -> google.protobuf.Timestamp
-	38, // 67: weir.v1.TapProgress.behind:type_name -> google.protobuf.Duration
-	0,  // 68: weir.v1.ScanRequest.resource:type_name -> weir.v1.Resource
-	22, // 69: weir.v1.ScanRequest.filter:type_name -> weir.v1.Filter
-	1,  // 70: weir.v1.ScanRequest.window:type_name -> weir.v1.Window
-	26, // 71: weir.v1.ScanResponse.progress:type_name -> weir.v1.TapProgress
-	29, // 72: weir.v1.ScanResponse.result:type_name -> weir.v1.ScanResult
-	30, // 73: weir.v1.ScanResult.rows:type_name -> weir.v1.ScanRow
-	30, // 74: weir.v1.ScanResult.other:type_name -> weir.v1.ScanRow
-	4,  // 75: weir.v1.ScanResult.total:type_name -> weir.v1.Stats
-	2,  // 76: weir.v1.ScanResult.coverage:type_name -> weir.v1.Coverage
-	26, // 77: weir.v1.ScanResult.progress:type_name -> weir.v1.TapProgress
-	25, // 78: weir.v1.ScanResult.gaps:type_name -> weir.v1.TapGap
-	4,  // 79: weir.v1.ScanRow.stats:type_name -> weir.v1.Stats
-	32, // 80: weir.v1.TapEvent.source:type_name -> weir.v1.Endpoint
-	32, // 81: weir.v1.TapEvent.destination:type_name -> weir.v1.Endpoint
-	39, // 82: weir.v1.TapEvent.start:type_name -> google.protobuf.Timestamp
-	0,  // 83: weir.v1.Endpoint.workload:type_name -> weir.v1.Resource
-	5,  // 84: weir.v1.Weir.Stat:input_type -> weir.v1.StatRequest
-	8,  // 85: weir.v1.Weir.Series:input_type -> weir.v1.SeriesRequest
-	12, // 86: weir.v1.Weir.Edges:input_type -> weir.v1.EdgesRequest
-	15, // 87: weir.v1.Weir.Routes:input_type -> weir.v1.RoutesRequest
-	18, // 88: weir.v1.Weir.Workloads:input_type -> weir.v1.WorkloadsRequest
-	23, // 89: weir.v1.Weir.Tap:input_type -> weir.v1.TapRequest
-	27, // 90: weir.v1.Weir.Scan:input_type -> weir.v1.ScanRequest
-	33, // 91: weir.v1.Weir.Version:input_type -> weir.v1.VersionRequest
-	6,  // 92: weir.v1.Weir.Stat:output_type -> weir.v1.StatResponse
-	9,  // 93: weir.v1.Weir.Series:output_type -> weir.v1.SeriesResponse
-	13, // 94: weir.v1.Weir.Edges:output_type -> weir.v1.EdgesResponse
-	16, // 95: weir.v1.Weir.Routes:output_type -> weir.v1.RoutesResponse
-	19, // 96: weir.v1.Weir.Workloads:output_type -> weir.v1.WorkloadsResponse
-	24, // 97: weir.v1.Weir.Tap:output_type -> weir.v1.TapResponse
-	28, // 98: weir.v1.Weir.Scan:output_type -> weir.v1.ScanResponse
-	34, // 99: weir.v1.Weir.Version:output_type -> weir.v1.VersionResponse
-	92, // [92:100] is the sub-list for method output_type
-	84, // [84:92] is the sub-list for method input_type
-	84, // [84:84] is the sub-list for extension type_name
-	84, // [84:84] is the sub-list for extension extendee
-	0,  // [0:84] is the sub-list for field type_name
+	53,  // 0: weir.v1.Window.length:type_name -> google.protobuf.Duration
+	54,  // 1: weir.v1.Window.since:type_name -> google.protobuf.Timestamp
+	54,  // 2: weir.v1.Window.until:type_name -> google.protobuf.Timestamp
+	54,  // 3: weir.v1.Coverage.since:type_name -> google.protobuf.Timestamp
+	54,  // 4: weir.v1.Coverage.until:type_name -> google.protobuf.Timestamp
+	54,  // 5: weir.v1.Coverage.oldest:type_name -> google.protobuf.Timestamp
+	54,  // 6: weir.v1.Coverage.exact:type_name -> google.protobuf.Timestamp
+	49,  // 7: weir.v1.Stats.status:type_name -> weir.v1.Stats.StatusEntry
+	50,  // 8: weir.v1.Stats.grpc_status:type_name -> weir.v1.Stats.GrpcStatusEntry
+	3,   // 9: weir.v1.Stats.latency_ms:type_name -> weir.v1.Quantiles
+	3,   // 10: weir.v1.Stats.duration_ms:type_name -> weir.v1.Quantiles
+	51,  // 11: weir.v1.Stats.errors:type_name -> weir.v1.Stats.ErrorsEntry
+	0,   // 12: weir.v1.StatRequest.resource:type_name -> weir.v1.Resource
+	0,   // 13: weir.v1.StatRequest.to:type_name -> weir.v1.Resource
+	0,   // 14: weir.v1.StatRequest.from:type_name -> weir.v1.Resource
+	1,   // 15: weir.v1.StatRequest.window:type_name -> weir.v1.Window
+	7,   // 16: weir.v1.StatResponse.rows:type_name -> weir.v1.StatRow
+	2,   // 17: weir.v1.StatResponse.coverage:type_name -> weir.v1.Coverage
+	0,   // 18: weir.v1.StatRow.resource:type_name -> weir.v1.Resource
+	4,   // 19: weir.v1.StatRow.stats:type_name -> weir.v1.Stats
+	0,   // 20: weir.v1.StatRow.owner:type_name -> weir.v1.Resource
+	8,   // 21: weir.v1.StatRow.pods:type_name -> weir.v1.PodCounts
+	0,   // 22: weir.v1.SeriesRequest.resource:type_name -> weir.v1.Resource
+	0,   // 23: weir.v1.SeriesRequest.to:type_name -> weir.v1.Resource
+	0,   // 24: weir.v1.SeriesRequest.from:type_name -> weir.v1.Resource
+	1,   // 25: weir.v1.SeriesRequest.window:type_name -> weir.v1.Window
+	53,  // 26: weir.v1.SeriesRequest.step:type_name -> google.protobuf.Duration
+	11,  // 27: weir.v1.SeriesResponse.rows:type_name -> weir.v1.SeriesRow
+	2,   // 28: weir.v1.SeriesResponse.coverage:type_name -> weir.v1.Coverage
+	53,  // 29: weir.v1.SeriesResponse.step:type_name -> google.protobuf.Duration
+	0,   // 30: weir.v1.SeriesRow.resource:type_name -> weir.v1.Resource
+	12,  // 31: weir.v1.SeriesRow.points:type_name -> weir.v1.Point
+	54,  // 32: weir.v1.Point.start:type_name -> google.protobuf.Timestamp
+	0,   // 33: weir.v1.EdgesRequest.resource:type_name -> weir.v1.Resource
+	1,   // 34: weir.v1.EdgesRequest.window:type_name -> weir.v1.Window
+	15,  // 35: weir.v1.EdgesResponse.rows:type_name -> weir.v1.EdgeRow
+	2,   // 36: weir.v1.EdgesResponse.coverage:type_name -> weir.v1.Coverage
+	0,   // 37: weir.v1.EdgeRow.source:type_name -> weir.v1.Resource
+	0,   // 38: weir.v1.EdgeRow.destination:type_name -> weir.v1.Resource
+	4,   // 39: weir.v1.EdgeRow.stats:type_name -> weir.v1.Stats
+	0,   // 40: weir.v1.RoutesRequest.resource:type_name -> weir.v1.Resource
+	0,   // 41: weir.v1.RoutesRequest.to:type_name -> weir.v1.Resource
+	1,   // 42: weir.v1.RoutesRequest.window:type_name -> weir.v1.Window
+	18,  // 43: weir.v1.RoutesResponse.rows:type_name -> weir.v1.RouteRow
+	2,   // 44: weir.v1.RoutesResponse.coverage:type_name -> weir.v1.Coverage
+	0,   // 45: weir.v1.RouteRow.resource:type_name -> weir.v1.Resource
+	4,   // 46: weir.v1.RouteRow.stats:type_name -> weir.v1.Stats
+	0,   // 47: weir.v1.WorkloadsRequest.resource:type_name -> weir.v1.Resource
+	21,  // 48: weir.v1.WorkloadsResponse.rows:type_name -> weir.v1.WorkloadRow
+	0,   // 49: weir.v1.WorkloadRow.resource:type_name -> weir.v1.Resource
+	54,  // 50: weir.v1.WorkloadRow.first_seen:type_name -> google.protobuf.Timestamp
+	54,  // 51: weir.v1.WorkloadRow.last_seen:type_name -> google.protobuf.Timestamp
+	22,  // 52: weir.v1.WorkloadRow.pods:type_name -> weir.v1.PodRow
+	54,  // 53: weir.v1.PodRow.last_seen:type_name -> google.protobuf.Timestamp
+	0,   // 54: weir.v1.Filter.to:type_name -> weir.v1.Resource
+	0,   // 55: weir.v1.Filter.from:type_name -> weir.v1.Resource
+	0,   // 56: weir.v1.TapRequest.resource:type_name -> weir.v1.Resource
+	0,   // 57: weir.v1.TapRequest.to:type_name -> weir.v1.Resource
+	0,   // 58: weir.v1.TapRequest.from:type_name -> weir.v1.Resource
+	23,  // 59: weir.v1.TapRequest.filter:type_name -> weir.v1.Filter
+	54,  // 60: weir.v1.TapRequest.since:type_name -> google.protobuf.Timestamp
+	54,  // 61: weir.v1.TapRequest.until:type_name -> google.protobuf.Timestamp
+	32,  // 62: weir.v1.TapResponse.event:type_name -> weir.v1.TapEvent
+	26,  // 63: weir.v1.TapResponse.gap:type_name -> weir.v1.TapGap
+	27,  // 64: weir.v1.TapResponse.progress:type_name -> weir.v1.TapProgress
+	0,   // 65: weir.v1.TapGap.source:type_name -> weir.v1.Resource
+	54,  // 66: weir.v1.TapProgress.oldest:type_name -> google.protobuf.Timestamp
+	54,  // 67: weir.v1.TapProgress.read_to:type_name -> google.protobuf.Timestamp
+	53,  // 68: weir.v1.TapProgress.behind:type_name -> google.protobuf.Duration
+	0,   // 69: weir.v1.ScanRequest.resource:type_name -> weir.v1.Resource
+	23,  // 70: weir.v1.ScanRequest.filter:type_name -> weir.v1.Filter
+	1,   // 71: weir.v1.ScanRequest.window:type_name -> weir.v1.Window
+	27,  // 72: weir.v1.ScanResponse.progress:type_name -> weir.v1.TapProgress
+	30,  // 73: weir.v1.ScanResponse.result:type_name -> weir.v1.ScanResult
+	31,  // 74: weir.v1.ScanResult.rows:type_name -> weir.v1.ScanRow
+	31,  // 75: weir.v1.ScanResult.other:type_name -> weir.v1.ScanRow
+	4,   // 76: weir.v1.ScanResult.total:type_name -> weir.v1.Stats
+	2,   // 77: weir.v1.ScanResult.coverage:type_name -> weir.v1.Coverage
+	27,  // 78: weir.v1.ScanResult.progress:type_name -> weir.v1.TapProgress
+	26,  // 79: weir.v1.ScanResult.gaps:type_name -> weir.v1.TapGap
+	4,   // 80: weir.v1.ScanRow.stats:type_name -> weir.v1.Stats
+	33,  // 81: weir.v1.TapEvent.source:type_name -> weir.v1.Endpoint
+	33,  // 82: weir.v1.TapEvent.destination:type_name -> weir.v1.Endpoint
+	54,  // 83: weir.v1.TapEvent.start:type_name -> google.protobuf.Timestamp
+	0,   // 84: weir.v1.Endpoint.workload:type_name -> weir.v1.Resource
+	48,  // 85: weir.v1.MeshResponse.server:type_name -> weir.v1.VersionResponse
+	36,  // 86: weir.v1.MeshResponse.components:type_name -> weir.v1.Component
+	38,  // 87: weir.v1.MeshResponse.kinds:type_name -> weir.v1.KindCount
+	39,  // 88: weir.v1.MeshResponse.namespaces:type_name -> weir.v1.NamespaceCount
+	8,   // 89: weir.v1.MeshResponse.pods:type_name -> weir.v1.PodCounts
+	52,  // 90: weir.v1.MeshResponse.proxy_versions:type_name -> weir.v1.MeshResponse.ProxyVersionsEntry
+	40,  // 91: weir.v1.MeshResponse.aggregators:type_name -> weir.v1.Aggregators
+	41,  // 92: weir.v1.MeshResponse.bus:type_name -> weir.v1.Bus
+	0,   // 93: weir.v1.Component.resource:type_name -> weir.v1.Resource
+	37,  // 94: weir.v1.Component.pods:type_name -> weir.v1.PodState
+	54,  // 95: weir.v1.PodState.started:type_name -> google.protobuf.Timestamp
+	8,   // 96: weir.v1.NamespaceCount.pods:type_name -> weir.v1.PodCounts
+	42,  // 97: weir.v1.Bus.streams:type_name -> weir.v1.Stream
+	43,  // 98: weir.v1.Bus.lags:type_name -> weir.v1.PartitionLag
+	54,  // 99: weir.v1.Stream.oldest:type_name -> google.protobuf.Timestamp
+	54,  // 100: weir.v1.Stream.newest:type_name -> google.protobuf.Timestamp
+	53,  // 101: weir.v1.PartitionLag.behind:type_name -> google.protobuf.Duration
+	46,  // 102: weir.v1.EndpointsResponse.endpoints:type_name -> weir.v1.MeshEndpoint
+	0,   // 103: weir.v1.MeshEndpoint.workload:type_name -> weir.v1.Resource
+	5,   // 104: weir.v1.Weir.Stat:input_type -> weir.v1.StatRequest
+	9,   // 105: weir.v1.Weir.Series:input_type -> weir.v1.SeriesRequest
+	13,  // 106: weir.v1.Weir.Edges:input_type -> weir.v1.EdgesRequest
+	16,  // 107: weir.v1.Weir.Routes:input_type -> weir.v1.RoutesRequest
+	19,  // 108: weir.v1.Weir.Workloads:input_type -> weir.v1.WorkloadsRequest
+	24,  // 109: weir.v1.Weir.Tap:input_type -> weir.v1.TapRequest
+	28,  // 110: weir.v1.Weir.Scan:input_type -> weir.v1.ScanRequest
+	34,  // 111: weir.v1.Weir.Mesh:input_type -> weir.v1.MeshRequest
+	44,  // 112: weir.v1.Weir.Endpoints:input_type -> weir.v1.EndpointsRequest
+	47,  // 113: weir.v1.Weir.Version:input_type -> weir.v1.VersionRequest
+	6,   // 114: weir.v1.Weir.Stat:output_type -> weir.v1.StatResponse
+	10,  // 115: weir.v1.Weir.Series:output_type -> weir.v1.SeriesResponse
+	14,  // 116: weir.v1.Weir.Edges:output_type -> weir.v1.EdgesResponse
+	17,  // 117: weir.v1.Weir.Routes:output_type -> weir.v1.RoutesResponse
+	20,  // 118: weir.v1.Weir.Workloads:output_type -> weir.v1.WorkloadsResponse
+	25,  // 119: weir.v1.Weir.Tap:output_type -> weir.v1.TapResponse
+	29,  // 120: weir.v1.Weir.Scan:output_type -> weir.v1.ScanResponse
+	35,  // 121: weir.v1.Weir.Mesh:output_type -> weir.v1.MeshResponse
+	45,  // 122: weir.v1.Weir.Endpoints:output_type -> weir.v1.EndpointsResponse
+	48,  // 123: weir.v1.Weir.Version:output_type -> weir.v1.VersionResponse
+	114, // [114:124] is the sub-list for method output_type
+	104, // [104:114] is the sub-list for method input_type
+	104, // [104:104] is the sub-list for extension type_name
+	104, // [104:104] is the sub-list for extension extendee
+	0,   // [0:104] is the sub-list for field type_name
 }
 
 func init() { file_weirpb_weir_proto_init() }
@@ -3675,23 +5022,23 @@ func file_weirpb_weir_proto_init() {
 	if File_weirpb_weir_proto != nil {
 		return
 	}
-	file_weirpb_weir_proto_msgTypes[24].OneofWrappers = []any{
+	file_weirpb_weir_proto_msgTypes[25].OneofWrappers = []any{
 		(*TapResponse_Event)(nil),
 		(*TapResponse_Gap)(nil),
 		(*TapResponse_Progress)(nil),
 	}
-	file_weirpb_weir_proto_msgTypes[28].OneofWrappers = []any{
+	file_weirpb_weir_proto_msgTypes[29].OneofWrappers = []any{
 		(*ScanResponse_Progress)(nil),
 		(*ScanResponse_Result)(nil),
 	}
-	file_weirpb_weir_proto_msgTypes[31].OneofWrappers = []any{}
+	file_weirpb_weir_proto_msgTypes[32].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weirpb_weir_proto_rawDesc), len(file_weirpb_weir_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

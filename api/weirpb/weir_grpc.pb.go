@@ -31,6 +31,8 @@ const (
 	Weir_Workloads_FullMethodName = "/weir.v1.Weir/Workloads"
 	Weir_Tap_FullMethodName       = "/weir.v1.Weir/Tap"
 	Weir_Scan_FullMethodName      = "/weir.v1.Weir/Scan"
+	Weir_Mesh_FullMethodName      = "/weir.v1.Weir/Mesh"
+	Weir_Endpoints_FullMethodName = "/weir.v1.Weir/Endpoints"
 	Weir_Version_FullMethodName   = "/weir.v1.Weir/Version"
 )
 
@@ -59,6 +61,11 @@ type WeirClient interface {
 	// Scan reads the events of a window back and sums them up by any of their
 	// fields, decided only now. Progress comes first, the result last.
 	Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error)
+	// Mesh tells how the mesh itself does: what Kubernetes knows of Weir's
+	// components and of the workloads, the proxies, the bus, the aggregators.
+	Mesh(ctx context.Context, in *MeshRequest, opts ...grpc.CallOption) (*MeshResponse, error)
+	// Endpoints tells what the controller tells the proxies of an address.
+	Endpoints(ctx context.Context, in *EndpointsRequest, opts ...grpc.CallOption) (*EndpointsResponse, error)
 	// Version names the server's build.
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
 }
@@ -159,6 +166,26 @@ func (c *weirClient) Scan(ctx context.Context, in *ScanRequest, opts ...grpc.Cal
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Weir_ScanClient = grpc.ServerStreamingClient[ScanResponse]
 
+func (c *weirClient) Mesh(ctx context.Context, in *MeshRequest, opts ...grpc.CallOption) (*MeshResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MeshResponse)
+	err := c.cc.Invoke(ctx, Weir_Mesh_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *weirClient) Endpoints(ctx context.Context, in *EndpointsRequest, opts ...grpc.CallOption) (*EndpointsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndpointsResponse)
+	err := c.cc.Invoke(ctx, Weir_Endpoints_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *weirClient) Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VersionResponse)
@@ -194,6 +221,11 @@ type WeirServer interface {
 	// Scan reads the events of a window back and sums them up by any of their
 	// fields, decided only now. Progress comes first, the result last.
 	Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error
+	// Mesh tells how the mesh itself does: what Kubernetes knows of Weir's
+	// components and of the workloads, the proxies, the bus, the aggregators.
+	Mesh(context.Context, *MeshRequest) (*MeshResponse, error)
+	// Endpoints tells what the controller tells the proxies of an address.
+	Endpoints(context.Context, *EndpointsRequest) (*EndpointsResponse, error)
 	// Version names the server's build.
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
 	mustEmbedUnimplementedWeirServer()
@@ -226,6 +258,12 @@ func (UnimplementedWeirServer) Tap(*TapRequest, grpc.ServerStreamingServer[TapRe
 }
 func (UnimplementedWeirServer) Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error {
 	return status.Error(codes.Unimplemented, "method Scan not implemented")
+}
+func (UnimplementedWeirServer) Mesh(context.Context, *MeshRequest) (*MeshResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Mesh not implemented")
+}
+func (UnimplementedWeirServer) Endpoints(context.Context, *EndpointsRequest) (*EndpointsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Endpoints not implemented")
 }
 func (UnimplementedWeirServer) Version(context.Context, *VersionRequest) (*VersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Version not implemented")
@@ -363,6 +401,42 @@ func _Weir_Scan_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Weir_ScanServer = grpc.ServerStreamingServer[ScanResponse]
 
+func _Weir_Mesh_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MeshRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WeirServer).Mesh(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Weir_Mesh_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WeirServer).Mesh(ctx, req.(*MeshRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Weir_Endpoints_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndpointsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WeirServer).Endpoints(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Weir_Endpoints_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WeirServer).Endpoints(ctx, req.(*EndpointsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Weir_Version_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(VersionRequest)
 	if err := dec(in); err != nil {
@@ -407,6 +481,14 @@ var Weir_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Workloads",
 			Handler:    _Weir_Workloads_Handler,
+		},
+		{
+			MethodName: "Mesh",
+			Handler:    _Weir_Mesh_Handler,
+		},
+		{
+			MethodName: "Endpoints",
+			Handler:    _Weir_Endpoints_Handler,
 		},
 		{
 			MethodName: "Version",

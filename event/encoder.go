@@ -106,6 +106,11 @@ type exchangeState struct {
 // Len is how many events were added.
 func (e *Encoder) Len() int { return e.count }
 
+// Exchanges is how many different exchanges (a route and how it ended) the batch
+// names. Each takes far more memory here than its event does, so a caller that
+// wants to stay small seals when there are many.
+func (e *Encoder) Exchanges() int { return len(e.exchangeStates) }
+
 // Size is about how long the batch is so far, in bytes, but for its header:
 // rather more than less.
 func (e *Encoder) Size() int {
@@ -394,7 +399,7 @@ var peerClasses = [...]uint8{classWord, classWord, classWord, className, classPo
 func (e *Encoder) Reset() {
 	e.count, e.firstEnd, e.lastEnd = 0, 0, 0
 	e.connCache, e.exchangeCache = [cacheSlots]uint32{}, [cacheSlots]uint32{}
-	if len(e.routes) > keepEntries {
+	if len(e.routes) > keepRoutes {
 		e.routes = nil
 	}
 	if len(e.peers) > keepEntries {
@@ -406,7 +411,7 @@ func (e *Encoder) Reset() {
 	if len(e.outcomes) > keepEntries {
 		e.outcomes = nil
 	}
-	if len(e.exchanges) > keepEntries {
+	if len(e.exchanges) > keepRoutes {
 		e.exchanges, e.exchangeStates = nil, nil
 	}
 	clear(e.routes)

@@ -8,11 +8,13 @@ import (
 const (
 	// chunkBytes is the unit in which copies of strings are kept.
 	chunkBytes = 16 << 10
-	// keepChunks, keepColumn and keepEntries are what a Reset keeps of a burst:
-	// memory beyond them is given back.
+	// keepChunks, keepColumn, keepEntries (of peers and connections) and
+	// keepRoutes (of routes, exchanges and strings) are what a Reset keeps of a
+	// burst: memory beyond them is given back.
 	keepChunks  = 4
 	keepColumn  = 64 << 10
 	keepEntries = 4096
+	keepRoutes  = 1024
 )
 
 // Classes of strings. Those of one class are written one after another, for
@@ -156,7 +158,7 @@ func (t *interner) keep(s string) string {
 
 // reset forgets all strings; what intern returned is no longer valid.
 func (t *interner) reset() {
-	if len(t.strings) > keepEntries {
+	if len(t.strings) > keepRoutes {
 		t.numbers, t.strings, t.class, t.ranks, t.order = nil, nil, nil, nil, nil
 	}
 	if cap(t.text) > keepColumn {

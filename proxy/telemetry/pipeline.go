@@ -13,7 +13,7 @@ import (
 )
 
 // hardFactor bounds what a shard holds while the flusher has not come yet to
-// seal it: so many times MaxEvents and MaxBytes, and never more than a batch may
+// seal it: so many times MaxEvents, MaxBytes and MaxExchanges, and never more than a batch may
 // hold. It is reached only when the flusher gets no processor for that long;
 // recorders then seal it themselves.
 const hardFactor = 4
@@ -30,7 +30,7 @@ type Pipeline struct {
 	late   atomic.Uint64 // events that came after the end
 
 	tapUntil atomic.Int64  // UnixNano until which TapEvery applies
-	large    chan struct{} // a shard reached MaxEvents or MaxBytes
+	large    chan struct{} // a shard reached MaxEvents, MaxBytes or MaxExchanges
 	tap      chan struct{} // a tap began
 	recheck  chan struct{} // the queue ran empty, or publishing works again
 
@@ -153,13 +153,13 @@ func (p *Pipeline) add(s *shard, e *event.Event) bool {
 		return true
 	}
 	n, size := s.enc.Len(), s.enc.Size()
-	if n >= p.hardEvents || size >= p.hardBytes || s.journal.full() {
+	if n >= p.hardEvents || size >= p.hardBytes || s.enc.Exchanges() >= hardFactor*p.o.MaxExchanges || s.journal.full() {
 		s.signaled = true
 		s.mu.Unlock()
 		return false
 	}
 	exchange, connection := s.enc.Add(e)
-	large := n+1 >= p.o.MaxEvents || size >= p.o.MaxBytes
+	large := n+1 >= p.o.MaxEvents || size >= p.o.MaxBytes || s.enc.Exchanges() >= p.o.MaxExchanges
 	if s.journal != nil {
 		large = s.journal.add(e, exchange, connection) || large
 	}

@@ -26,7 +26,7 @@ func (a *Aggregator) answer(method string, request []byte) []byte {
 		reply = a.head()
 		reply.Error = err.Error()
 	}
-	data, err := json.Marshal(&reply)
+	data, err := encode(&reply, request)
 	if err == nil && len(data) > a.o.MaxReply {
 		err = fmt.Errorf("the answer has %d bytes, more than %d: ask for fewer resources, by namespace, kind or name, or for a shorter row of points", len(data), a.o.MaxReply)
 	}
@@ -36,6 +36,15 @@ func (a *Aggregator) answer(method string, request []byte) []byte {
 		data, _ = json.Marshal(&failed) // nothing in it can fail
 	}
 	return data
+}
+
+// encode writes a reply in the form that the request asks for.
+func encode(reply *query.Reply, request []byte) ([]byte, error) {
+	var q query.Request
+	if err := json.Unmarshal(request, &q); err == nil && q.Packed {
+		return query.Pack(reply)
+	}
+	return json.Marshal(reply)
 }
 
 func (a *Aggregator) head() query.Reply {
@@ -60,6 +69,11 @@ func (a *Aggregator) fill(reply *query.Reply, method string, request []byte) err
 	if err := json.Unmarshal(request, &q.Request); err != nil {
 		return fmt.Errorf("cannot read the request: %w", err)
 	}
+	return q.fill(method)
+}
+
+// fill answers the question.
+func (q *question) fill(method string) error {
 	if method == query.MethodWorkloads {
 		return q.workloads()
 	}
@@ -141,12 +155,17 @@ func (q *question) partition(p *partition, fn func(*partition) error) error {
 	if !p.ready {
 		return nil
 	}
-	q.reply.Partitions = append(q.reply.Partitions, p.number)
-	if oldest := p.store.Oldest(); oldest != 0 && (q.reply.Oldest == 0 || oldest < q.reply.Oldest) {
+	q.covered(p.number, p.store.Oldest(), p.store.Finest())
+	return fn(p)
+}
+
+// covered notes that the answer is about a partition, too.
+func (q *question) covered(number int, oldest, finest int64) {
+	q.reply.Partitions = append(q.reply.Partitions, number)
+	if oldest != 0 && (q.reply.Oldest == 0 || oldest < q.reply.Oldest) {
 		q.reply.Oldest = oldest
 	}
-	q.reply.Exact = max(q.reply.Exact, p.store.Finest())
-	return fn(p)
+	q.reply.Exact = max(q.reply.Exact, finest)
 }
 
 // adder gives the cell to add a key's values to that begin at a second.
@@ -219,8 +238,7 @@ func statsOf(c *rollup.Cell) query.Stats {
 		GRPC:          counts(c.GRPC),
 		Errors:        counts(c.Errors),
 	}
-	s.Latency.Merge(&c.Latency)
-	s.Duration.Merge(&c.Duration)
+	s.Latency, s.Duration = c.Distributions()
 	return s
 }
 

@@ -105,7 +105,7 @@ func TestQuantiles(t *testing.T) {
 	}
 }
 
-func checkQuantiles(t *testing.T, name string, h *event.Histogram, sorted []uint64) {
+func checkQuantiles(t *testing.T, name string, h *event.SparseHistogram, sorted []uint64) {
 	t.Helper()
 	n := len(sorted)
 	if h.Count() != uint64(n) || h.Max() != sorted[n-1] {

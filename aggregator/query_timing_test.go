@@ -74,6 +74,7 @@ func BenchmarkQueries(b *testing.B) {
 		{"stat/ns", query.MethodStat, query.Request{Since: now - 62, Until: now - 2, Resource: query.Selector{Kind: query.KindNamespace}}},
 		{"series/one", query.MethodSeries, query.Request{Since: now - 62, Until: now - 2, Step: 1, Resource: query.Selector{Name: "w00042"}}},
 	} {
+		q.request.Packed = true
 		request, err := json.Marshal(&q.request)
 		if err != nil {
 			b.Fatal(err)
@@ -84,8 +85,8 @@ func BenchmarkQueries(b *testing.B) {
 			for b.Loop() {
 				began := time.Now()
 				data := a.answer(q.method, request)
-				var reply query.Reply
-				if err := json.Unmarshal(data, &reply); err != nil || reply.Error != "" {
+				reply, err := query.Unpack(data)
+				if err != nil || reply.Error != "" {
 					b.Fatal(err, reply.Error)
 				}
 				if _, err := query.Merge([]query.Reply{reply}); err != nil {

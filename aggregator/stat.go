@@ -14,10 +14,9 @@ type podID struct {
 	pod      string
 }
 
-// row is a row under way.
+// row is a row of traffic with a peer, under way.
 type row struct {
-	owner  *query.Selector
-	sums   both
+	sums   rollup.Cell
 	ledger rollup.Cell
 	// seen and live are its pods.
 	seen, live map[podID]struct{}
@@ -48,74 +47,33 @@ func (q *question) group(w event.Workload, pod string) (query.Selector, bool) {
 
 // stat sums up each resource of the request.
 func (q *question) stat() error {
+	if q.To == nil && q.From == nil {
+		return q.statRows()
+	}
 	found := rows{}
-	peers := q.To != nil || q.From != nil
 	err := q.scan(func(k rollup.Key) adder {
-		if peers {
-			return q.pickPeer(k, func(key query.Selector) adder { return in(&found.at(key).sums.in) })
-		}
-		return q.pickRow(found, k)
+		return q.pickPeer(k, func(key query.Selector) adder { return in(&found.at(key).sums) })
 	})
 	if err != nil {
 		return err
 	}
-	if err := q.presence(found, peers); err != nil {
+	if err := q.presence(found); err != nil {
 		return err
 	}
 	for key, r := range found {
 		out := query.Row{
 			Resource:        key,
-			Owner:           r.owner,
+			Direction:       q.peerDirection(),
+			Stats:           statsOf(&r.sums),
 			PodsSeen:        len(r.seen),
 			PodsLive:        len(r.live),
 			OpenConnections: r.open,
 			Shed:            r.ledger.Shed,
 			LostBatches:     uint64(max(r.ledger.Lost, 0)),
 		}
-		if peers {
-			out.Direction, out.Stats = q.peerDirection(), statsOf(&r.sums.in)
-		} else {
-			var sums *rollup.Cell
-			out.Direction, sums = r.sums.prefer()
-			out.Stats = statsOf(sums)
-		}
 		q.reply.Rows = append(q.reply.Rows, out)
 	}
 	return q.sorted()
-}
-
-// prefer is what counts of a resource: what it got, unless it got nothing and
-// only sent.
-func (b *both) prefer() (direction string, sums *rollup.Cell) {
-	if !b.in.Traffic() && b.out.Traffic() {
-		return query.Outbound, &b.out
-	}
-	return query.Inbound, &b.in
-}
-
-// pickRow adds totals, or pods where they are asked for, and the ledger.
-func (q *question) pickRow(found rows, k rollup.Key) adder {
-	totals := rollup.Total
-	if q.Resource.Kind == query.KindPod {
-		totals = rollup.ByPod
-	}
-	if k.Dimension != totals && k.Dimension != rollup.Ledger {
-		return nil
-	}
-	key, ok := q.group(k.Workload, k.Pod)
-	if !ok {
-		return nil
-	}
-	r := found.at(key)
-	if q.Resource.Kind == query.KindPod {
-		owner := selector(k.Workload)
-		r.owner = &owner
-	}
-	if k.Dimension == rollup.Ledger {
-		r.seen[podID{k.Workload, k.Pod}] = struct{}{}
-		return in(&r.ledger)
-	}
-	return in(r.sums.of(k.Direction))
 }
 
 // peerDirection is whose requests a request with a peer is about.
@@ -155,23 +113,20 @@ func sides(k *rollup.Key) (client, server event.Workload, counts bool) {
 	return k.Peer.Workload, k.Workload, !k.Peer.Meshed
 }
 
-// presence adds what the ledger and the live proxies say. With only it adds to
-// rows that are there, and makes none.
-func (q *question) presence(found rows, only bool) error {
-	if only {
-		// The peer's partition may be another than the resource's.
-		q.reply.Partitions = q.reply.Partitions[:0]
-		err := q.scan(func(k rollup.Key) adder {
-			key, ok := q.group(k.Workload, k.Pod)
-			if k.Dimension != rollup.Ledger || !ok || found[key] == nil {
-				return nil
-			}
-			found[key].seen[podID{k.Workload, k.Pod}] = struct{}{}
-			return in(&found[key].ledger)
-		})
-		if err != nil {
-			return err
+// presence adds what the ledger and the live proxies say to rows that are there.
+func (q *question) presence(found rows) error {
+	// The peer's partition may be another than the resource's.
+	q.reply.Partitions = q.reply.Partitions[:0]
+	err := q.scan(func(k rollup.Key) adder {
+		key, ok := q.group(k.Workload, k.Pod)
+		if k.Dimension != rollup.Ledger || !ok || found[key] == nil {
+			return nil
 		}
+		found[key].seen[podID{k.Workload, k.Pod}] = struct{}{}
+		return in(&found[key].ledger)
+	})
+	if err != nil {
+		return err
 	}
 	q.reply.Partitions = q.reply.Partitions[:0]
 	return q.partitions(func(p *partition) error {

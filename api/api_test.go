@@ -62,8 +62,10 @@ func stats(requests, successes uint64, latencyUS uint64) query.Stats {
 		Successes: successes,
 		Status:    map[uint16]uint64{200: successes, 500: requests - successes},
 	}
-	s.Latency.RecordN(latencyUS, requests)
-	s.Duration.RecordN(2*latencyUS, requests)
+	var latency, duration event.Histogram
+	latency.RecordN(latencyUS, requests)
+	duration.RecordN(2*latencyUS, requests)
+	s.Latency, s.Duration = latency.Sparse(), duration.Sparse()
 	s.RequestBytes, s.ResponseBytes = 100*requests, 1000*requests
 	return s
 }

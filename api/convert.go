@@ -64,19 +64,21 @@ func codeName(code, other int) string {
 
 // quantiles are nil where nothing was measured: zeros would look like very
 // fast requests.
-func quantiles(h *event.Histogram) *weirpb.Quantiles {
+func quantiles(h *event.SparseHistogram) *weirpb.Quantiles {
 	n := h.Count()
 	if n == 0 {
 		return nil
 	}
+	var at [7]float64
+	h.Quantiles(at[:], 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999)
 	return &weirpb.Quantiles{
-		P50:   ms(h.Quantile(0.5)),
-		P75:   ms(h.Quantile(0.75)),
-		P90:   ms(h.Quantile(0.9)),
-		P95:   ms(h.Quantile(0.95)),
-		P99:   ms(h.Quantile(0.99)),
-		P999:  ms(h.Quantile(0.999)),
-		P9999: ms(h.Quantile(0.9999)),
+		P50:   ms(at[0]),
+		P75:   ms(at[1]),
+		P90:   ms(at[2]),
+		P95:   ms(at[3]),
+		P99:   ms(at[4]),
+		P999:  ms(at[5]),
+		P9999: ms(at[6]),
 		Max:   ms(float64(h.Max())),
 		Mean:  ms(float64(h.Sum()) / float64(n)),
 	}

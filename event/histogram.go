@@ -37,9 +37,6 @@ type Histogram struct {
 	octaves []*page
 }
 
-// moments is what is exact of a histogram.
-type moments struct{ count, sum, min, max uint64 }
-
 // bucket is where a value is counted.
 func bucket(v uint64) int {
 	if v < subBuckets {
@@ -142,13 +139,10 @@ func (h *Histogram) Merge(o *Histogram) {
 	if o.count == 0 {
 		return
 	}
-	if h.count == 0 || o.min < h.min {
-		h.min = o.min
-	}
-	h.max = max(h.max, o.max)
-	h.count = saturatingAdd(h.count, o.count)
-	h.sum = saturatingAdd(h.sum, o.sum)
-	for i, from := range o.octaves {
+	first, last := o.span()
+	h.moments.add(&o.moments)
+	for i := first; i <= last; i++ {
+		from := o.octaves[i]
 		if from == nil || *from == (page{}) {
 			continue
 		}
@@ -162,24 +156,9 @@ func (h *Histogram) Merge(o *Histogram) {
 	}
 }
 
-// Count is how many values there are.
-func (h *Histogram) Count() uint64 { return h.count }
-
-// Sum of all values, exact.
-func (h *Histogram) Sum() uint64 { return h.sum }
-
-// Max is the greatest value, exact; 0 where there is none.
-func (h *Histogram) Max() uint64 { return h.max }
-
-// Min is the least value, exact; 0 where there is none.
-func (h *Histogram) Min() uint64 { return h.min }
-
-// Mean is Sum/Count; 0 where there are no values.
-func (h *Histogram) Mean() float64 {
-	if h.count == 0 {
-		return 0
-	}
-	return float64(h.sum) / float64(h.count)
+// span are the first and the last octave that may have values.
+func (h *Histogram) span() (first, last int) {
+	return bucket(h.min) >> subBits, bucket(h.max) >> subBits
 }
 
 // Quantile is the value at rank ⌈q·Count⌉ of all values in order, in their
@@ -225,25 +204,17 @@ func rank(q float64, n uint64) uint64 {
 	return uint64(r)
 }
 
-// value is what stands for a bucket: its middle, but never outside what was
-// seen.
-func (h *Histogram) value(i int) float64 {
-	if i == buckets-1 && h.max >= 1<<rangeBits {
-		return float64(h.max)
-	}
-	lo, hi := bounds(i)
-	lo, hi = max(lo, h.min), min(hi, h.max)
-	return float64(lo) + float64(hi-lo)/2
-}
-
 // Reset empties h and keeps its memory.
 func (h *Histogram) Reset() {
-	for _, p := range h.octaves {
-		if p != nil {
-			*p = page{}
+	if h.count > 0 {
+		first, last := h.span()
+		for _, p := range h.octaves[first : last+1] {
+			if p != nil {
+				*p = page{}
+			}
 		}
 	}
-	h.count, h.sum, h.min, h.max = 0, 0, 0, 0
+	h.moments = moments{}
 }
 
 func saturatingAdd(a, b uint64) uint64 {

@@ -1,10 +1,8 @@
 package event
 
 import (
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 )
 
@@ -20,12 +18,11 @@ func (h *Histogram) AppendBinary(dst []byte) []byte {
 	if h.count == 0 {
 		return dst
 	}
-	dst = append(dst, histogramFormat)
-	dst = binary.AppendUvarint(dst, h.sum)
-	dst = binary.AppendUvarint(dst, h.min)
-	dst = binary.AppendUvarint(dst, h.max-h.min)
+	dst = h.moments.append(dst)
 	next := 0
-	for i, p := range h.octaves {
+	first, last := h.span()
+	for i := first; i <= last; i++ {
+		p := h.octaves[i]
 		if p == nil {
 			continue
 		}
@@ -47,75 +44,62 @@ func (h *Histogram) AppendBinary(dst []byte) []byte {
 // 512 bytes for each two bytes of data, and never more than 18 KiB.
 func (h *Histogram) UnmarshalBinary(data []byte) error {
 	h.Reset()
-	var err error
-	h.moments, err = readHistogram(data, func(at int, n uint64) {
-		o := at >> subBits
-		if o >= len(h.octaves) || h.octaves[o] == nil {
-			h.grow(o)
-		}
-		h.octaves[o][at&(subBuckets-1)] = n
-	})
-	if err != nil {
-		h.Reset()
-	}
-	return err
-}
-
-// readHistogram reads what AppendBinary wrote, and calls add with each bucket
-// that is not empty and its count, ascending. Where it fails, what add got is
-// not valid.
-func readHistogram(data []byte, add func(at int, n uint64)) (moments, error) {
 	if len(data) == 0 {
-		return moments{}, nil
+		return nil
 	}
 	if data[0] != histogramFormat {
-		return moments{}, fmt.Errorf("cannot read histogram: format %d, want %d", data[0], histogramFormat)
+		return fmt.Errorf("cannot read histogram: format %d, want %d", data[0], histogramFormat)
 	}
-	s, err := readBuckets(varints{data[1:]}, add)
+	s, err := h.readBuckets(varints{data[1:]})
 	if err != nil {
-		return moments{}, fmt.Errorf("cannot read histogram: %w", err)
+		for _, p := range h.octaves {
+			if p != nil {
+				*p = page{}
+			}
+		}
+		return fmt.Errorf("cannot read histogram: %w", err)
 	}
-	return s, nil
+	h.moments = s
+	return nil
 }
 
-func readBuckets(in varints, add func(at int, n uint64)) (s moments, err error) {
-	sum, ok1 := in.next()
-	least, ok2 := in.next()
-	spread, ok3 := in.next()
-	if !ok1 || !ok2 || !ok3 || least+spread < least {
-		return s, errors.New("sum, min or max is not valid")
+func (h *Histogram) readBuckets(in varints) (s moments, err error) {
+	if s, err = readMoments(&in); err != nil {
+		return s, err
 	}
-	s.sum, s.min, s.max = sum, least, least+spread
 	first, last := -1, -1
 	for len(in.data) > 0 {
 		gap, ok1 := in.next()
 		n, ok2 := in.next()
 		if !ok1 || !ok2 || n == 0 {
-			return s, errors.New("a bucket is not valid")
+			return s, errBucket
 		}
 		if gap >= uint64(buckets-last-1) {
-			return s, fmt.Errorf("bucket beyond the last, %d", buckets-1)
+			return s, errBeyond
 		}
 		last += int(gap) + 1
 		if first < 0 {
 			first = last
 		}
-		add(last, n)
+		o := last >> subBits
+		if o >= len(h.octaves) || h.octaves[o] == nil {
+			h.grow(o)
+		}
+		h.octaves[o][last&(subBuckets-1)] = n
 		s.count = saturatingAdd(s.count, n)
 	}
-	if first != bucket(s.min) || last != bucket(s.max) {
-		return s, errors.New("min or max is not in the outermost buckets")
-	}
-	if sum < saturatingMul(s.count, s.min) || sum > saturatingMul(s.count, s.max) {
-		return s, errors.New("the sum does not fit count, min and max")
-	}
-	return s, nil
+	return s, s.check(first, last)
 }
 
 // varints reads unsigned varints in their shortest form.
 type varints struct{ data []byte }
 
 func (v *varints) next() (uint64, bool) {
+	if len(v.data) > 0 && v.data[0] < 0x80 {
+		x := uint64(v.data[0])
+		v.data = v.data[1:]
+		return x, true
+	}
 	x, n := binary.Uvarint(v.data)
 	if n <= 0 || n > 1 && v.data[n-1] == 0 {
 		return 0, false
@@ -127,11 +111,7 @@ func (v *varints) next() (uint64, bool) {
 // MarshalJSON gives the binary form in base64, as a string. It is on the value,
 // so that a Histogram inside another value is encoded, too.
 func (h Histogram) MarshalJSON() ([]byte, error) {
-	data := h.AppendBinary(nil)
-	out := make([]byte, 0, base64.StdEncoding.EncodedLen(len(data))+2)
-	out = append(out, '"')
-	out = base64.StdEncoding.AppendEncode(out, data)
-	return append(out, '"'), nil
+	return quoted(h.AppendBinary(nil)), nil
 }
 
 // UnmarshalJSON reads what [Histogram.MarshalJSON] wrote; null leaves h as it

@@ -22,7 +22,8 @@ type routeKey struct {
 
 // merger holds the sums under way.
 type merger struct {
-	rows      map[Selector]*Row
+	rows      []mergedRow
+	index     map[Selector]int // of rows
 	series    map[Selector]*Series
 	edges     map[edgeKey]*Stats
 	routes    map[routeKey]*Stats
@@ -36,7 +37,14 @@ type merger struct {
 // carries an Error.
 func Merge(replies []Reply) (*Reply, error) {
 	out := &Reply{}
-	m := merger{map[Selector]*Row{}, map[Selector]*Series{}, map[edgeKey]*Stats{}, map[routeKey]*Stats{}, map[Selector]*Workload{}}
+	m := merger{
+		series: map[Selector]*Series{}, edges: map[edgeKey]*Stats{}, routes: map[routeKey]*Stats{}, workloads: map[Selector]*Workload{},
+	}
+	rows := 0
+	for i := range replies {
+		rows += len(replies[i].Rows)
+	}
+	m.rows, m.index = make([]mergedRow, 0, rows), make(map[Selector]int, rows)
 	for i := range replies {
 		r := &replies[i]
 		if r.Error != "" {
@@ -184,22 +192,34 @@ func prefer(a, b string) (first, second bool) {
 	return a == Inbound, b == Inbound
 }
 
+// mergedRow is a row under way: another's, until it is changed.
+type mergedRow struct {
+	Row
+	own bool
+}
+
 func (m *merger) row(r *Row) {
-	have := m.rows[r.Resource]
-	if have == nil {
-		have = &Row{Resource: r.Resource, Direction: r.Direction}
-		m.rows[r.Resource] = have
+	at, known := m.index[r.Resource]
+	if !known {
+		m.index[r.Resource] = len(m.rows)
+		m.rows = append(m.rows, mergedRow{Row: *r})
+		return
 	}
+	have := &m.rows[at]
 	first, second := prefer(have.Direction, r.Direction)
 	if !first {
-		have.Stats, have.Direction = Stats{}, r.Direction
+		have.Stats, have.Direction, have.own = Stats{}, r.Direction, true
 	}
 	if second {
+		if !have.own {
+			var own Stats
+			own.Add(&have.Stats)
+			have.Stats, have.own = own, true
+		}
 		have.Stats.Add(&r.Stats)
 	}
 	if r.Owner != nil && (have.Owner == nil || compare(*r.Owner, *have.Owner) < 0) {
-		owner := *r.Owner
-		have.Owner = &owner
+		have.Owner = r.Owner
 	}
 	have.PodsSeen += r.PodsSeen
 	have.PodsLive += r.PodsLive
@@ -259,8 +279,9 @@ func mergePod(a, b Pod) Pod {
 }
 
 func (m *merger) collect(out *Reply) {
-	for _, r := range m.rows {
-		out.Rows = append(out.Rows, *r)
+	out.Rows = slices.Grow(out.Rows, len(m.rows))
+	for i := range m.rows {
+		out.Rows = append(out.Rows, m.rows[i].Row)
 	}
 	for _, s := range m.series {
 		out.Series = append(out.Series, *s)

@@ -7,14 +7,17 @@ import (
 	"testing"
 
 	"github.com/weirmesh/weir/aggregator/query"
+	"github.com/weirmesh/weir/event"
 )
 
 func randomStats(rng *rand.Rand) query.Stats {
 	s := query.Stats{Requests: rng.Uint64N(10), Successes: rng.Uint64N(5), RequestBytes: rng.Uint64N(100), Connections: rng.Uint64N(3)}
+	var latency, duration event.Histogram
 	for range s.Requests {
-		s.Latency.Record(rng.Uint64N(100_000))
-		s.Duration.Record(rng.Uint64N(100_000))
+		latency.Record(rng.Uint64N(100_000))
+		duration.Record(rng.Uint64N(100_000))
 	}
+	s.Latency, s.Duration = latency.Sparse(), duration.Sparse()
 	if rng.IntN(2) == 0 {
 		s.Status = map[uint16]uint64{200: rng.Uint64N(9) + 1, uint16(500 + rng.IntN(3)): 1}
 		s.GRPC = map[int16]uint64{-1: 1}

@@ -1,5 +1,6 @@
 // Package query is what may be asked of the aggregators and what they answer:
-// plain values, encoded as JSON on the bus. An answer of several aggregators
+// plain values, encoded as JSON on the bus, or packed (see [Encode]) for who
+// asks for that. An answer of several aggregators
 // is the sum of theirs; adding in any order gives the same.
 package query
 
@@ -49,6 +50,8 @@ type Request struct {
 	Since    int64     `json:"since"`
 	Until    int64     `json:"until"`
 	Step     int64     `json:"step,omitempty"`
+	// Packed lets the answer come as Encode writes it, and not all as JSON.
+	Packed bool `json:"packed,omitempty"`
 }
 
 // Window is [Since, Until), Unix seconds.
@@ -106,8 +109,8 @@ type Stats struct {
 	GRPC   map[int16]uint64  `json:"grpc,omitempty"`
 	Errors map[string]uint64 `json:"errors,omitempty"`
 	// Latency and Duration of requests, µs.
-	Latency  event.Histogram `json:"latency,omitzero"`
-	Duration event.Histogram `json:"duration,omitzero"`
+	Latency  event.SparseHistogram `json:"latency,omitzero"`
+	Duration event.SparseHistogram `json:"duration,omitzero"`
 	// Bytes of requests, connections and progress alike.
 	RequestBytes  uint64 `json:"request_bytes,omitempty"`
 	ResponseBytes uint64 `json:"response_bytes,omitempty"`

@@ -197,6 +197,15 @@ func (c *Cell) Merge(o *Cell) {
 	c.Lost += o.Lost
 }
 
+// Distributions are the latency and the duration of requests, complete.
+func (c *Cell) Distributions() (latency, duration event.SparseHistogram) {
+	if c.buffered > 0 {
+		c.pour(&c.Latency, &c.Duration)
+		c.buffered = 0
+	}
+	return c.Latency.Sparse(), c.Duration.Sparse()
+}
+
 // Traffic tells whether the cell has seen any: a request, a connection, or
 // bytes.
 func (c *Cell) Traffic() bool {

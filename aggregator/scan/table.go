@@ -166,6 +166,7 @@ func (t *table) rows(top int) (rows []Row, other, total query.Stats, others int)
 func stats(c *rollup.Cell) query.Stats {
 	var whole rollup.Cell
 	whole.Merge(c)
+	latency, duration := whole.Distributions()
 	return query.Stats{
 		Requests:      whole.Requests,
 		Successes:     whole.Successes,
@@ -175,8 +176,8 @@ func stats(c *rollup.Cell) query.Stats {
 		Status:        counts(whole.Status),
 		GRPC:          counts(whole.GRPC),
 		Errors:        counts(whole.Errors),
-		Latency:       whole.Latency,
-		Duration:      whole.Duration,
+		Latency:       latency,
+		Duration:      duration,
 	}
 }
 

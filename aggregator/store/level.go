@@ -54,6 +54,10 @@ next:
 	}
 }
 
+// arrived is for how long after a time most of what it has comes, seconds: what
+// is later is added to the sums that are there.
+const arrived = 3
+
 // workUnit bounds what one call of Compact adds up, in values.
 const workUnit = 20_000
 
@@ -62,7 +66,7 @@ const workUnit = 20_000
 func (s *Store[K]) build(t *tier, now int64, work int) (left int, failed error) {
 	for i := range t.levels {
 		l := &t.levels[i]
-		for l.next+l.step <= now-settled && work > 0 {
+		for l.next+l.step <= now-arrived && work > 0 {
 			work -= s.sumUp(t, i, l.next, &failed)
 			l.next += l.step
 		}

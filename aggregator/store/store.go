@@ -365,19 +365,33 @@ func (s *Store[K]) Step(at int64) int64 {
 // into; step 0: the window is not cut. Windows must have their edges where Step
 // allows.
 func (s *Store[K]) Scan(since, until, step int64, pick func(K) func(start int64, data []byte)) {
+	var visits []func(int64, []byte)
+	s.Visit(since, until, step, func(k *K) int {
+		fn := pick(*k)
+		if fn == nil {
+			return -1
+		}
+		visits = append(visits, fn)
+		return len(visits) - 1
+	}, func(at int, start int64, data []byte) { visits[at](start, data) })
+}
+
+// Visit is as Scan, for many keys: what pick gives for a key is handed to visit
+// with each of its values, and where that is negative they are left out. pick
+// must not change the key.
+func (s *Store[K]) Visit(since, until, step int64, pick func(*K) int, visitor func(picked int, start int64, data []byte)) {
 	if step <= 0 {
 		step = max(until-since, 1)
 	}
-	visits := make([]func(int64, []byte), len(s.keys))
-	asked := make([]bool, len(s.keys))
+	const unasked = 0 // others are what pick gave, and 2 more
+	picked := make([]int32, len(s.keys))
 	visit := func(start int64, b *block) {
 		for at, e := range b.entries {
-			if !asked[e.id] {
-				asked[e.id] = true
-				visits[e.id] = pick(s.keys[e.id].key)
+			if picked[e.id] == unasked {
+				picked[e.id] = int32(max(pick(&s.keys[e.id].key), -1) + 2)
 			}
-			if fn := visits[e.id]; fn != nil {
-				fn(start, b.value(at))
+			if n := picked[e.id]; n > 1 {
+				visitor(int(n)-2, start, b.value(at))
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -117,7 +118,7 @@ func (c *Client) respond(subject, reply string, data []byte) {
 }
 
 // Ask sends a request to every member that serves the method and gathers their
-// replies, each a JSON object. The first reply's "members" says how many there
+// replies, each a JSON object, after which more may follow. The first reply's "members" says how many there
 // are. Where ctx ends (after five seconds, if it has no deadline) before all
 // have answered, Ask returns the replies that came, and an error that says how many are missing.
 //
@@ -175,12 +176,13 @@ func nextReply(ctx context.Context, sub *nats.Subscription) ([]byte, error) {
 	return msg.Data, nil
 }
 
-// countMembers reads how many members a reply speaks of, at least one.
+// countMembers reads how many members a reply speaks of, at least one. After the
+// JSON object there may be more, which is for whoever asked.
 func countMembers(reply []byte) int {
 	var head struct {
 		Members int `json:"members"`
 	}
 	// What is no JSON speaks of no members; its reader will say so.
-	_ = json.Unmarshal(reply, &head)
+	_ = json.NewDecoder(bytes.NewReader(reply)).Decode(&head)
 	return max(head.Members, 1)
 }

@@ -1,0 +1,210 @@
+package query
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/weirmesh/weir/event"
+)
+
+// packMark ends the JSON of a packed reply; what follows are its rows.
+const packMark = "\nrows1\n"
+
+// Pack writes a reply in the form that takes the least to write and to read:
+// all but the rows as JSON, then the rows, which may be ten thousands, packed.
+func Pack(r *Reply) ([]byte, error) {
+	head := *r
+	head.Rows = nil
+	data, err := json.Marshal(&head)
+	if err != nil || len(r.Rows) == 0 {
+		return data, err
+	}
+	size := len(data)
+	if n := len(r.Rows); n > 0 {
+		size += n * 400
+	}
+	out := make([]byte, 0, size)
+	out = append(append(out, data...), packMark...)
+	out = binary.AppendUvarint(out, uint64(len(r.Rows)))
+	for i := range r.Rows {
+		out = r.Rows[i].appendBinary(out)
+	}
+	return out, nil
+}
+
+// Unpack reads a reply that is packed, or all JSON.
+func Unpack(data []byte) (Reply, error) {
+	var r Reply
+	head, rows, packed := bytes.Cut(data, []byte(packMark))
+	if err := json.Unmarshal(head, &r); err != nil || !packed {
+		return r, err
+	}
+	var err error
+	if r.Rows, err = readRows(rows); err != nil {
+		return Reply{}, fmt.Errorf("cannot read the rows: %w", err)
+	}
+	return r, nil
+}
+
+func (r *Row) appendBinary(dst []byte) []byte {
+	dst = appendSelector(dst, &r.Resource)
+	if r.Owner == nil {
+		dst = append(dst, 0)
+	} else {
+		dst = appendSelector(append(dst, 1), r.Owner)
+	}
+	dst = appendText(dst, r.Direction)
+	s := &r.Stats
+	for _, n := range []uint64{
+		uint64(r.PodsSeen), uint64(r.PodsLive), r.OpenConnections, r.Shed, r.LostBatches,
+		s.Requests, s.Successes, s.RequestBytes, s.ResponseBytes, s.Connections,
+	} {
+		dst = binary.AppendUvarint(dst, n)
+	}
+	dst = appendCounts(dst, s.Status, func(dst []byte, v uint16) []byte { return binary.AppendUvarint(dst, uint64(v)) })
+	dst = appendCounts(dst, s.GRPC, func(dst []byte, v int16) []byte { return binary.AppendVarint(dst, int64(v)) })
+	dst = appendCounts(dst, s.Errors, appendText)
+	dst = appendHistogram(dst, &s.Latency)
+	return appendHistogram(dst, &s.Duration)
+}
+
+func appendText(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+func appendSelector(dst []byte, s *Selector) []byte {
+	return appendText(appendText(appendText(appendText(dst, s.Cluster), s.Namespace), s.Kind), s.Name)
+}
+
+func appendCounts[K comparable](dst []byte, counts map[K]uint64, key func([]byte, K) []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(counts)))
+	for k, n := range counts {
+		dst = binary.AppendUvarint(key(dst, k), n)
+	}
+	return dst
+}
+
+// appendHistogram appends a histogram after its length, which takes two bytes
+// mostly.
+func appendHistogram(dst []byte, h *event.SparseHistogram) []byte {
+	const room = 2
+	start := len(dst)
+	dst = h.AppendBinary(append(dst, 0, 0))
+	n := len(dst) - start - room
+	if n < 1<<(7*room) {
+		dst[start], dst[start+1] = byte(n)|0x80, byte(n>>7)
+		return dst
+	}
+	body := bytes.Clone(dst[start+room:])
+	return append(binary.AppendUvarint(dst[:start], uint64(n)), body...)
+}
+
+var errPacked = errors.New("they are cut short, or not valid")
+
+// reader reads packed rows. After the first failure it gives zeros.
+type reader struct {
+	data   []byte
+	text   string // all of it
+	failed bool
+	// chunks for what rows hold.
+	histograms event.SparseReader
+}
+
+func readRows(data []byte) ([]Row, error) {
+	r := reader{data: data, text: string(data)}
+	n := r.count(1)
+	rows := make([]Row, n)
+	for i := range rows {
+		r.row(&rows[i])
+	}
+	if r.failed || len(r.data) > 0 {
+		return nil, errPacked
+	}
+	return rows, nil
+}
+
+func (r *reader) row(row *Row) {
+	r.selector(&row.Resource)
+	if r.number() != 0 {
+		row.Owner = &Selector{}
+		r.selector(row.Owner)
+	}
+	row.Direction = r.string()
+	s := &row.Stats
+	row.PodsSeen, row.PodsLive = int(r.number()), int(r.number())
+	for _, into := range []*uint64{
+		&row.OpenConnections, &row.Shed, &row.LostBatches,
+		&s.Requests, &s.Successes, &s.RequestBytes, &s.ResponseBytes, &s.Connections,
+	} {
+		*into = r.number()
+	}
+	s.Status = readCounts(r, func() uint16 { return uint16(r.number()) })
+	s.GRPC = readCounts(r, func() int16 { n := r.number(); return int16(n>>1) ^ -int16(n&1) })
+	s.Errors = readCounts(r, r.string)
+	r.histogram(&s.Latency)
+	r.histogram(&s.Duration)
+}
+
+func (r *reader) number() uint64 {
+	v, n := binary.Uvarint(r.data)
+	if n <= 0 {
+		r.failed, r.data = true, nil
+		return 0
+	}
+	r.data = r.data[n:]
+	return v
+}
+
+// count reads how many of something follow that take so many bytes each, or
+// more.
+func (r *reader) count(size int) int {
+	n := r.number()
+	if n > uint64(len(r.data)/size) {
+		r.failed, r.data = true, nil
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) string() string {
+	n := r.count(1)
+	at := len(r.text) - len(r.data)
+	if n == 0 {
+		return ""
+	}
+	r.data = r.data[n:]
+	return r.text[at : at+n]
+}
+
+func (r *reader) selector(s *Selector) {
+	s.Cluster, s.Namespace, s.Kind, s.Name = r.string(), r.string(), r.string(), r.string()
+}
+
+func readCounts[K comparable](r *reader, key func() K) map[K]uint64 {
+	n := r.count(2)
+	if n == 0 {
+		return nil
+	}
+	counts := make(map[K]uint64, n)
+	for range n {
+		k := key()
+		counts[k] = r.number()
+	}
+	return counts
+}
+
+func (r *reader) histogram(h *event.SparseHistogram) {
+	n := r.count(1)
+	if n == 0 {
+		return
+	}
+	var err error
+	if *h, err = r.histograms.Read(r.data[:n]); err != nil {
+		r.failed, r.data = true, nil
+		return
+	}
+	r.data = r.data[n:]
+}

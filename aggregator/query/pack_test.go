@@ -1,0 +1,58 @@
+package query_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/weirmesh/weir/aggregator/query"
+	"github.com/weirmesh/weir/event"
+)
+
+// A packed reply reads as the JSON of the same reply does.
+func TestPack(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for range 200 {
+		r := randomReply(rng, rng.IntN(5))
+		if len(r.Rows) > 0 {
+			r.Rows[0].Owner = &query.Selector{Cluster: "c", Name: "owner"}
+			var wide event.Histogram
+			for range 5000 { // more than fits a length of two bytes
+				wide.RecordN(rng.Uint64()>>rng.IntN(64), 1+rng.Uint64N(1<<40))
+			}
+			r.Rows[0].Stats.Latency = wide.Sparse()
+		}
+		data, err := query.Pack(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := query.Unpack(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := text(t, &r); text(t, &got) != want {
+			t.Fatalf("%s\nwant\n%s", text(t, &got), want)
+		}
+		plain, err := json.Marshal(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := query.Unpack(plain); err != nil || text(t, &got) != text(t, &r) {
+			t.Fatalf("all JSON: %v\n%s", err, text(t, &got))
+		}
+		if len(r.Rows) == 0 {
+			continue
+		}
+		rows := bytes.Index(data, []byte("\nrows1\n")) + 7
+		for range 20 {
+			at := rows + rng.IntN(len(data)-rows)
+			if _, err := query.Unpack(data[:at]); err == nil {
+				t.Fatalf("cut to %d of %d bytes, it was read", at, len(data))
+			}
+			broken := bytes.Clone(data)
+			broken[at] ^= byte(1 + rng.IntN(255))
+			_, _ = query.Unpack(broken) // must not panic
+		}
+	}
+}

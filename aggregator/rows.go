@@ -1,0 +1,228 @@
+package aggregator
+
+import (
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/weirmesh/weir/aggregator/query"
+	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/event"
+)
+
+// statRows sums up each resource of a request without a peer. There may be ten
+// thousands: partitions are worked on side by side, and in each all values of a
+// row are added up one after the other, in the same memory.
+func (q *question) statRows() error {
+	var next atomic.Int64
+	var mu sync.Mutex
+	var failed error
+	var group sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(q.a.partitions)) {
+		group.Go(func() {
+			w := rowWorker{q: q}
+			for at := next.Add(1); int(at) <= len(q.a.partitions); at = next.Add(1) {
+				w.rows = w.rows[:0]
+				covered, err := w.partition(q.a.partitions[at-1])
+				mu.Lock()
+				if covered != nil {
+					covered()
+				}
+				if err != nil {
+					failed = err
+				}
+				q.reply.Rows = append(q.reply.Rows, w.rows...)
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	slices.Sort(q.reply.Partitions)
+	if failed != nil {
+		return failed
+	}
+	return q.sorted()
+}
+
+// What a value is added to.
+const (
+	toInbound = iota
+	toOutbound
+	toLedger
+	targets
+)
+
+// rowSum is a row under way: the values to be added up, by target.
+type rowSum struct {
+	key    query.Selector
+	owner  *query.Selector
+	values [targets]int32
+	seen   int
+	live   int
+	open   uint64
+}
+
+// value is one of a list of values: encoded, or a cell.
+type value struct {
+	next int32
+	data []byte
+	cell *rollup.Cell
+}
+
+// podState is what is known of a pod.
+type podState struct {
+	row        int32
+	seen, live bool
+}
+
+// rowWorker sums up the rows of one partition after the other.
+type rowWorker struct {
+	q       *question
+	decoder rollup.Decoder
+	cells   [targets]rollup.Cell
+	index   map[query.Selector]int32
+	sums    []rowSum
+	values  []value // from 1
+	pods    map[podID]podState
+	rows    []query.Row
+}
+
+// partition sums up a partition. What it returns is to be called in turn with
+// the other partitions'.
+func (w *rowWorker) partition(p *partition) (covered func(), err error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if !p.ready {
+		return nil, nil
+	}
+	q := w.q
+	w.index, w.pods = map[query.Selector]int32{}, map[podID]podState{}
+	w.sums, w.values = w.sums[:0], append(w.values[:0], value{})
+	p.store.Visit(q.Since, q.Until, q.Step, w.pick, func(picked int, _ int64, data []byte) {
+		w.put(picked, value{data: data})
+	})
+	p.folder.Scan(q.Since, q.Until, func(k rollup.Key) func(int64, *rollup.Cell) {
+		picked := w.pick(&k)
+		if picked < 0 {
+			return nil
+		}
+		return func(_ int64, c *rollup.Cell) { w.put(picked, value{cell: c}) }
+	})
+	w.presence(p)
+	for i := range w.sums {
+		if e := w.sum(&w.sums[i]); e != nil {
+			err = e
+		}
+	}
+	oldest, finest := p.store.Oldest(), p.store.Finest()
+	return func() { q.covered(p.number, oldest, finest) }, err
+}
+
+// pick is the list that a key's values go to, or negative.
+func (w *rowWorker) pick(k *rollup.Key) int {
+	q := w.q
+	totals := rollup.Total
+	if q.Resource.Kind == query.KindPod {
+		totals = rollup.ByPod
+	}
+	if k.Dimension != totals && k.Dimension != rollup.Ledger {
+		return -1
+	}
+	key, ok := q.group(k.Workload, k.Pod)
+	if !ok {
+		return -1
+	}
+	at, ok := w.index[key]
+	if !ok {
+		at = int32(len(w.sums))
+		w.index[key] = at
+		w.sums = append(w.sums, rowSum{key: key})
+	}
+	s := &w.sums[at]
+	if q.Resource.Kind == query.KindPod {
+		owner := selector(k.Workload)
+		s.owner = &owner
+	}
+	switch {
+	case k.Dimension == rollup.Ledger:
+		id := podID{k.Workload, k.Pod}
+		if state := w.pods[id]; !state.seen {
+			s.seen++
+			w.pods[id] = podState{row: at, seen: true}
+		}
+		return int(at)*targets + toLedger
+	case k.Direction == event.Outbound:
+		return int(at)*targets + toOutbound
+	default:
+		return int(at)*targets + toInbound
+	}
+}
+
+func (w *rowWorker) put(picked int, v value) {
+	list := &w.sums[picked/targets].values[picked%targets]
+	v.next = *list
+	*list = int32(len(w.values))
+	w.values = append(w.values, v)
+}
+
+// presence adds what the live proxies say.
+func (w *rowWorker) presence(p *partition) {
+	p.folder.Sources(func(s *rollup.Source) bool {
+		if !live(s, w.q.now) {
+			return true
+		}
+		id := podID{s.ID.Workload, s.Pod}
+		state, known := w.pods[id]
+		if !known {
+			key, ok := w.q.group(s.ID.Workload, s.Pod)
+			if state.row, known = w.index[key]; !known || !ok {
+				return true
+			}
+		}
+		row := &w.sums[state.row]
+		row.open += s.OpenConnections
+		if !state.live {
+			state.live = true
+			row.live++
+			w.pods[id] = state
+		}
+		return true
+	})
+}
+
+// sum adds the values of a row up.
+func (w *rowWorker) sum(s *rowSum) (failed error) {
+	for target, at := range s.values {
+		c := &w.cells[target]
+		c.Reset()
+		for at != 0 {
+			v := &w.values[at]
+			if v.cell != nil {
+				c.Merge(v.cell)
+			} else if err := w.decoder.Add(c, v.data); err != nil {
+				failed = err
+			}
+			at = v.next
+		}
+	}
+	// What counts of a resource is what it got, unless it got nothing and only
+	// sent.
+	side, sums := query.Inbound, &w.cells[toInbound]
+	if out := &w.cells[toOutbound]; !sums.Traffic() && out.Traffic() {
+		side, sums = query.Outbound, out
+	}
+	ledger := &w.cells[toLedger]
+	w.rows = append(w.rows, query.Row{
+		Resource:        s.key,
+		Owner:           s.owner,
+		Direction:       side,
+		Stats:           statsOf(sums),
+		PodsSeen:        s.seen,
+		PodsLive:        s.live,
+		OpenConnections: s.open,
+		Shed:            ledger.Shed,
+		LostBatches:     uint64(max(ledger.Lost, 0)),
+	})
+	return failed
+}

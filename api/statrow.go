@@ -1,0 +1,49 @@
+package api
+
+import (
+	"sync"
+
+	"github.com/weirmesh/weir/aggregator/query"
+	"github.com/weirmesh/weir/api/weirpb"
+)
+
+func compareRows(a, b query.Row) int { return compareSelectors(a.Resource, b.Resource) }
+
+func statRow(r *query.Row, seconds float64) *weirpb.StatRow {
+	row := &weirpb.StatRow{
+		Resource:           resource(r.Resource),
+		Stats:              stats(&r.Stats, seconds),
+		PodsSeen:           uint32(r.PodsSeen),
+		PodsLive:           uint32(r.PodsLive),
+		TcpOpenConnections: r.OpenConnections,
+		Shed:               r.Shed,
+		LostBatches:        r.LostBatches,
+		Direction:          r.Direction,
+	}
+	if r.Owner != nil {
+		row.Owner = resource(*r.Owner)
+	}
+	return row
+}
+
+// portion is how many rows are worth a goroutine of their own.
+const portion = 512
+
+// inParallel calls fn with each number below n, on all processors where there
+// are many.
+func inParallel(n int, fn func(i int)) {
+	var group sync.WaitGroup
+	for from := 0; from < n; from += portion {
+		work := func() {
+			for i := from; i < min(from+portion, n); i++ {
+				fn(i)
+			}
+		}
+		if n <= portion {
+			work()
+			break
+		}
+		group.Go(work)
+	}
+	group.Wait()
+}

@@ -101,8 +101,9 @@ type Server struct {
 	close   sync.Once
 	unlock  func()
 	gate    *gate // nil without an Authenticator
-	// stop ends what authenticates.
-	stop context.CancelFunc
+	// stop ends what authenticates, endRepair what repairs, and waits for it.
+	stop      context.CancelFunc
+	endRepair func()
 	// started is closed when nats-server's own start has returned; fatal gets
 	// why it cannot go on.
 	started chan struct{}
@@ -126,7 +127,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, unlock: unlock, stop: func() {}}
+	s := &Server{options: o, unlock: unlock, stop: func() {}, endRepair: func() {}}
 	// nats-server tells of an address in use only in its log.
 	if err := probeListen(o.Listen); err != nil {
 		unlock()
@@ -161,6 +162,13 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		s.Close()
 		return nil, err
 	}
+	repairing, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	s.endRepair = func() { cancel(); <-done }
+	go func() {
+		defer close(done)
+		s.repair(repairing, admin)
+	}()
 	o.Logger.Info("bus is ready", "listen", s.addr, "data", o.DataDir)
 	return s, nil
 }
@@ -363,6 +371,7 @@ func (s *Server) Ready() error {
 // files and returns when all is done. Closing again does nothing.
 func (s *Server) Close() {
 	s.close.Do(func() {
+		s.endRepair()
 		s.stop()
 		s.ns.Shutdown()
 		<-s.started

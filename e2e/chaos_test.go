@@ -97,13 +97,18 @@ func (w *chaosWorld) podRows(args ...string) (map[string]podRow, error) {
 	return byName, nil
 }
 
-// watch waits until all is answered for, and then for totals that are not less
-// than they were before.
+// watch waits until the clients' answers of now are all counted, but for what
+// kills leave open, and for totals that are not less than they were before.
 func (w *chaosWorld) watch(before map[string]podRow) (now map[string]podRow) {
 	w.t.Helper()
 	began := time.Now()
 	dipped := false
-	eventually(w.t, 40*time.Second, func() string {
+	least := map[string]int{}
+	for _, p := range w.pods {
+		_, answered := p.numbers()
+		least[p.name] = answered - p.open()
+	}
+	eventually(w.t, 60*time.Second, func() string {
 		var err error
 		if now, err = w.podRows(); err != nil {
 			return err.Error()
@@ -116,6 +121,11 @@ func (w *chaosWorld) watch(before map[string]podRow) (now map[string]podRow) {
 				}
 				dipped = true
 				return problem
+			}
+		}
+		for name, want := range least {
+			if got := int(now[name].Requests); got < want {
+				return fmt.Sprintf("%d requests of %s are counted; %d are answered", got, name, want)
 			}
 		}
 		return ""

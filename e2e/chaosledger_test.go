@@ -148,9 +148,7 @@ func (a *account) number(path string) {
 func (a *account) check(t *testing.T, p *chaosPod) {
 	t.Helper()
 	attempts, answered := p.numbers()
-	p.actor.mu.Lock()
-	open := p.kills * p.clients
-	p.actor.mu.Unlock()
+	open := p.open()
 	missing, repeated := 0, 0
 	for n, count := range a.numbers {
 		if count > 1 {

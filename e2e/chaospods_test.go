@@ -73,3 +73,11 @@ func (p *chaosPod) numbers() (attempts, answered int) {
 	defer p.mu.Unlock()
 	return p.attempts, len(p.answered)
 }
+
+// open is how many answers kills of the proxy may have left unrecorded: a client
+// may have its answer some microseconds before the proxy records it.
+func (p *chaosPod) open() int {
+	p.actor.mu.Lock()
+	defer p.actor.mu.Unlock()
+	return p.kills * p.clients
+}

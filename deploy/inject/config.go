@@ -84,7 +84,8 @@ type Installation struct {
 	// Namespace is Weir's own, Version the release, for images whose tag the values
 	// leave to it.
 	Namespace, Version string
-	// TrustAnchors are the certificates, PEM, of the ConfigMap weir-trust-anchors.
+	// TrustAnchors are the certificates, PEM, of the ConfigMap weir-trust-anchors;
+	// empty: those of the values, if there are any.
 	TrustAnchors string
 }
 
@@ -120,6 +121,9 @@ func FromValues(v *values.Values, at Installation) Config {
 	}
 	if c.Version == "" {
 		c.Version = at.Version
+	}
+	if c.TrustAnchors == "" {
+		c.TrustAnchors = v.Issuer.TrustAnchors
 	}
 	if c.OpaquePorts == "" {
 		c.OpaquePorts = "none"

@@ -14,7 +14,9 @@ package inject
 const (
 	// Domain is what Weir's annotations begin with, "/" not included.
 	Domain = "weir.dev"
-	// AnnotationInject says whether pods are to be injected: Enabled or Disabled.
+	// AnnotationInject says whether pods are to be injected: Enabled or Disabled. It
+	// is a label, too: the webhook is asked only of pods, and pods of namespaces,
+	// that have it.
 	AnnotationInject = Domain + "/inject"
 	// AnnotationProxyVersion and AnnotationInjectedBy mark what was injected.
 	AnnotationProxyVersion = Domain + "/proxy-version"

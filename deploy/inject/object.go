@@ -129,7 +129,7 @@ func (o object) template() (located, Owner, string, error) {
 	if !ok || !slices.Contains(w.groups, o.group) {
 		reason := "it has no pods"
 		if at(o.value, "spec", "template", "spec", "containers") != nil {
-			reason = fmt.Sprintf("kind %s of %q is not supported: annotate its pods with %s: %s, and the webhook injects them",
+			reason = fmt.Sprintf("kind %s of %q is not supported: label its pods %s: %s, and the webhook injects them",
 				o.kind, o.group, AnnotationInject, Enabled)
 		}
 		return located{}, Owner{}, reason, nil

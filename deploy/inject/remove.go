@@ -16,11 +16,11 @@ func (t template) uninject() verdict {
 		return verdict{reason: "it is not injected"}
 	}
 	v := verdict{}
-	if t.Annotations[AnnotationInject] == Enabled {
+	if intent(t.Annotations, t.Labels) == Enabled {
 		v.notes = append(v.notes, AnnotationInject+": enabled stays on it, so the webhook injects its pods; set it to disabled to prevent that")
 	}
 	v.ops = slices.Concat(
-		removeKeys(t.value, AnnotationProxyVersion, AnnotationInjectedBy),
+		removeKeys(t.value, "annotations", AnnotationProxyVersion, AnnotationInjectedBy),
 		removeItems(t.value, "initContainers", InitContainer, ProxyContainer),
 		removeItems(t.value, "containers", ProxyContainer),
 		removeItems(t.value, "volumes", IdentityVolume, SpoolVolume),
@@ -28,19 +28,19 @@ func (t template) uninject() verdict {
 	return v
 }
 
-// removeKeys removes annotations, and the mapping they are in where it holds nothing
-// else, and so on.
-func removeKeys(value any, keys ...string) []Op {
-	path := []string{"metadata", "annotations"}
-	annotations, _ := at(value, path...).(map[string]any)
-	keys = slices.DeleteFunc(slices.Clone(keys), func(k string) bool { _, ok := annotations[k]; return !ok })
+// removeKeys removes annotations or labels, and the mapping they are in where it
+// holds nothing else, and so on.
+func removeKeys(value any, mapping string, keys ...string) []Op {
+	path := []string{"metadata", mapping}
+	there, _ := at(value, path...).(map[string]any)
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k string) bool { _, ok := there[k]; return !ok })
 	if len(keys) == 0 {
 		return nil
 	}
-	if len(keys) < len(annotations) {
+	if len(keys) < len(there) {
 		var ops []Op
 		for _, k := range keys {
-			ops = append(ops, Op{Op: "remove", Path: pointer(append(path, k)...)})
+			ops = append(ops, Op{Op: "remove", Path: pointer(append(slices.Clone(path), k)...)})
 		}
 		return ops
 	}
@@ -77,9 +77,10 @@ func marked(by string, added []string) string {
 }
 
 // annotateOps sets settings of flags on a namespace or a Service, and on a namespace
-// that its pods are to be injected. Annotations that are there stay.
+// the label that has its pods injected. What is there already stays.
 func annotateOps(value any, w wishes, enable bool, allowed func(name string) bool) verdict {
-	annotations, _ := at(value, "metadata", "annotations").(map[string]any)
+	annotations := stringMap(at(value, "metadata", "annotations"))
+	labels := stringMap(at(value, "metadata", "labels"))
 	add := map[string]string{}
 	var added []string
 	v := verdict{}
@@ -96,43 +97,49 @@ func annotateOps(value any, w wishes, enable bool, allowed func(name string) boo
 		}
 		add[key], added = w.flags[name], append(added, name)
 	}
-	switch have := annotations[AnnotationInject]; {
-	case !enable:
-	case have == nil:
-		add[AnnotationInject], added = Enabled, append(added, "inject")
-	case have != Enabled:
-		return verdict{reason: AnnotationInject + ": disabled is set on it"}
+	label := enable && labels[AnnotationInject] != Enabled
+	if label {
+		added = append(added, "inject")
 	}
-	if len(add) == 0 {
+	switch {
+	case enable && intent(annotations, labels) == Disabled:
+		return verdict{reason: AnnotationInject + ": disabled is set on it"}
+	case len(added) == 0 && enable:
+		v.reason = AnnotationInject + ": enabled is set on it already"
+		return v
+	case len(added) == 0:
 		v.reason = "there is nothing to annotate it with"
-		if enable {
-			v.reason = AnnotationInject + ": enabled is set on it already"
-		}
 		return v
 	}
 	if _, ok := annotations[AnnotationInjectedBy]; !ok {
 		add[AnnotationInjectedBy] = marked(w.by, added)
 	}
 	v.ops = addKeys(value, []string{"metadata", "annotations"}, add)
+	if label {
+		v.ops = append(v.ops, addKeys(value, []string{"metadata", "labels"}, map[string]string{AnnotationInject: Enabled})...)
+	}
 	return v
 }
 
 // unannotateOps undoes annotateOps. A namespace is no longer to be injected, whoever
 // said it was.
 func unannotateOps(value any) verdict {
-	mark, _ := at(value, "metadata", "annotations", AnnotationInjectedBy).(string)
+	annotations := stringMap(at(value, "metadata", "annotations"))
 	keys := []string{AnnotationInjectedBy}
-	if at(value, "metadata", "annotations", AnnotationInject) == Enabled {
+	if annotations[AnnotationInject] == Enabled {
 		keys = append(keys, AnnotationInject)
 	}
-	if _, added, ok := strings.Cut(mark, "; "); ok {
+	if _, added, ok := strings.Cut(annotations[AnnotationInjectedBy], "; "); ok {
 		for name := range strings.SplitSeq(added, ",") {
 			if name != "inject" {
 				keys = append(keys, Domain+"/"+name)
 			}
 		}
 	}
-	v := verdict{ops: removeKeys(value, keys...)}
+	v := verdict{ops: removeKeys(value, "annotations", keys...)}
+	if stringMap(at(value, "metadata", "labels"))[AnnotationInject] == Enabled {
+		v.ops = append(v.ops, removeKeys(value, "labels", AnnotationInject)...)
+	}
 	if len(v.ops) == 0 {
 		v.reason = "it is not annotated by Weir"
 	}

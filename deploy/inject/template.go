@@ -53,7 +53,9 @@ func newTemplate(value any) (template, error) {
 type verdict struct {
 	ops    []Op
 	reason string // where nothing is
-	notes  []string
+	// unwanted: the reason is that somebody wants it so.
+	unwanted bool
+	notes    []string
 }
 
 // inject decides about a pod, and says what is to be added. The error names an
@@ -63,8 +65,11 @@ func (t template) inject(w wishes, owner Owner) (verdict, error) {
 	if err != nil {
 		return verdict{}, err
 	}
-	if reason := unwanted(t.Annotations, w); reason != "" {
-		return verdict{reason: reason}, nil
+	if err := checkIntent("label ", t.Labels); err != nil {
+		return verdict{}, err
+	}
+	if reason := t.unwanted(w); reason != "" {
+		return verdict{reason: reason, unwanted: true}, nil
 	}
 	if reason := refusal(&t.Spec); reason != "" {
 		return verdict{reason: reason}, nil
@@ -105,9 +110,19 @@ func notes(c Config, owner Owner, spec *core.PodSpec) []string {
 	return out
 }
 
+// intent is what an object's metadata says of injection, by an annotation or, which
+// the webhook's selectors need, a label.
+func intent(annotations, labels map[string]string) string {
+	if v, ok := annotations[AnnotationInject]; ok {
+		return v
+	}
+	return labels[AnnotationInject]
+}
+
 // unwanted says why a pod is not to be injected, "" where it is.
-func unwanted(annotations map[string]string, w wishes) string {
-	own, whole := annotations[AnnotationInject], w.namespace.Annotations[AnnotationInject]
+func (t template) unwanted(w wishes) string {
+	own := intent(t.Annotations, t.Labels)
+	whole := intent(w.namespace.Annotations, w.namespace.Labels)
 	switch {
 	case own == Disabled:
 		return AnnotationInject + ": disabled is set on it"
@@ -152,8 +167,8 @@ func annotate(c *Config, annotations map[string]string) error {
 		switch {
 		case !ours || key == AnnotationProxyVersion || key == AnnotationInjectedBy:
 		case key == AnnotationInject:
-			if value != Enabled && value != Disabled {
-				return fmt.Errorf("annotation %s: %q is neither %s nor %s", key, value, Enabled, Disabled)
+			if err := checkIntent("annotation ", annotations); err != nil {
+				return err
 			}
 		case !slices.ContainsFunc(Settings(), func(s Setting) bool { return s.Name == name }):
 			return fmt.Errorf("there is no annotation %s%s", key, meant(name))
@@ -162,6 +177,14 @@ func annotate(c *Config, annotations map[string]string) error {
 				return fmt.Errorf("annotation %s %w", key, err)
 			}
 		}
+	}
+	return nil
+}
+
+// checkIntent refuses what is neither enabled nor disabled.
+func checkIntent(what string, in map[string]string) error {
+	if v, ok := in[AnnotationInject]; ok && v != Enabled && v != Disabled {
+		return fmt.Errorf("%s%s: %q is neither %s nor %s", what, AnnotationInject, v, Enabled, Disabled)
 	}
 	return nil
 }

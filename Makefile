@@ -17,6 +17,8 @@ REGISTRY ?= ghcr.io/weirmesh
 
 FUZZTIME ?= 30s
 SOAK     ?= 30m
+ROUNDS   ?= 200
+SEED     ?=
 BENCH    ?= .
 ARGS     ?=
 
@@ -108,6 +110,10 @@ simulate: build ## play the proxies of 10,000 pods for a real bus and aggregator
 .PHONY: soak
 soak: test-deps ## mixed load on a pair of proxies for SOAK (30m), and their memory
 	SOAK='$(SOAK)' go test ./e2e/conformance -run '^(TestSoak|TestMemory)$$' -count=1 -v -timeout 24h
+
+.PHONY: chaos
+chaos: test-deps ## kill, pause, cut off and fill up a mesh under load, 200 rounds (root; 15 min; ROUNDS=20 SEED=7)
+	WEIR_CHAOS_ROUNDS='$(ROUNDS)' WEIR_CHAOS_SEED='$(SEED)' go test ./e2e -run '^TestChaos$$' -count=1 -v -timeout 24h
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (30s)

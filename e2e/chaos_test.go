@@ -32,8 +32,8 @@ func chaosNumber(t *testing.T, name string, otherwise uint64) uint64 {
 // has the same requests, and every aggregator gives one answer.
 func TestChaos(t *testing.T) {
 	w := newChaosWorld(t)
-	rounds, seed := int(chaosNumber(t, "WEIR_CHAOS_ROUNDS", 8)), uint64(3)
-	if rounds > 20 {
+	rounds, seed := int(chaosNumber(t, "WEIR_CHAOS_ROUNDS", 8)), uint64(50)
+	if rounds > 8 {
 		seed = rand.Uint64() >> 32
 	}
 	seed = chaosNumber(t, "WEIR_CHAOS_SEED", seed)

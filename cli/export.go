@@ -14,8 +14,10 @@ import (
 
 // ExportNDJSON is what `weir export ndjson` is to do.
 type ExportNDJSON struct {
-	// Bus is its address.
-	Bus string
+	// Bus is its address. BusTokenFile holds the token to show it and
+	// BusAnchorsFile the trust anchors that it must prove its name by; both may be
+	// empty.
+	Bus, BusTokenFile, BusAnchorsFile string
 	// Dir is the folder for files; empty: lines go to Streams.Out.
 	Dir string
 	// Cursor is the file that says how far it has come; may be empty.
@@ -84,6 +86,8 @@ began.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&x.request.Bus, "bus", "nats://127.0.0.1:4222", "the bus, nats://host:port; several with commas between")
+	f.StringVar(&x.request.BusTokenFile, "bus-token-file", "", "file of the token to show to the bus, read anew for each connection")
+	f.StringVar(&x.request.BusAnchorsFile, "bus-anchors-file", "", "file of trust anchors, PEM; where given, the bus must prove its name by TLS")
 	f.StringVarP(&x.output, "output", "o", "-", "folder for files, made if missing; -: stdout")
 	f.StringVar(&x.request.Cursor, "cursor", "", "file that says how far it has come (default: cursor.json in --output)")
 	f.Var(&x.maxBytes, "max-file-size", "begin the next file at this size, as 100MiB; 0: never")

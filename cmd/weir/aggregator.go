@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,7 +18,8 @@ import (
 )
 
 func newAggregator() *cobra.Command {
-	var busURL, id, adminAddr, memory string
+	var id, adminAddr, memory string
+	var onBus busFlags
 	tiers := store.Tiers()
 	var ages [len(tierNames)]time.Duration
 	cmd := &cobra.Command{
@@ -47,18 +46,18 @@ Several share the work; when one goes, the others go on with what it had.`,
 			if err := store.CheckTiers(tiers); err != nil {
 				return cli.Usagef(cmd, "--rollups-…-age: %w", err)
 			}
-			c, err := connect(cmd, busURL, "weir-aggregator-"+id)
+			c, err := onBus.connect(cmd, "weir-aggregator-"+id)
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			return runAggregator(cmd.Context(), c, id, tiers, limit, admin{addr: adminAddr, ready: connected(c, busURL)})
+			return runAggregator(cmd.Context(), c, id, tiers, limit, admin{addr: adminAddr, ready: onBus.connected(c)})
 		},
 	}
 	// Without a name the flag is required.
 	host, _ := os.Hostname()
 	f := cmd.Flags()
-	f.StringVar(&busURL, "bus", defaultBusURL, "the bus, nats://host:port; several with commas between")
+	onBus.add(cmd)
 	f.StringVar(&id, "id", host, "name of this aggregator; no two that run may have the same")
 	f.StringVar(&adminAddr, "admin", "", "address for /metrics, /ready and /live, host:port (default: none)")
 	f.StringVar(&memory, "memory", "256MiB", "how much memory to work with; where statistics take too much of it, older windows get coarser edges")
@@ -75,22 +74,16 @@ var tierNames = [...]string{"1s", "10s", "1m"}
 // leastMemory is what an aggregator without traffic needs, and some.
 const leastMemory = 32 << 20
 
-// memoryLimit reads a size: bytes, or with KiB, MiB or GiB behind.
+// memoryLimit reads how much memory to work with.
 func memoryLimit(s string) (int64, error) {
-	number, unit := s, int64(1)
-	for i, suffix := range []string{"KiB", "MiB", "GiB"} {
-		if n, ok := strings.CutSuffix(s, suffix); ok {
-			number, unit = n, 1<<(10*(i+1))
-		}
+	var n byteCount
+	if err := n.Set(s); err != nil {
+		return 0, err
 	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n <= 0 || n > 1<<50/unit {
-		return 0, fmt.Errorf("%q is no size: want bytes, or a number with KiB, MiB or GiB, as 256MiB", s)
-	}
-	if n *= unit; n < leastMemory {
+	if n < leastMemory {
 		return 0, fmt.Errorf("%s is too little: the least is %dMiB", s, leastMemory>>20)
 	}
-	return n, nil
+	return int64(n), nil
 }
 
 func runAggregator(ctx context.Context, c *busclient.Client, id string, tiers []store.Tier, memory int64, port admin) error {

@@ -1,19 +1,24 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/api"
 	"github.com/weirmesh/weir/api/client"
 	"github.com/weirmesh/weir/cli"
+	"github.com/weirmesh/weir/dashboard"
 )
 
 func newAPI(build cli.Build) *cobra.Command {
-	var busURL string
+	var onBus busFlags
+	var pages string
 	var mesh meshMetrics
 	o := api.Options{Build: api.Build(build)}
 	cmd := &cobra.Command{
@@ -33,24 +38,26 @@ them counts for Prometheus.`,
 			if err := mesh.check(cmd); err != nil {
 				return err
 			}
-			return runAPI(cmd, o, &mesh, busURL)
+			return runAPI(cmd, o, &mesh, onBus, pages)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&busURL, "bus", defaultBusURL, "the bus, nats://host:port; several with commas between")
+	onBus.add(cmd)
 	f.StringVar(&o.GRPCAddr, "grpc-addr", client.DefaultAddr, "address for gRPC, host:port")
 	f.StringVar(&o.HTTPAddr, "http-addr", "127.0.0.1:8086", "address for HTTP, host:port")
+	f.StringVar(&pages, "dashboard-addr", "", "address for the dashboard, host:port (default: none; weir dashboard --listen serves it elsewhere)")
 	mesh.flags(cmd)
 	return cmd
 }
 
-func runAPI(cmd *cobra.Command, o api.Options, mesh *meshMetrics, busURL string) error {
-	c, err := connect(cmd, busURL, "weir-api")
+func runAPI(cmd *cobra.Command, o api.Options, mesh *meshMetrics, onBus busFlags, pages string) error {
+	c, err := onBus.connect(cmd, "weir-api")
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	o.Backend, o.Ready, o.Logger = c, connected(c, busURL), slog.Default()
+	o.Backend, o.Ready, o.Logger = c, onBus.connected(c), slog.Default()
+	o.Controller, o.BusState = askController(c), (&busWatch{client: c}).state
 	if mesh.on {
 		handler, stop, err := mesh.start(cmd.Context(), c)
 		if err != nil {
@@ -68,12 +75,36 @@ func runAPI(cmd *cobra.Command, o api.Options, mesh *meshMetrics, busURL string)
 		return inUse(err, flag)
 	}
 	slog.Info("API is up", "grpc", s.GRPCAddr(), "http", s.HTTPAddr())
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	served := make(chan error, 1)
+	go func() {
+		if pages == "" {
+			<-ctx.Done()
+			served <- nil
+			return
+		}
+		served <- servePages(ctx, s.HTTPAddr(), pages)
+	}()
 	select {
 	case err = <-s.Failed():
-	case <-cmd.Context().Done():
+	case err = <-served:
+		served <- nil
+	case <-ctx.Done():
 		err = nil
 	}
-	return errors.Join(err, s.Close())
+	cancel()
+	return errors.Join(err, <-served, s.Close())
+}
+
+// servePages serves the dashboard beside an API.
+func servePages(ctx context.Context, apiAddr, listen string) error {
+	host, port, err := net.SplitHostPort(apiAddr)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		apiAddr = net.JoinHostPort("127.0.0.1", port)
+	}
+	api := &url.URL{Scheme: "http", Host: apiAddr}
+	return serveHTTP(ctx, "the dashboard", "--dashboard-addr", listen, dashboard.Handler(api, slog.Default()))
 }
 
 func errNoBus(url string) error {

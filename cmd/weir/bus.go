@@ -2,55 +2,165 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/bus"
-	busclient "github.com/weirmesh/weir/bus/client"
 	busserver "github.com/weirmesh/weir/bus/server"
 	"github.com/weirmesh/weir/cli"
 )
 
 const defaultBusURL = "nats://" + busserver.DefaultListen
 
+// busCommand is `weir bus`.
+type busCommand struct {
+	o         busserver.Options
+	adminAddr string
+	auth      string
+	kube      kubeFlags
+	tls       busserver.CertificateFiles
+	anchors   string
+	routes    busserver.Cluster
+}
+
 func newBus() *cobra.Command {
-	var o busserver.Options
-	var adminAddr string
+	var b busCommand
 	cmd := &cobra.Command{
 		Use:   "bus",
 		Short: "Run the bus, an embedded NATS server with the streams of events and rollups",
 		Long: `Run the bus: a NATS server with the streams that keep events and rollups. Any
 NATS client can subscribe to it. It keeps what it had when it is started again
-with the same --data.`,
+with the same --data.
+
+With --auth kubernetes a client shows a Kubernetes token, and may do what its
+bearer may: a proxy publish its own workload's events, a person hear the
+namespaces whose taps they may watch (docs/subjects.md).`,
 		Example: `  weir bus --listen 127.0.0.1:4222 --data /var/lib/weir`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return cli.Usagef(cmd, "unexpected argument %q", args[0])
 			}
-			if o.DataDir == "" {
-				return cli.Usagef(cmd, "--data is missing: it is the folder that keeps the streams")
+			if err := b.check(cmd); err != nil {
+				return err
 			}
-			return runBus(cmd.Context(), o, adminAddr)
+			return b.run(cmd.Context())
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.Listen, "listen", busserver.DefaultListen, "address for NATS clients, host:port")
-	f.StringVar(&o.DataDir, "data", "", "folder that keeps the streams; made if missing")
-	f.DurationVar(&o.Retention.EventAge, "events-max-age", bus.DefaultEventAge, "how long raw events are kept")
-	f.Int64Var(&o.Retention.EventBytes, "events-max-bytes", bus.DefaultEventBytes, "how many bytes of raw events are kept")
-	f.DurationVar(&o.Retention.RollupAge, "rollups-1s-age", bus.DefaultRollupAge, "how long statistics are kept in steps of 1s, at least")
-	f.DurationVar(&o.Retention.Rollup10sAge, "rollups-10s-age", bus.DefaultRollup10s, "how long they are kept in steps of 10s")
-	f.DurationVar(&o.Retention.Rollup1mAge, "rollups-1m-age", bus.DefaultRollup1m, "how long they are kept in steps of 1m")
-	f.Int64Var(&o.Retention.RollupBytes, "rollups-max-bytes", bus.DefaultRollupBytes, "how many bytes of each of them are kept")
-	f.BoolVar(&o.Insecure, "insecure", false, "listen on other addresses than loopback although anyone may connect")
-	f.StringVar(&adminAddr, "admin", "", "address for /metrics, /ready and /live, host:port (default: none)")
+	b.flags(cmd)
+	cmd.AddCommand(newCredentials())
 	return cmd
 }
 
-func runBus(ctx context.Context, o busserver.Options, adminAddr string) error {
+func (b *busCommand) flags(cmd *cobra.Command) {
+	f, o := cmd.Flags(), &b.o
+	f.StringVar(&o.Listen, "listen", busserver.DefaultListen, "address for NATS clients, host:port")
+	f.StringVar(&o.DataDir, "data", "", "folder that keeps the streams; made if missing")
+	f.StringVar(&o.Name, "name", "weir", "name of this server; of several that are one bus, each has its own")
+	f.DurationVar(&o.Retention.EventAge, "events-max-age", bus.DefaultEventAge, "how long raw events are kept")
+	f.Var((*byteCount)(&o.Retention.EventBytes), "events-max-bytes", "how many bytes of raw events are kept, as 4GiB")
+	f.DurationVar(&o.Retention.RollupAge, "rollups-1s-age", bus.DefaultRollupAge, "how long statistics are kept in steps of 1s, at least")
+	f.DurationVar(&o.Retention.Rollup10sAge, "rollups-10s-age", bus.DefaultRollup10s, "how long they are kept in steps of 10s")
+	f.DurationVar(&o.Retention.Rollup1mAge, "rollups-1m-age", bus.DefaultRollup1m, "how long they are kept in steps of 1m")
+	f.Var((*byteCount)(&o.Retention.RollupBytes), "rollups-max-bytes", "how many bytes of each of them are kept")
+	f.IntVar(&o.Retention.Replicas, "replicas", 1, "on how many servers each message is kept")
+	f.BoolVar(&o.Insecure, "insecure", false, "listen on other addresses than loopback although anyone may connect")
+	f.StringVar(&b.auth, "auth", authNone, "who may connect: none (anyone) or kubernetes (who shows a token)")
+	f.StringVar(&b.tls.Certificate, "tls-cert", "", "file of the server's certificate, PEM; clients must then use TLS. It is waited for, and read again when it changes")
+	f.StringVar(&b.tls.Key, "tls-key", "", "file of its private key, PEM")
+	f.StringVar(&b.anchors, "tls-ca", "", "file of trust anchors, PEM, for other servers' certificates")
+	f.StringVar(&b.routes.Listen, "routes-listen", "", "address for the other servers that are one bus with this, host:port")
+	f.StringVar(&b.routes.Advertise, "routes-advertise", "", "where they reach this one, host:port")
+	f.StringSliceVar(&b.routes.Peers, "routes", nil, "where all of them are reached, host:port, with commas between")
+	f.StringVar(&b.routes.PeerName, "routes-name", busService, "DNS name that their certificates must hold")
+	f.StringVar(&b.adminAddr, "admin", "", "address for /metrics, /ready and /live, host:port (default: none)")
+	b.kube.add(cmd)
+	o.Retention.EventBytes, o.Retention.RollupBytes = bus.DefaultEventBytes, bus.DefaultRollupBytes
+}
+
+// Ways to authenticate.
+const (
+	authNone       = "none"
+	authKubernetes = "kubernetes"
+)
+
+func (b *busCommand) check(cmd *cobra.Command) error {
+	switch {
+	case b.o.DataDir == "":
+		return cli.Usagef(cmd, "--data is missing: it is the folder that keeps the streams")
+	case b.auth != authNone && b.auth != authKubernetes:
+		return cli.Usagef(cmd, "--auth %q: must be %s or %s", b.auth, authNone, authKubernetes)
+	case (b.tls.Certificate == "") != (b.tls.Key == ""):
+		return cli.Usagef(cmd, "--tls-cert and --tls-key belong together")
+	case (b.routes.Listen == "") != (len(b.routes.Peers) == 0):
+		return cli.Usagef(cmd, "--routes-listen and --routes belong together")
+	case b.routes.Listen != "" && b.tls.Certificate != "" && b.anchors == "":
+		return cli.Usagef(cmd, "--tls-ca is missing: other servers' certificates are held against it")
+	}
+	return nil
+}
+
+func (b *busCommand) run(ctx context.Context) error {
+	o := b.o
 	o.Logger = slog.Default()
+	port := admin{addr: b.adminAddr}
+	if b.auth == authKubernetes {
+		gate, err := newGatekeeper(&b.kube)
+		if err != nil {
+			return err
+		}
+		o.Authenticator, port.write = gate, gate.keeper.WriteMetrics
+	}
+	if b.routes.Listen != "" {
+		b.routes.Anchors = b.anchors
+		o.Cluster = &b.routes
+	}
+	// The port answers while the bus waits for its certificate or for others.
+	running := new(atomic.Pointer[busserver.Server])
+	port.ready = func() error {
+		if s := running.Load(); s != nil {
+			return s.Ready()
+		}
+		return errors.New("the bus is not up yet")
+	}
+	if write := port.write; write != nil {
+		port.write = func(w io.Writer) {
+			write(w)
+			if s := running.Load(); s != nil {
+				stats := s.AuthStats()
+				_, _ = fmt.Fprintf(w, "weir_bus_clients_admitted_total %d\nweir_bus_clients_refused_total %d\n", stats.Admitted, stats.Refused)
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var portErr error
+	wg.Go(func() {
+		defer cancel()
+		portErr = port.run(ctx)
+	})
+	err := b.serve(ctx, o, running)
+	cancel()
+	wg.Wait()
+	return errors.Join(err, portErr)
+}
+
+// serve runs the server until ctx ends.
+func (b *busCommand) serve(ctx context.Context, o busserver.Options, running *atomic.Pointer[busserver.Server]) error {
+	if b.tls.Certificate != "" {
+		if err := awaitFiles(ctx, b.tls.Certificate, b.tls.Key); err != nil {
+			return nil // it was told to end
+		}
+		o.TLS = &b.tls
+	}
 	s, err := busserver.Start(ctx, o)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -62,25 +172,31 @@ func runBus(ctx context.Context, o busserver.Options, adminAddr string) error {
 		return inUse(err, "--listen")
 	}
 	defer s.Close()
-	return admin{addr: adminAddr, ready: s.Ready}.run(ctx)
+	running.Store(s)
+	<-ctx.Done()
+	return nil
 }
 
-// connect connects a component to the bus. An absent bus is no error: the
-// client goes on trying, and says so in the log.
-func connect(cmd *cobra.Command, url, name string) (*busclient.Client, error) {
-	c, err := busclient.Connect(cmd.Context(), busclient.Options{URL: url, Name: name, Logger: slog.Default()})
-	if err != nil {
-		return nil, cli.Usagef(cmd, "--bus: %w", err)
-	}
-	return c, nil
-}
-
-// connected says whether a component's connection is up.
-func connected(c *busclient.Client, url string) func() error {
-	return func() error {
-		if !c.Connected() {
-			return errNoBus(url)
+// awaitFiles waits until there are files, which others write.
+func awaitFiles(ctx context.Context, files ...string) error {
+	for said := false; ; {
+		missing := ""
+		for _, f := range files {
+			if info, err := os.Stat(f); err != nil || info.Size() == 0 {
+				missing = f
+			}
 		}
-		return nil
+		if missing == "" {
+			return nil
+		}
+		if !said {
+			said = true
+			slog.Info("waiting for a file", "file", missing)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
 }

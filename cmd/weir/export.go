@@ -34,7 +34,7 @@ func exportNDJSON(ctx context.Context, cmd *cobra.Command, r cli.ExportNDJSON) e
 			return cli.BadFilter(cmd, err)
 		}
 	}
-	c, err := connect(cmd, r.Bus, "weir-export-ndjson")
+	c, err := (&busFlags{url: r.Bus, tokenFile: r.BusTokenFile, anchorsFile: r.BusAnchorsFile}).connect(cmd, "weir-export-ndjson")
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
 // Command weir is Weir's command line and, by its subcommands, each component
-// of its control plane: bus, aggregator, api and dashboard. `weir --help` lists
+// of its control plane: bus, aggregator, controller, api and dashboard. `weir --help` lists
 // them.
 package main
 
@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string, streams cli.Streams) int {
 	root := cli.New(cli.Options{
 		Streams:        streams,
 		Build:          build,
-		Roles:          []*cobra.Command{newBus(), newAggregator(), newAPI(build)},
+		Roles:          []*cobra.Command{newBus(), newAggregator(), newAPI(build), newController()},
 		ServeDashboard: serveDashboard,
 		ExportNDJSON:   exportNDJSON,
 	})

@@ -242,7 +242,7 @@ func (g *Gatekeeper) personGrant(ctx context.Context, user *authentication.UserI
 	grant := Grant{Name: "user " + user.Username, Subscribe: []string{userInbox(user) + ".>"}, Expires: time.Now().Add(regrant)}
 	hear := func(namespace string) {
 		w := event.Workload{Cluster: g.o.Cluster, Namespace: namespace}
-		grant.Subscribe = append(grant.Subscribe, bus.TapFilter(w), bus.StatsFilter(w))
+		grant.Subscribe = append(grant.Subscribe, allBelow(bus.TapFilter(w)), allBelow(bus.StatsFilter(w)))
 	}
 	all, err := g.mayWatch(ctx, user, "")
 	if err != nil {
@@ -272,6 +272,14 @@ func (g *Gatekeeper) personGrant(ctx context.Context, user *authentication.UserI
 		return Grant{}, fmt.Errorf("%w: %s may \"watch\" %s.%s in no namespace", ErrRefused, user.Username, Resource, APIGroup)
 	}
 	return grant, nil
+}
+
+// allBelow permits the wildcard ">", too: nothing else has these subjects.
+func allBelow(filter string) string {
+	for strings.HasSuffix(filter, ".*") {
+		filter = strings.TrimSuffix(filter, ".*")
+	}
+	return filter + ".>"
 }
 
 // mayWatch asks whether a user may watch the taps of a namespace; "" stands for

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+
+	"github.com/weirmesh/weir/control"
+	"github.com/weirmesh/weir/controller/identity"
+)
+
+// busSecret is the Secret with the bus's certificate, busService the name that
+// the bus is reached by, and busPeers that of its single servers.
+const (
+	busSecret  = "weir-bus-tls"
+	busService = "weir-bus"
+	busPeers   = "weir-bus-peers"
+)
+
+// identityParts certify proxies, and see to the bus's certificate.
+func (c *controller) identityParts() ([]part, error) {
+	var err error
+	c.authority, err = identity.New(identity.Options{
+		Reviewer: c.kubernetes.AuthenticationV1().TokenReviews(), Files: c.issuer, TrustDomain: c.trustDomain,
+	})
+	if err != nil {
+		return nil, err
+	}
+	secret := identity.ServerSecret{
+		Secrets: c.kubernetes.CoreV1().Secrets(c.kube.namespace), Namespace: c.kube.namespace, Name: busSecret,
+		DNSNames: busNames(c.kube.namespace),
+		Labels: map[string]string{
+			"app.kubernetes.io/name": "weir", "app.kubernetes.io/part-of": "weir",
+			"app.kubernetes.io/component": "bus", "app.kubernetes.io/managed-by": "weir-controller",
+		},
+	}
+	until := func(run func(context.Context)) func(context.Context) error {
+		return func(ctx context.Context) error {
+			run(ctx)
+			return ctx.Err()
+		}
+	}
+	return []part{
+		{name: "issuer", run: until(c.authority.Run), metrics: c.authority.WriteMetrics},
+		{name: "the bus's certificate", run: until(func(ctx context.Context) { c.authority.Keep(ctx, secret) })},
+		{name: "identity", run: func(ctx context.Context) error {
+			return c.client.Answer(ctx, control.IdentityService, control.CertifyMethod, c.authority.Certify)
+		}},
+	}, nil
+}
+
+// busNames are the names that the bus's certificate is for; localhost is what
+// kubectl port-forward makes of it.
+func busNames(namespace string) []string {
+	names := []string{busService, "localhost"}
+	for _, end := range []string{"." + namespace, "." + namespace + ".svc", "." + namespace + ".svc.cluster.local"} {
+		names = append(names, busService+end, "*."+busPeers+end)
+	}
+	return names
+}

@@ -24,7 +24,7 @@ type Reader struct {
 
 // Init makes r read conn. It must not be copied afterwards.
 func (r *Reader) Init(conn net.Conn) {
-	r.conn = conn
+	r.conn, r.raw, r.fn = conn, nil, nil
 	t, ok := conn.(*net.TCPConn)
 	if !ok {
 		return

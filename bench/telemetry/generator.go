@@ -194,7 +194,11 @@ func (w *worker) paced(ctx context.Context, phase float64) error {
 	began := time.Now()
 	end := began.Add(time.Duration(w.order.Seconds * float64(time.Second)))
 	due := began.Add(time.Duration(phase * float64(step)))
+	// Proxies with less than an event a turn have theirs in different turns.
 	carry := make([]float64, len(w.proxies))
+	for i := range carry {
+		carry[i] = max(0, 1-w.order.Rate) * float64(i) / float64(len(carry))
+	}
 	for {
 		for i, p := range w.proxies {
 			if err := sleepUntil(ctx, due); err != nil {
@@ -213,6 +217,9 @@ func (w *worker) paced(ctx context.Context, phase float64) error {
 			carry[i] += w.order.Rate
 			n := int(carry[i])
 			carry[i] -= float64(n)
+			if n == 0 {
+				continue
+			}
 			if err := w.sendTurn(ctx, p, n, now, turn); err != nil {
 				return err
 			}

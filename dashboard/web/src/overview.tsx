@@ -21,7 +21,7 @@ function Row({ row, trend }: { row: StatRow; trend?: SeriesRow }) {
   const requests = count(row.stats.requests);
   const q = requests > 0 ? row.stats.latency_ms : null;
   const quantile = (v?: number) => (v === undefined ? <span class="dim">–</span> : ms(v));
-  const lost = count(row.shed) + count(row.lost_batches);
+  const lost = count(row.lost_batches);
   return (
     <tr data-workload={`${row.resource.kind}/${row.resource.name}`}>
       <th scope="row">
@@ -32,7 +32,7 @@ function Row({ row, trend }: { row: StatRow; trend?: SeriesRow }) {
             sends only
           </span>
         )}
-        {lost > 0 && <span class="tag bad" title="Detail that proxies shed, or batches that never came.">incomplete</span>}
+        {lost > 0 && <span class="tag bad" title="Batches that never came: their requests are not in these numbers.">incomplete</span>}
       </th>
       <td data-label="Meshed">
         {row.pods_live}/{row.pods_seen}

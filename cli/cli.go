@@ -94,9 +94,11 @@ type app struct {
 
 // Groups of commands in the help.
 const (
-	groupLook  = "look"
-	groupRun   = "run"
-	groupOther = "other"
+	groupLook = "look"
+	groupRun  = "run"
+	// groupInstall is what changes a cluster, or prints what does.
+	groupInstall = "install"
+	groupOther   = "other"
 )
 
 // New makes the root command, `weir`.
@@ -137,6 +139,7 @@ cluster of the kubeconfig, by a forwarded port, then at ` + client.DefaultAddr +
 	root.PersistentFlags().BoolVar(&a.verbose, "verbose", false, "log more, to stderr")
 	root.AddGroup(
 		&cobra.Group{ID: groupLook, Title: "Look at traffic:"},
+		&cobra.Group{ID: groupInstall, Title: "Put Weir and workloads into a cluster:"},
 		&cobra.Group{ID: groupRun, Title: "Run Weir's components:"},
 		&cobra.Group{ID: groupOther, Title: "Other:"},
 	)
@@ -148,6 +151,7 @@ cluster of the kubeconfig, by a forwarded port, then at ` + client.DefaultAddr +
 		}
 	}
 	add(groupLook, newStat(a), newSeries(a), newTap(a), newTop(a), newEdges(a), newRoutes(a), newDashboard(a), newExport(a))
+	add(groupInstall, newInject(a), newUninject(a))
 	add(groupRun, newDemo(a))
 	add(groupRun, a.Roles...)
 	add(groupOther, newVersion(a), newCompletion(a))

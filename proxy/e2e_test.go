@@ -401,7 +401,7 @@ func TestHostileFirstBytes(t *testing.T) {
 // thousand.
 func TestThousandConnections(t *testing.T) {
 	m := newMesh(t, httpServer(t), func(c *proxy.Config) { c.Traffic.ConnectTimeout = time.Minute })
-	const n, each, opening = 1000, 3, 20
+	const n, each, opening = 1000, 3, 50
 	var wg, opened sync.WaitGroup
 	turns := make(chan struct{}, opening)
 	errs := make(chan error, n)

@@ -21,8 +21,11 @@ type controller struct {
 	kube        kubeFlags
 	bus         busFlags
 	trustDomain string
-	issuer      identity.Files
-	adminAddr   string
+	// clusterDomain is the cluster's DNS domain.
+	clusterDomain string
+	issuer        identity.Files
+	injector      injectorFlags
+	adminAddr     string
 
 	kubernetes kubernetes.Interface
 	client     *busclient.Client
@@ -47,6 +50,7 @@ func (c *controller) parts() ([]part, error) {
 	var parts []part
 	for _, make := range []func() ([]part, error){
 		c.identityParts,
+		c.injectorParts,
 	} {
 		some, err := make()
 		if err != nil {
@@ -82,8 +86,10 @@ the trust anchors are read again when their files change.`,
 	}
 	c.kube.add(cmd)
 	c.bus.add(cmd)
+	c.injector.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&c.trustDomain, "trust-domain", "cluster.local", "SPIFFE trust domain of the identities that are certified")
+	f.StringVar(&c.clusterDomain, "cluster-domain", "cluster.local", "the cluster's DNS domain")
 	f.StringVar(&c.issuer.Certificate, "issuer-cert", "", "file of the issuer's certificate, PEM, with those up to an anchor")
 	f.StringVar(&c.issuer.Key, "issuer-key", "", "file of its private key, PEM")
 	f.StringVar(&c.issuer.Anchors, "trust-anchors", "", "file of the trust anchors, PEM")

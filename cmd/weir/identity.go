@@ -26,7 +26,7 @@ func (c *controller) identityParts() ([]part, error) {
 	}
 	secret := identity.ServerSecret{
 		Secrets: c.kubernetes.CoreV1().Secrets(c.kube.namespace), Namespace: c.kube.namespace, Name: busSecret,
-		DNSNames: busNames(c.kube.namespace),
+		DNSNames: busNames(c.kube.namespace, c.clusterDomain),
 		Labels: map[string]string{
 			"app.kubernetes.io/name": "weir", "app.kubernetes.io/part-of": "weir",
 			"app.kubernetes.io/component": "bus", "app.kubernetes.io/managed-by": "weir-controller",
@@ -49,9 +49,9 @@ func (c *controller) identityParts() ([]part, error) {
 
 // busNames are the names that the bus's certificate is for; localhost is what
 // kubectl port-forward makes of it.
-func busNames(namespace string) []string {
+func busNames(namespace, clusterDomain string) []string {
 	names := []string{busService, "localhost"}
-	for _, end := range []string{"." + namespace, "." + namespace + ".svc", "." + namespace + ".svc.cluster.local"} {
+	for _, end := range []string{"." + namespace, "." + namespace + ".svc", "." + namespace + ".svc." + clusterDomain} {
 		names = append(names, busService+end, "*."+busPeers+end)
 	}
 	return names

@@ -117,10 +117,10 @@ func TestGrants(t *testing.T) {
 		{"aggregator", "weir-aggregator", true, "", ""},
 		{"controller", "weir-controller", false, "_INBOX.> weir.v1.endpoints.>",
 			"weir.v1.rpc.identity.certify weir.v1.rpc.discovery.resolve weir.v1.rpc.inventory.workloads weir.v1.rpc.inventory.overview"},
-		{"jane", "user jane", false, "", "_INBOX.=.jane.> weir.v1.tap.local.shop.*.* weir.v1.stats.local.shop.*.*"},
-		{"root", "user root", false, "", "_INBOX.=.root.> weir.v1.tap.local.*.*.* weir.v1.stats.local.*.*.*"},
+		{"jane", "user jane", false, "", "_INBOX.=.jane.> weir.v1.tap.local.shop.> weir.v1.stats.local.shop.>"},
+		{"root", "user root", false, "", "_INBOX.=.root.> weir.v1.tap.local.> weir.v1.stats.local.>"},
 		{"shop-reader", "user system:serviceaccount:shop:reader", false, "",
-			"_INBOX.=.system=3Aserviceaccount=3Ashop=3Areader.> weir.v1.tap.local.shop.*.* weir.v1.stats.local.shop.*.*"},
+			"_INBOX.=.system=3Aserviceaccount=3Ashop=3Areader.> weir.v1.tap.local.shop.> weir.v1.stats.local.shop.>"},
 	} {
 		got, err := g.Authenticate(t.Context(), tt.token)
 		if err != nil {

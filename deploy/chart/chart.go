@@ -21,7 +21,7 @@ import (
 	"github.com/weirmesh/weir/deploy/values"
 )
 
-//go:embed Chart.yaml values.yaml values.schema.json .helmignore templates/*
+//go:embed Chart.yaml values.yaml values.schema.json .helmignore templates/*.yaml templates/_helpers.tpl
 var files embed.FS
 
 // Release is the name of an installation among Helm's releases; `weir install`
@@ -85,6 +85,7 @@ func Render(v *values.Values, namespace, version string) ([]Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot render the chart: %w", err)
 	}
+	all["Release"].(map[string]any)["Service"] = "weir"
 	rendered, err := engine.Render(c, all)
 	if err != nil {
 		return nil, fmt.Errorf("cannot render the chart: %w", err)

@@ -106,6 +106,9 @@ func (c *Cluster) awaitReady(ctx context.Context, began time.Time) error {
 	}); err != nil {
 		return err
 	}
+	if err := c.makeStorage(ctx); err != nil {
+		return err
+	}
 	if err := c.Until(ctx, "the node is ready", func() error { return c.nodeReady(ctx) }); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/aggregator/rollup"
@@ -62,14 +63,65 @@ type question struct {
 	decoder rollup.Decoder
 	// folder is that of the partition that is being asked.
 	folder *rollup.Folder
+	// terms are the folders of the partitions that the answer is about, by
+	// number; nil for the others.
+	terms []*rollup.Folder
+	// changed tells that one of them was given up under way.
+	changed atomic.Bool
 }
 
+// fillTries bounds how often an answer is begun again.
+const fillTries = 10
+
+// fill answers a request. An answer looks at a partition several times. What it
+// says must be of the same ones each time: one that is given up in between would
+// be in the numbers, and not among the partitions that they are said to be of, so
+// that its next owner's numbers would be added to them. Then it begins again; and
+// where that has no end, it is about no partition, for which it is asked again.
 func (a *Aggregator) fill(reply *query.Reply, method string, request []byte) error {
-	q := &question{a: a, now: a.o.Now().Unix(), reply: reply}
-	if err := json.Unmarshal(request, &q.Request); err != nil {
+	var asked query.Request
+	if err := json.Unmarshal(request, &asked); err != nil {
 		return fmt.Errorf("cannot read the request: %w", err)
 	}
-	return q.fill(method)
+	blank := *reply
+	for range fillTries {
+		*reply = blank
+		q := &question{a: a, Request: asked, now: a.o.Now().Unix(), reply: reply}
+		q.begin()
+		if err := q.fill(method); err != nil || !q.changed.Load() {
+			return err
+		}
+	}
+	*reply = blank
+	return nil
+}
+
+// begin settles which partitions the answer is about.
+func (q *question) begin() {
+	q.terms = make([]*rollup.Folder, len(q.a.partitions))
+	for i, p := range q.a.partitions {
+		p.mu.RLock()
+		if p.ready {
+			q.terms[i] = p.folder
+		}
+		p.mu.RUnlock()
+	}
+}
+
+// about tells whether the answer is about a partition, whose mu is held.
+func (q *question) about(p *partition) bool {
+	if q.terms == nil {
+		return p.ready
+	}
+	term := q.terms[p.number]
+	if term == nil {
+		return false
+	}
+	if !p.ready || p.folder != term {
+		q.changed.Store(true)
+		return false
+	}
+	return true
 }
 
 // fill answers the question.
@@ -152,7 +204,7 @@ func (q *question) partitions(fn func(*partition) error) error {
 func (q *question) partition(p *partition, fn func(*partition) error) error {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if !p.ready {
+	if !q.about(p) {
 		return nil
 	}
 	q.covered(p.number, p.store.Oldest(), p.store.Finest())

@@ -196,3 +196,46 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswerIsOfWhatItSays: a partition that is given up while an answer is made
+// is in its numbers and named, or neither: else the numbers of its next owner
+// would come on top.
+func TestAnswerIsOfWhatItSays(t *testing.T) {
+	now := time.Now()
+	p := owning(t, memoryOptions(&memory{}, "me", func() time.Time { return now }), inbound("a", 100, now))
+	var group sync.WaitGroup
+	stop := make(chan struct{})
+	group.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			p.mu.Lock()
+			p.ready = !p.ready
+			p.mu.Unlock()
+		}
+	})
+	defer group.Wait()
+	defer close(stop)
+	request, err := json.Marshal(query.Request{Since: now.Unix() - 60, Until: now.Unix() + 60, From: &query.Selector{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, none := 0, 0
+	for whole < 100 || none < 100 {
+		reply, err := query.Unpack(p.a.answer(query.MethodStat, request))
+		if err != nil || reply.Error != "" {
+			t.Fatal(err, reply.Error)
+		}
+		switch {
+		case len(reply.Partitions) == 1 && len(reply.Rows) == 1 && reply.Rows[0].Stats.Requests == 100:
+			whole++
+		case len(reply.Partitions) == 0 && len(reply.Rows) == 0:
+			none++
+		default:
+			t.Fatalf("partitions %v, rows %+v", reply.Partitions, reply.Rows)
+		}
+	}
+}

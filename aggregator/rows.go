@@ -93,10 +93,10 @@ type rowWorker struct {
 func (w *rowWorker) partition(p *partition) (covered func(), err error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if !p.ready {
+	q := w.q
+	if !q.about(p) {
 		return nil, nil
 	}
-	q := w.q
 	w.index, w.pods = map[query.Selector]int32{}, map[podID]podState{}
 	w.sums, w.values = w.sums[:0], append(w.values[:0], value{})
 	p.store.Visit(q.Since, q.Until, q.Step, w.pick, func(picked int, _ int64, data []byte) {

@@ -242,6 +242,17 @@ func (d *Decoder) Describe(exchange, connection int, e *Event) {
 	e.Peer.Addr = netip.AddrPortFrom(p.addr, s.port)
 }
 
+// Peer is the number, in this batch, of a connection's peer. Connections of
+// equal numbers have the same peer but for its port; how they are secured, and
+// why not, may differ.
+func (d *Decoder) Peer(connection int) (peer int, security Security, reason string) {
+	s := &d.connections[connection]
+	return int(s.peer), s.security, s.reason
+}
+
+// Peers is how many peers the batch has; what Peer gives is below it.
+func (d *Decoder) Peers() int { return len(d.peers) }
+
 // DescribeExchange sets those fields of e that a row's Exchange stands for.
 func (d *Decoder) DescribeExchange(exchange int, e *Event) {
 	x := &d.exchanges[exchange]

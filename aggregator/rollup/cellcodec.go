@@ -20,16 +20,18 @@ func (c *Cell) AppendBinary(dst []byte) []byte {
 // scratch is memory to put histograms together in.
 type scratch struct{ latency, duration event.Histogram }
 
-// histograms are the cell's, with what is in the buffer: in s, unless nothing
-// is.
+// histograms are the cell's, with what is in the buffer: in s, where that is
+// all there is, for a cell of few requests has no histograms of its own.
 func (c *Cell) histograms(s *scratch) (latency, duration *event.Histogram) {
+	if c.Latency.Count() > 0 && c.buffered > 0 {
+		c.pour(&c.Latency, &c.Duration)
+		c.buffered = 0
+	}
 	if c.buffered == 0 {
 		return &c.Latency, &c.Duration
 	}
 	s.latency.Reset()
 	s.duration.Reset()
-	s.latency.Merge(&c.Latency)
-	s.duration.Merge(&c.Duration)
 	c.pour(&s.latency, &s.duration)
 	return &s.latency, &s.duration
 }

@@ -103,8 +103,10 @@ type batch struct {
 	routes    []*slot
 	conns     []int32
 	exchanges []exchange
-	// peers are the different ones among the connections' peers.
-	peers []peerSlots
+	// peers are the different ones among the connections' peers, and byPeer
+	// which of them the one of a number was last, from 1.
+	peers  []peerSlots
+	byPeer []int32
 	// second is that of the events at hand. What follows holds for it alone:
 	// touched are the exchanges that have any, podCells and routeCells the cells.
 	second     int64
@@ -276,6 +278,10 @@ func (f *Folder) begin(h *event.Header, m *memo, sent, shift int64) *batch {
 	b.routeCells = emptied(b.routeCells, routes)
 	b.conns = emptied(b.conns, connections)
 	b.exchanges = emptied(b.exchanges, f.decoder.Exchanges())
+	if cap(b.peers) > 16*maxPeers {
+		b.peers = nil // of a burst
+	}
+	b.byPeer = emptied(b.byPeer, f.decoder.Peers())
 	b.peers, b.touched = b.peers[:0], b.touched[:0]
 	b.second, b.podCells = math.MinInt64, [3]*Cell{}
 	return b
@@ -450,11 +456,19 @@ func (f *Folder) route(b *batch, x *exchange, r *event.Row) *slot {
 // peer finds the slots of an event's peer, that of another connection, mostly;
 // the result is its number in b.peers, from 1.
 func (f *Folder) peer(b *batch, x *exchange, r *event.Row) int32 {
+	number, security, reason := f.decoder.Peer(r.Connection)
+	if at := b.byPeer[number]; at > 0 {
+		p := &b.peers[at-1]
+		if p.direction == x.direction && p.security == security && p.reason == reason && (x.direction == event.Inbound || !p.said.Workload.IsZero()) {
+			return at
+		}
+	}
 	e := &f.event
 	f.decoder.Describe(r.Exchange, r.Connection, e)
-	for i := range b.peers {
+	for i := range b.peers[:min(len(b.peers), maxPeers)] {
 		p := &b.peers[i]
 		if p.direction == e.Direction && p.security == e.Security && p.reason == e.SecurityReason && samePeer(e, &p.said) {
+			b.byPeer[number] = int32(i + 1)
 			return int32(i + 1)
 		}
 	}
@@ -466,9 +480,10 @@ func (f *Folder) peer(b *batch, x *exchange, r *event.Row) int32 {
 	p := &b.peers[len(b.peers)-1]
 	*p = peerSlots{direction: e.Direction, said: e.Peer, security: e.Security, reason: e.SecurityReason, pairs: p.pairs[:0]}
 	p.slot = f.slot(Key{Dimension: ByPeer, Direction: e.Direction, Workload: b.workload, Peer: peerOf(e)}, b.second)
-	if e.Direction == event.Outbound && len(b.routes)*maxPeers <= maxPairs {
+	if e.Direction == event.Outbound && len(b.peers) <= maxPeers && len(b.routes)*maxPeers <= maxPairs {
 		p.pairs = emptied(p.pairs, len(b.routes))
 	}
+	b.byPeer[number] = int32(len(b.peers))
 	return int32(len(b.peers))
 }
 

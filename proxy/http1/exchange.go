@@ -31,6 +31,8 @@ type exchange struct {
 	unsent    bool // the server reset the connection while the request was written
 	halfClose bool // the client's end of stream was passed on
 	skipped   bool // an empty line before the request was skipped
+	// readErr is what a read of the server failed with that nobody knows of yet.
+	readErr error
 
 	requestBody, responseBody body
 }
@@ -49,6 +51,7 @@ func (x *exchange) begin(start time.Time) {
 	x.toldUp, x.toldDown = 0, 0
 	x.request, x.response = request{}, response{}
 	x.continued, x.last, x.unsent, x.halfClose, x.skipped = false, false, false, false, false
+	x.readErr = nil
 }
 
 // exchange carries one request and its response, and tells whether the
@@ -75,7 +78,7 @@ func (r *relayer) exchange() bool {
 	if r.out != nil {
 		r.keep(head[:n])
 	}
-	sent, err := r.server.write(head[:n])
+	sent, err := r.ask(head[:n])
 	x.up.Add(uint64(sent))
 	r.client.buf.Advance(n)
 	// A server that takes no more may have answered all the same.
@@ -84,6 +87,27 @@ func (r *relayer) exchange() bool {
 		r.startPump()
 	}
 	return r.respond()
+}
+
+// ask sends the beginning of a request to the server. Where that is all of it,
+// the first bytes of the response are read at once, if they come in time.
+func (r *relayer) ask(p []byte) (sent int, err error) {
+	s := &r.server
+	if !r.x.requestBody.done() || s.buf.Len() > 0 {
+		return s.write(p)
+	}
+	sent, asked, err := s.reader.Ask(&s.writer, p, &s.buf)
+	switch {
+	case !asked:
+		return s.write(p)
+	case sent < len(p):
+		return sent, err
+	}
+	r.x.readErr = err
+	if err == nil {
+		r.x.first = time.Since(r.x.start)
+	}
+	return sent, nil
 }
 
 // readRequest reads the request's head.
@@ -194,7 +218,10 @@ func (r *relayer) checkResponse() *cut {
 // tick.
 func (r *relayer) fillServer() *cut {
 	for {
-		_, err := r.server.reader.Fill(&r.server.buf)
+		err := r.x.readErr
+		if r.x.readErr = nil; err == nil {
+			_, err = r.server.reader.Fill(&r.server.buf)
+		}
 		if err == nil {
 			return nil
 		}

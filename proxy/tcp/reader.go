@@ -20,6 +20,13 @@ type Reader struct {
 	buf  *Buffer
 	n    int
 	err  error
+	// say is what Ask has yet to write, told how that went.
+	say    []byte
+	writer *socket.Writer
+	told   struct {
+		n   int
+		err error
+	}
 }
 
 // Init makes r read conn. It must not be copied afterwards.
@@ -60,9 +67,45 @@ func (r *Reader) Fill(b *Buffer) (int, error) {
 	return r.n, err
 }
 
+// Ask writes p, through w, to the connection and then fills b as Fill does, with
+// what came after it began: a read that would find nothing, as the answer to
+// what was just written is hardly there yet, is saved. Bytes or an end that
+// came before may be noticed only when the read deadline passes. sent is how
+// much of p went out; asked is false where nothing was tried, because the
+// connection is none that Ask can be used with or its read deadline has passed.
+// Where the write fails, err says why and nothing is read.
+func (r *Reader) Ask(w *socket.Writer, p []byte, b *Buffer) (sent int, asked bool, err error) {
+	if r.raw == nil || len(p) == 0 {
+		return 0, false, nil
+	}
+	r.say, r.writer = p, w
+	_, err = r.Fill(b)
+	asked = r.say == nil
+	r.say, r.writer = nil, nil
+	if !asked {
+		return 0, false, nil
+	}
+	if r.told.err != nil {
+		err = r.told.err
+	}
+	return r.told.n, true, err
+}
+
+// ask writes what Ask is to write, and tells whether that failed.
+func (r *Reader) ask() (failed bool) {
+	p := r.say
+	r.say = nil
+	r.told.n, r.told.err = r.writer.Write(p)
+	return r.told.err != nil
+}
+
 // attempt is called by the runtime's poller: it reads what there is and tells
 // whether it is done; if not, the goroutine is parked until there is more.
 func (r *Reader) attempt(fd uintptr) bool {
+	if r.say != nil {
+		// What becomes readable from here on wakes the poller.
+		return r.ask()
+	}
 	b := r.buf
 	free := b.free(1)
 	for {

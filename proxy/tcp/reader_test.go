@@ -8,6 +8,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/weirmesh/weir/proxy/socket"
 )
 
 // loopback returns both ends of a connection.
@@ -99,5 +101,64 @@ func TestFillAllocatesNothing(t *testing.T) {
 	})
 	if n > 1 { // Under the race detector the pool drops some at random.
 		t.Errorf("a read allocates %v times", n)
+	}
+}
+
+// TestAsk writes and reads the answer in one call.
+func TestAsk(t *testing.T) {
+	near, far := loopback(t)
+	var r Reader
+	var w socket.Writer
+	var b Buffer
+	r.Init(near)
+	w.Init(near)
+	go func() { // until far is closed
+		p := make([]byte, 16)
+		for {
+			n, err := far.Read(p)
+			if err != nil {
+				return
+			}
+			_, _ = far.Write(bytes.ToUpper(p[:n]))
+		}
+	}()
+	for range 3 {
+		if sent, asked, err := r.Ask(&w, []byte("abc"), &b); sent != 3 || !asked || err != nil || string(b.Bytes()) != "ABC" {
+			t.Fatalf("got %d, %t, %v, %q", sent, asked, err, b.Bytes())
+		}
+		b.Release()
+	}
+	// Where the deadline has passed, nothing is written.
+	_ = near.SetReadDeadline(time.Unix(1, 0))
+	if sent, asked, err := r.Ask(&w, []byte("abc"), &b); sent != 0 || asked || err != nil {
+		t.Errorf("after the deadline: %d, %t, %v", sent, asked, err)
+	}
+	_ = near.SetReadDeadline(time.Time{})
+	_ = near.Close()
+	if sent, asked, err := r.Ask(&w, []byte("abc"), &b); sent != 0 || asked || err != nil {
+		t.Errorf("closed: %d, %t, %v", sent, asked, err)
+	}
+}
+
+// TestAskMidway has the deadline pass, and the other side end, while the answer
+// is waited for.
+func TestAskMidway(t *testing.T) {
+	near, far := loopback(t)
+	var r Reader
+	var w socket.Writer
+	var b Buffer
+	r.Init(near)
+	w.Init(near)
+	_ = near.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if sent, asked, err := r.Ask(&w, []byte("abc"), &b); sent != 3 || !asked || !errors.Is(err, os.ErrDeadlineExceeded) || b.mem != nil {
+		t.Fatalf("got %d, %t, %v, memory held: %t", sent, asked, err, b.mem != nil)
+	}
+	_ = near.SetReadDeadline(time.Time{})
+	go func() {
+		_, _ = io.ReadFull(far, make([]byte, 6))
+		_ = far.Close()
+	}()
+	if sent, asked, err := r.Ask(&w, []byte("def"), &b); sent != 3 || !asked || err != io.EOF {
+		t.Fatalf("got %d, %t, %v", sent, asked, err)
 	}
 }

@@ -27,7 +27,7 @@ func goals() []goal {
 		{"HTTP/1.1, 32 connections, 128 B: CPU, × ReverseProxy", 0.3, false, "", cpuOver("h1-32", weirIn, reverseProxy)},
 		{"HTTP/2, 32 streams: CPU, × haproxy", 0.6, false, "", cpuOver("h2-32", weirIn, haproxy)},
 		{"HTTP/2, 1 stream: CPU, × haproxy", 1.2, false, "", cpuOver("h2-1", weirIn, haproxy)},
-		{"outbound HTTP/2, 32 streams: CPU, × haproxy", 1.2, false, "", cpuOver("h2-32", weirOut, haproxy)},
+		{"outbound (balancing) HTTP/2, 32 streams: CPU, × haproxy", 1.2, false, "", cpuOver("h2-32", weirOut, haproxy)},
 		{"HTTP/1.1, 32 connections, 64 KiB: throughput, × haproxy", 1, true, "", rateOver("h1-32-64k", weirIn, haproxy)},
 		{"TCP: throughput, × haproxy", 1, true, "", rateOver("tcp", weirIn, haproxy)},
 		{"latency added by a pair at 1,000 requests a second: p99", 1000, false, " µs", func(r *report) (float64, bool) {

@@ -134,5 +134,3 @@ func pause(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 }
-
-// megabytes is bytes as MB, 10⁶ bytes.

@@ -260,6 +260,31 @@ func TestSealsEarlyWhenLarge(t *testing.T) {
 	mustClose(t, p)
 }
 
+// TestSealsEarlyWhenManyDiffer holds that requests that have each a path of
+// their own are sealed long before as many of one path are.
+func TestSealsEarlyWhenManyDiffer(t *testing.T) {
+	s := &sink{}
+	o := options(s)
+	o.FlushEvery = time.Hour
+	o.MaxExchanges = 40
+	p := start(o)
+	eventually(t, "the first batch", func() bool { return s.count() == 1 })
+	same := request(1)
+	for range 1000 {
+		p.Record(same)
+	}
+	for i := range 39 {
+		e := request(i)
+		e.Path = fmt.Sprintf("/orders/%d", i)
+		p.Record(e)
+	}
+	eventually(t, "the batch of many paths", func() bool { return s.count() == 2 })
+	mustClose(t, p)
+	if got := s.readAll(t); got.events != 1039 {
+		t.Errorf("%d events, want 1039", got.events)
+	}
+}
+
 func TestTapFlushesFast(t *testing.T) {
 	s := &sink{}
 	o := options(s)

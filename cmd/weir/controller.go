@@ -51,6 +51,7 @@ func (c *controller) parts() ([]part, error) {
 	for _, make := range []func() ([]part, error){
 		c.identityParts,
 		c.injectorParts,
+		c.discoveryParts,
 	} {
 		some, err := make()
 		if err != nil {

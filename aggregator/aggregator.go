@@ -108,6 +108,9 @@ type Options struct {
 	// The rest is in Rollups; an owner whose memory is short answers with
 	// coarser edges.
 	StoreBytes int
+	// Keys bounds the rows of all partitions together; 0 leaves it to Limits.
+	// See Divide.
+	Keys int
 	// RollupEvery is how often what was counted is published; default 1 s.
 	RollupEvery time.Duration
 	// MaxReply bounds a reply, bytes; default 7 MiB.

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/weirmesh/weir/aggregator/rollup"
 )
 
 // trimEvery is how often the memory of the stores is looked at.
@@ -15,6 +17,61 @@ type trimmer struct {
 	tell sync.Once
 }
 
+// What an entry of each bound takes in memory at most or on average, bytes, as
+// measured.
+const (
+	keyMemory    = 600
+	nodeMemory   = 200
+	sourceMemory = 400
+	cellMemory   = 2048
+)
+
+// Divide bounds what so many partitions keep, so that one aggregator that owns
+// them all works with so much memory, bytes. Half of it is for the stores
+// (storeBytes), a quarter for what waits for the next rollup, an eighth for
+// rows, which the partitions share (keys), and a sixteenth for what is known of
+// paths and sources.
+func Divide(memory int64, partitions int) (limits rollup.Limits, storeBytes, keys int) {
+	each := int(memory) / max(partitions, 1)
+	keys = max(int(memory)/8/keyMemory, partitions)
+	standard := rollup.DefaultLimits()
+	return rollup.Limits{
+		Keys:      min(standard.Keys, keys/max(partitions, 1)),
+		PathNodes: min(standard.PathNodes, each/32/nodeMemory),
+		Sources:   min(standard.Sources, each/32/sourceMemory),
+		Pending:   min(standard.Pending, each/4/cellMemory),
+	}, int(memory / 2), keys
+}
+
+// spread divides the rows that are left among the partitions: those of all
+// together never pass the bound, and a busy one gets what others don't need.
+func (a *Aggregator) spread() {
+	if a.o.Keys == 0 {
+		return
+	}
+	left := a.o.Keys
+	keys := make([]int, len(a.partitions))
+	for i, p := range a.partitions {
+		p.mu.RLock()
+		keys[i] = -1
+		if p.ready {
+			keys[i] = p.folder.Keys()
+			left -= keys[i]
+		}
+		p.mu.RUnlock()
+	}
+	for i, p := range a.partitions {
+		if keys[i] < 0 {
+			continue
+		}
+		p.mu.Lock()
+		if p.ready {
+			p.folder.SetKeys(keys[i] + max(left, 0)/len(a.partitions))
+		}
+		p.mu.Unlock()
+	}
+}
+
 // trim lets the stores forget fine history where they take too much together.
 // Small ones keep all of theirs.
 func (a *Aggregator) trim(now time.Time) {
@@ -22,6 +79,7 @@ func (a *Aggregator) trim(now time.Time) {
 		return
 	}
 	a.trimmer.last = now
+	a.spread()
 	sizes := make([]int, len(a.partitions))
 	for i, p := range a.partitions {
 		p.mu.RLock()

@@ -36,6 +36,9 @@ type Limits struct {
 	Pending int
 }
 
+// DefaultLimits are those that the zero Limits stand for.
+func DefaultLimits() Limits { return Limits{}.withDefaults() }
+
 // withDefaults sets the fields that are zero.
 func (l Limits) withDefaults() Limits {
 	l.Workloads = cmp.Or(l.Workloads, 2000)
@@ -131,6 +134,10 @@ func (f *Folder) Pending() int { return f.pending }
 
 // Full tells that the next rollup is due at once.
 func (f *Folder) Full() bool { return f.pending >= f.limits.Pending }
+
+// SetKeys bounds how many keys may have a row of their own from now on. Those
+// that have one keep it until they have not been used for long.
+func (f *Folder) SetKeys(most int) { f.limits.Keys = most }
 
 // Keys is how many keys have a row of their own.
 func (f *Folder) Keys() int { return len(f.slots) }

@@ -107,10 +107,10 @@ func render(ctx context.Context, o *options, m measure.Machine, began time.Time,
 	fmt.Fprintf(&w, "%s; OpenTelemetry Collector and span_metrics connector %s; Go %s.\n\n",
 		strings.Replace(measure.FirstLine(ctx, filepath.Join(o.bin, "weir"), "version", "--client"), "Client version:", "weir", 1), collectorVersion, strings.TrimPrefix(runtime.Version(), "go"))
 	fmt.Fprintf(&w, "Traffic: %d routes by Zipf's law, %d connections of %d meshed peers, a failure in 50. Weir: a generator that encodes and\n"+
-		"publishes as proxies do, `weir bus` with its streams in files, `weir aggregator`, `weir api`. The Collector: OTLP over gRPC, spans with\n"+
+		"publishes as proxies do, `weir bus` with its streams in files, `weir aggregator --memory %s`, `weir api`. The Collector: OTLP over gRPC, spans with\n"+
 		"three attributes, span_metrics with its defaults, prometheus exporter. Everything is on 127.0.0.1 of one machine; contenders take\n"+
 		"turns. CPU is user and system time of the process alone. Medians, with the least and the greatest in brackets.\n\n",
-		routeCount, connectionCount, peerCount)
+		routeCount, connectionCount, peerCount, aggregatorMemory)
 	if len(f.goals) > 0 {
 		fmt.Fprintf(&w, "### The telemetry budget\n\n")
 		measure.WriteGoals(&w, f.goals)

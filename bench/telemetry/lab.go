@@ -26,6 +26,10 @@ import (
 // costs it some processor time, too.
 const askEvery = 50 * time.Millisecond
 
+// aggregatorMemory is what an aggregator may work with: enough for rows of their
+// own for 50,000 series.
+const aggregatorMemory = "512MiB"
+
 // A lab is the folder of a run and how to start programs.
 type lab struct {
 	o    options
@@ -159,7 +163,7 @@ func (m *mesh) addAggregator(ctx context.Context, at placement) error {
 		return err
 	}
 	id := "agg-" + strconv.Itoa(len(m.aggregators))
-	argv := m.lab.pinned(at.aggregator, filepath.Join(m.lab.o.bin, "weir"), "aggregator", "--bus", m.url, "--id", id, "--admin", admin)
+	argv := m.lab.pinned(at.aggregator, filepath.Join(m.lab.o.bin, "weir"), "aggregator", "--bus", m.url, "--id", id, "--admin", admin, "--memory", aggregatorMemory)
 	p, err := m.start(ctx, id, argv, admin)
 	if err != nil {
 		return err

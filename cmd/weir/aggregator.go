@@ -90,6 +90,7 @@ func runAggregator(ctx context.Context, c *busclient.Client, id string, tiers []
 	// The collector keeps to it; statistics take half of it, which leaves room
 	// for what is under way.
 	debug.SetMemoryLimit(memory)
+	limits, storeBytes, keys := aggregator.Divide(memory, bus.Partitions)
 	a, err := aggregator.New(aggregator.Options{
 		ID:        id,
 		Source:    c,
@@ -106,7 +107,9 @@ func runAggregator(ctx context.Context, c *busclient.Client, id string, tiers []
 		ErrFenced:  bus.ErrFenced,
 		Partitions: bus.Partitions,
 		Tiers:      tiers,
-		StoreBytes: int(memory / 2),
+		StoreBytes: storeBytes,
+		Limits:     limits,
+		Keys:       keys,
 		Logger:     slog.Default(),
 	})
 	if err != nil {

@@ -151,7 +151,7 @@ cluster of the kubeconfig, by a forwarded port, then at ` + client.DefaultAddr +
 		}
 	}
 	add(groupLook, newStat(a), newSeries(a), newTap(a), newTop(a), newEdges(a), newRoutes(a), newDashboard(a), newExport(a))
-	add(groupInstall, newInject(a), newUninject(a))
+	add(groupInstall, newInstall(a), newUpgrade(a), newUninstall(a), newInject(a), newUninject(a))
 	add(groupRun, newDemo(a))
 	add(groupRun, a.Roles...)
 	add(groupOther, newVersion(a), newCompletion(a))

@@ -223,7 +223,9 @@ func (o Options) authority(v *values.Values) error {
 		}
 		return fmt.Errorf("cannot go on using the cluster's issuer: %w; bring another with --identity-issuer-certificate-file", err)
 	}
-	v.Issuer.TrustAnchors, v.Issuer.Certificate, v.Issuer.Key = string(g.Anchors), string(g.Certificate), string(g.Key)
+	// As they come back from the cluster, whatever they ended in.
+	lines := func(pem []byte) string { return strings.TrimSpace(string(pem)) + "\n" }
+	v.Issuer.TrustAnchors, v.Issuer.Certificate, v.Issuer.Key = lines(g.Anchors), lines(g.Certificate), lines(g.Key)
 	return nil
 }
 

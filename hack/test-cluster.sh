@@ -16,7 +16,7 @@ if [[ ${1:-} == --can ]]; then
   [[ -z $why ]]
   exit
 fi
-hack/cluster-deps.sh
+hack/cluster-deps.sh tcpdump # to see that nothing is in clear text
 
 go -C e2e/cluster vet ./...
 go -C tools/image vet ./...

@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/cli"
 )
 
@@ -35,7 +34,7 @@ func run(ctx context.Context, args []string, streams cli.Streams) int {
 	root := cli.New(cli.Options{
 		Streams:        streams,
 		Build:          build,
-		Roles:          []*cobra.Command{newBus(), newAggregator(), newAPI(build), newController()},
+		Roles:          trimmed(newBus(), newAggregator(), newAPI(build), newController()),
 		ServeDashboard: serveDashboard,
 		ExportNDJSON:   exportNDJSON,
 	})

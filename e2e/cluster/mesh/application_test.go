@@ -1,0 +1,148 @@
+package mesh
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weirmesh/weir/e2e/cluster/clustertest"
+)
+
+// TestApplication injects the sample application and looks at all that Weir says of
+// it, and at what its traffic looks like on the network of the pods.
+func TestApplication(t *testing.T) {
+	s := start(t)
+	t.Logf("Weir took %s from `weir install` until ready", installation.took.Round(100*time.Millisecond))
+	inject(t, s, emojivoto(t, s, 5))
+	s.Rollout(application()...)
+	rolled := time.Now()
+	s.Until("every deployment is meshed and has traffic", func() error { return busy(s) })
+	t.Logf("stat was whole %s after the rollout", time.Since(rolled).Round(100*time.Millisecond))
+	if table, err := s.Weir("stat", "deploy", "-n", s.Name); err != nil {
+		t.Error(err)
+	} else {
+		t.Logf("weir stat deploy\n%s", table)
+	}
+	s.Until("every edge is secured", func() error { return secured(t, s) })
+	checkCapture(t, s)
+	for _, args := range [][]string{{"check"}, {"check", "--proxy", "-n", s.Name}} {
+		out, err := s.Weir(args...)
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		t.Logf("weir %s\n%s", strings.Join(args, " "), out)
+	}
+}
+
+// busy errs unless all of the application's pods are meshed and have requests.
+func busy(s *clustertest.Space) error {
+	rows, err := stat(s, "deploy")
+	if err != nil {
+		return err
+	}
+	left := map[string]bool{}
+	for _, name := range application() {
+		left[name] = true
+	}
+	for _, r := range rows {
+		if r.Meshed == "1/1" && r.Requests > 0 && r.Successes > 0 {
+			delete(left, r.Name)
+		}
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("not meshed, or without requests: %v; weir stat says %+v", left, rows)
+	}
+	return whole(rows)
+}
+
+// secured errs unless each edge between pods has both ends' identities.
+func secured(t *testing.T, s *clustertest.Space) error {
+	out, err := s.Weir("edges", "deploy", "-n", s.Name, "-t", "10s", "-o", "json")
+	if err != nil {
+		return err
+	}
+	var edges []struct {
+		Src, Dst    string
+		ClientID    string `json:"client_id"`
+		ServerID    string `json:"server_id"`
+		NoTLSReason string `json:"no_tls_reason"`
+	}
+	if err := json.Unmarshal([]byte(out), &edges); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	want := map[string]string{"web emoji": "", "web voting": "", "vote-bot web": ""}
+	for _, e := range edges {
+		id := func(account string) string { return "spiffe://cluster.local/ns/" + s.Name + "/sa/" + account }
+		if _, known := want[e.Src+" "+e.Dst]; !known {
+			continue // the kubelet's probes
+		}
+		if e.ClientID != id(e.Src) && !strings.HasPrefix(e.ClientID, e.Src+".") || e.ServerID != id(e.Dst) && !strings.HasPrefix(e.ServerID, e.Dst+".") || e.NoTLSReason != "" {
+			return fmt.Errorf("not secured: %+v", e)
+		}
+		delete(want, e.Src+" "+e.Dst)
+	}
+	if len(want) > 0 {
+		return fmt.Errorf("no edge %v in %s", want, out)
+	}
+	t.Logf("weir edges\n%s", out)
+	return nil
+}
+
+// checkCapture looks at the packets between pods: none shows HTTP in clear text while
+// both ends are meshed. That it would be seen is shown by a client that is not.
+func checkCapture(t *testing.T, s *clustertest.Space) {
+	meshed := capture(t, s, func() { time.Sleep(5 * time.Second) })
+	if len(meshed) < 10_000 {
+		t.Errorf("the capture between pods has %d bytes: it can't have seen the application", len(meshed))
+	}
+	for _, clear := range []string{"HTTP/1.1", "/api/vote", "VotingService", "application/grpc"} {
+		if strings.Contains(meshed, clear) {
+			t.Errorf("%q is in clear text between meshed pods", clear)
+		}
+	}
+	plain := capture(t, s, func() {
+		s.Kubectl("run", "plain", "--restart=Never", "--image="+clustertest.ImageTestapp, "--image-pull-policy=Never", "--", "get", "http://web/api/list", "3")
+		s.Kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/plain", "--timeout=60s")
+	})
+	if !strings.Contains(plain, "GET /api/list") {
+		t.Errorf("the capture does not show the request of a pod that is not meshed: %d bytes", len(plain))
+	}
+}
+
+// capture returns the packets between pods while f runs. The node itself, which
+// probes pods, is none.
+func capture(t *testing.T, s *clustertest.Space, f func()) string {
+	t.Helper()
+	if _, err := exec.LookPath("tcpdump"); err != nil {
+		t.Fatal("tcpdump is missing (Debian: apt-get install tcpdump)")
+	}
+	file := filepath.Join(t.TempDir(), "pcap")
+	pods := s.Cluster.Config().PodRange
+	gateway := pods.Masked().Addr().Next()
+	filter := fmt.Sprintf("tcp and src net %s and dst net %s and not host %s", pods, pods, gateway)
+	cmd := s.Cluster.Command(s.Ctx, "tcpdump", "-Z", "root", "-i", "any", "-U", "-w", file, filter)
+	var said strings.Builder
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second) // it says when it listens, but not to a file
+	f()
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("tcpdump: %v: %s", err, said.String())
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}

@@ -180,6 +180,8 @@ func (t *tap) event(h *event.Header, index int, e *event.Event) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.read.Matched++
+	// The others of its batch are counted when it has been read.
+	t.read.Events = max(t.read.Events, t.read.Matched)
 	if !t.limiter.allow(t.now()) {
 		t.limited++
 		return nil

@@ -106,14 +106,17 @@ func (a *actor) end(s syscall.Signal) error {
 	return fmt.Errorf("%s did not end within 30 s of %v", a.name, s)
 }
 
-// revive does what Kubernetes would: it starts what has ended by itself.
-func (a *actor) revive() error {
+// revive does what Kubernetes would: it starts what has ended by itself, which
+// is a crash unless it may.
+func (a *actor) revive(may bool) error {
 	if a.running() {
 		return nil
 	}
-	a.mu.Lock()
-	a.crashes = append(a.crashes, fmt.Sprintf("%s ended by itself: %v", a.name, a.cmd.ProcessState))
-	a.mu.Unlock()
+	if !may {
+		a.mu.Lock()
+		a.crashes = append(a.crashes, fmt.Sprintf("%s ended by itself: %v", a.name, a.cmd.ProcessState))
+		a.mu.Unlock()
+	}
 	return a.start()
 }
 

@@ -102,7 +102,9 @@ func (a *actor) end(s syscall.Signal) error {
 		return err
 	}
 	<-done
+	a.mu.Lock()
 	a.kills++
+	a.mu.Unlock()
 	return fmt.Errorf("%s did not end within 30 s of %v", a.name, s)
 }
 

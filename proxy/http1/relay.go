@@ -17,6 +17,11 @@
 // deadline. The same deadline is the relay's clock: it is armed once a tick,
 // not once a request.
 //
+// The wait for an answer begins before its request is written, which saves a
+// read in vain. A server that ended only its sending side before that, less
+// than idlePatience ago, is therefore noticed a tick later; one that closed
+// answers the request with a reset, and is noticed at once.
+//
 // Buffers are borrowed while bytes are under way. A connection that waits
 // holds none.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,6 +83,7 @@ func BenchmarkQueries(b *testing.B) {
 		b.Run(q.name, func(b *testing.B) {
 			var took []time.Duration
 			var size int
+			before := cpuTime(b)
 			for b.Loop() {
 				began := time.Now()
 				data := a.answer(q.method, request)
@@ -95,6 +97,7 @@ func BenchmarkQueries(b *testing.B) {
 				took = append(took, time.Since(began))
 				size = len(data)
 			}
+			b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N)/1e6, "cpu-ms/op")
 			slices.Sort(took)
 			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 			b.ReportMetric(float64(size), "reply-bytes")
@@ -105,4 +108,13 @@ func BenchmarkQueries(b *testing.B) {
 		bytes += p.store.Bytes()
 	}
 	b.Logf("the store takes %d KiB for %d s", bytes>>10, 75)
+}
+
+// cpuTime is what the process has used of its processors, ns.
+func cpuTime(b *testing.B) int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return u.Utime.Nano() + u.Stime.Nano()
 }

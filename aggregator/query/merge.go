@@ -279,8 +279,16 @@ func mergePod(a, b Pod) Pod {
 }
 
 func (m *merger) collect(out *Reply) {
-	out.Rows = slices.Grow(out.Rows, len(m.rows))
-	for i := range m.rows {
+	// A row is large: its place is found before it is moved.
+	order := make([]int32, len(m.rows))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return compare(m.rows[a].Resource, m.rows[b].Resource) })
+	if len(order) > 0 {
+		out.Rows = make([]Row, 0, len(order))
+	}
+	for _, i := range order {
 		out.Rows = append(out.Rows, m.rows[i].Row)
 	}
 	for _, s := range m.series {
@@ -296,7 +304,6 @@ func (m *merger) collect(out *Reply) {
 		slices.SortFunc(w.Pods, func(a, b Pod) int { return strings.Compare(a.Name, b.Name) })
 		out.Workloads = append(out.Workloads, *w)
 	}
-	slices.SortFunc(out.Rows, func(a, b Row) int { return compare(a.Resource, b.Resource) })
 	slices.SortFunc(out.Series, func(a, b Series) int { return compare(a.Resource, b.Resource) })
 	slices.SortFunc(out.Edges, compareEdges)
 	slices.SortFunc(out.Routes, compareRoutes)

@@ -154,7 +154,7 @@ cluster of the kubeconfig, by a forwarded port, then at ` + client.DefaultAddr +
 	add(groupInstall, newInstall(a), newUpgrade(a), newUninstall(a), newInject(a), newUninject(a))
 	add(groupRun, newDemo(a))
 	add(groupRun, a.Roles...)
-	add(groupOther, newVersion(a), newCompletion(a))
+	add(groupOther, newCheck(a), newDiagnostics(a), newVersion(a), newCompletion(a))
 	return root
 }
 

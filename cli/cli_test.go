@@ -33,10 +33,15 @@ var now = time.Date(2026, 3, 14, 12, 5, 0, 0, time.UTC)
 // start runs an API over b and gives its address.
 func start(t *testing.T, b *apitest.Backend) string {
 	t.Helper()
-	s, err := api.Start(api.Options{
-		Backend: b, GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0",
-		Build: api.Build{Version: "v0.2.0", Commit: "fedcba", GoVersion: "go1.26.8"},
-	})
+	return startWith(t, api.Options{Backend: b})
+}
+
+// startWith runs an API and gives its address.
+func startWith(t *testing.T, o api.Options) string {
+	t.Helper()
+	o.GRPCAddr, o.HTTPAddr = "127.0.0.1:0", "127.0.0.1:0"
+	o.Build = api.Build{Version: "v0.2.0", Commit: "fedcba", GoVersion: "go1.26.8"}
+	s, err := api.Start(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,16 +37,18 @@ func newDashboard(a *app) *cobra.Command {
 		Short: "Open the dashboard in a browser, or serve it (--listen)",
 		Long: `Open the dashboard in a browser.
 
-It is served by ` + "`weir demo`" + `, or by this command itself when --listen says where:
-it then serves the dashboard, with the HTTP API at --api behind it, until
-interrupted, and opens nothing.`,
+Where Weir is installed in the cluster of the kubeconfig, it is that one's: a
+port of this machine is forwarded to it until interrupted. Otherwise it is what
+` + "`weir demo`" + ` serves, or this command itself when --listen says where: it then serves
+the dashboard, with the HTTP API at --api behind it, until interrupted, and
+opens nothing.`,
 		Example: `  weir dashboard
   weir dashboard --show url
   weir dashboard --listen 127.0.0.1:8084 --api 127.0.0.1:8086`,
 		Args: noArgs,
 		RunE: d.run,
 	}
-	cmd.Flags().StringVar(&d.address, "address", "127.0.0.1", "where the dashboard is served")
+	cmd.Flags().StringVar(&d.address, "address", "127.0.0.1", "where the dashboard is served, or forwarded from")
 	cmd.Flags().Uint16VarP(&d.port, "port", "p", 8084, "its port")
 	cmd.Flags().StringVar(&d.show, "show", "dashboard", "what to do with it: dashboard (open it) or url (only print it)")
 	cmd.Flags().StringVar(&d.listen, "listen", "", "serve the dashboard on this address, host:port, instead of opening it")
@@ -67,17 +70,55 @@ func (d *dashboardCommand) run(cmd *cobra.Command, _ []string) error {
 	if d.show != "dashboard" && d.show != "url" {
 		return Usagef(cmd, "--show %q: must be dashboard or url", d.show)
 	}
+	k, why := d.findAPI(cmd.Context())
+	if why == nil {
+		return d.forward(cmd.Context(), k, changed("port"))
+	}
+	if d.cluster.given() {
+		return why
+	}
 	at := "http://" + net.JoinHostPort(d.address, strconv.Itoa(int(d.port)))
 	if err := probe(cmd.Context(), at); err != nil {
 		return fmt.Errorf("cannot reach the dashboard at %s: %w; start it with `weir demo` or `weir dashboard --listen`, or set --address and --port", at, err)
 	}
+	return d.present(cmd.Context(), at)
+}
+
+// present says where the dashboard is, and opens it if asked to.
+func (d *dashboardCommand) present(ctx context.Context, at string) error {
 	if _, err := fmt.Fprintln(d.Streams.Out, at); err != nil || d.show == "url" {
 		return err
 	}
-	if err := d.open(cmd.Context(), at); err != nil {
+	if err := d.open(ctx, at); err != nil {
 		d.notef("Open it in a browser: %v.", err)
 	}
 	return nil
+}
+
+// forward serves the cluster's dashboard on a port of this machine until ctx
+// ends: on another one than asked for where that is taken and was not given.
+func (d *dashboardCommand) forward(ctx context.Context, k *kubeCluster, given bool) error {
+	l, err := net.Listen("tcp", net.JoinHostPort(d.address, strconv.Itoa(int(d.port))))
+	if errors.Is(err, syscall.EADDRINUSE) && !given {
+		l, err = net.Listen("tcp", net.JoinHostPort(d.address, "0"))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot forward the dashboard: %w; --address and --port take another place", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- k.forwardListener(ctx, l, componentAPI, portWeb, portWebDefault) }()
+	at := "http://" + l.Addr().String()
+	if err = probe(ctx, at); err != nil {
+		err = fmt.Errorf("cannot reach the dashboard of %s: %w; `weir check` says what is wrong there", k, err)
+	} else if err = d.present(ctx, at); err == nil {
+		d.notef("Forwarding the dashboard of %s until interrupted.", k)
+		return <-ended
+	}
+	cancel()
+	<-ended
+	return err
 }
 
 func (d *dashboardCommand) serve(cmd *cobra.Command) error {

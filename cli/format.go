@@ -152,11 +152,16 @@ func renderJSON[T any](rows []T) ([]byte, error) {
 	if rows == nil {
 		rows = []T{}
 	}
+	return renderOne(rows)
+}
+
+// renderOne writes one value as JSON for people.
+func renderOne(value any) ([]byte, error) {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(rows); err != nil {
+	if err := enc.Encode(value); err != nil {
 		return nil, fmt.Errorf("cannot encode the output: %w", err)
 	}
 	return out.Bytes(), nil

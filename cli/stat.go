@@ -44,8 +44,10 @@ The numbers are what a resource was asked for (inbound); those of a resource
 that only sends are what it sent. With --to they are what it sent there, with
 --from what it got from there. Counts are exact. Latency is the time to the
 first byte of the response, with two digits below 10ms; its quantiles are exact
-within a bound that -o wide and -o json name. MESHED is how many of the pods
-that were seen within the window report now.
+within a bound that -o wide and -o json name. MESHED is how many pods have a
+proxy, of all that the resource has now in Kubernetes, where it is shown also
+without traffic; elsewhere how many report now, of those that were seen within
+the window. Pods have the STATUS that kubectl shows.
 
 With --compare each number has in brackets how it differs from the same window
 so long before; what is new or gone is marked.
@@ -241,6 +243,10 @@ func (s *statCommand) table(rows []beside[weirpb.StatRow], requests []*weirpb.St
 		heads = append(heads, "NAMESPACE")
 	}
 	heads = append(heads, "NAME")
+	withStatus := slices.ContainsFunc(rows, func(b beside[weirpb.StatRow]) bool { return b.row().GetPodStatus() != "" })
+	if withStatus {
+		heads = append(heads, "STATUS")
+	}
 	t := &table{left: len(heads)}
 	heads = append(append(heads, "MESHED"), trafficHeads...)
 	heads = append(heads, "TCP_CONN")
@@ -262,6 +268,9 @@ func (s *statCommand) table(rows []beside[weirpb.StatRow], requests []*weirpb.St
 			name = describe(r.GetResource())
 		}
 		cells = append(cells, orNone(printable(name)))
+		if withStatus {
+			cells = append(cells, orNone(printable(r.GetPodStatus())))
+		}
 		now := both.now
 		stats := with.traffic(now.GetStats(), both.before.GetStats(), s.output == outputWide)
 		cells = append(append(cells, meshed(now)), stats[:len(trafficHeads)]...)
@@ -276,9 +285,13 @@ func (s *statCommand) table(rows []beside[weirpb.StatRow], requests []*weirpb.St
 	return t.render()
 }
 
-// meshed is how many of the pods seen report now. What has no proxy of its own
-// is not meshed.
+// meshed is how many of the pods that Kubernetes knows have a proxy; where it
+// knows none, how many of those seen report now. What has no proxy of its own is
+// not meshed.
 func meshed(r *weirpb.StatRow) string {
+	if pods := r.GetPods(); pods.GetTotal() > 0 {
+		return fmt.Sprintf("%d/%d", pods.GetMeshed(), pods.GetTotal())
+	}
 	if r.GetPodsSeen() == 0 && r.GetPodsLive() == 0 {
 		return none
 	}
@@ -292,9 +305,14 @@ type statRow struct {
 	Kind      string `json:"kind"`
 	Name      string `json:"name"`
 	// Owner is a pod's workload, kind/name.
-	Owner     string `json:"owner,omitempty"`
-	Meshed    string `json:"meshed"`
-	Direction string `json:"direction"`
+	Owner  string `json:"owner,omitempty"`
+	Meshed string `json:"meshed"`
+	// Pods is what Kubernetes knows; absent where it knows nothing.
+	Pods *statPods `json:"pods,omitempty"`
+	// PodStatus and ProxyVersion are a pod's.
+	PodStatus    string `json:"pod_status,omitempty"`
+	ProxyVersion string `json:"proxy_version,omitempty"`
+	Direction    string `json:"direction"`
 	traffic
 	TCPOpenConnections uint64  `json:"tcp_open_connections"`
 	TCPConnections     uint64  `json:"tcp_connections"`
@@ -304,6 +322,23 @@ type statRow struct {
 	LostBatches        uint64  `json:"lost_batches"`
 	span
 	compared
+}
+
+// statPods are numbers of pods.
+type statPods struct {
+	Total      uint32 `json:"total"`
+	Meshed     uint32 `json:"meshed"`
+	Ready      uint32 `json:"ready"`
+	ProxyReady uint32 `json:"proxy_ready"`
+	Finished   uint32 `json:"finished"`
+	Failed     uint32 `json:"failed"`
+}
+
+func newStatPods(p *weirpb.PodCounts) *statPods {
+	if p == nil {
+		return nil
+	}
+	return &statPods{p.GetTotal(), p.GetMeshed(), p.GetReady(), p.GetProxyReady(), p.GetFinished(), p.GetFailed()}
 }
 
 func statJSON(rows []beside[weirpb.StatRow], c *weirpb.Coverage, with *comparison) ([]byte, error) {
@@ -316,6 +351,9 @@ func statJSON(rows []beside[weirpb.StatRow], c *weirpb.Coverage, with *compariso
 			Kind:               names.GetResource().GetKind(),
 			Name:               names.GetResource().GetName(),
 			Meshed:             meshed(r),
+			Pods:               newStatPods(r.GetPods()),
+			PodStatus:          names.GetPodStatus(),
+			ProxyVersion:       names.GetProxyVersion(),
 			Direction:          names.GetDirection(),
 			traffic:            newTraffic(r.GetStats()),
 			TCPOpenConnections: r.GetTcpOpenConnections(),

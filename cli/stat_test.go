@@ -8,6 +8,7 @@ import (
 
 	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/api/apitest"
+	"github.com/weirmesh/weir/event"
 )
 
 const cluster = "demo"
@@ -24,8 +25,10 @@ func stats(n, failed, fastUS, slowUS uint64) query.Stats {
 		s.Status[503] = failed
 		s.Errors = map[string]uint64{"connect_refused": 1}
 	}
-	s.Latency.RecordN(fastUS, n-n/20)
-	s.Latency.RecordN(slowUS, n/20)
+	var latency event.Histogram
+	latency.RecordN(fastUS, n-n/20)
+	latency.RecordN(slowUS, n/20)
+	s.Latency = latency.Sparse()
 	return s
 }
 

@@ -2,10 +2,14 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/weirmesh/weir/api/weirpb"
 )
 
 type versionCommand struct {
@@ -18,7 +22,7 @@ func newVersion(a *app) *cobra.Command {
 	v := &versionCommand{app: a}
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Show the version of this program and of the API server",
+		Short: "Show the version of this program, of the API server and of the proxies",
 		Args:  noArgs,
 		RunE:  v.run,
 	}
@@ -38,6 +42,7 @@ type versionJSON struct {
 func (v *versionCommand) run(cmd *cobra.Command, _ []string) error {
 	mine := versionJSON(v.Build)
 	var theirs *versionJSON
+	var proxies map[string]uint32
 	if !v.clientOnly {
 		c, err := v.dial(cmd.Context())
 		if err != nil {
@@ -47,23 +52,32 @@ func (v *versionCommand) run(cmd *cobra.Command, _ []string) error {
 			defer func() { _ = c.Close() }()
 			s := c.Server()
 			theirs = &versionJSON{Version: s.GetVersion(), Commit: s.GetCommit(), GoVersion: s.GetGoVersion()}
+			if mesh, err := c.Mesh(cmd.Context(), &weirpb.MeshRequest{}); err != nil {
+				slog.Debug("cannot ask for the versions of proxies", "error", err)
+			} else {
+				proxies = mesh.GetProxyVersions()
+			}
 		}
 	}
 	if v.output == outputJSON {
-		out := map[string]*versionJSON{"client": &mine}
+		out := map[string]any{"client": &mine}
 		if !v.clientOnly {
 			out["server"] = theirs
 		}
-		data, err := json.MarshalIndent(out, "", "  ")
-		if err != nil {
-			return fmt.Errorf("cannot encode the output: %w", err)
+		if proxies != nil {
+			out["proxies"] = proxies
 		}
-		return v.write(append(data, '\n'))
+		data, err := renderOne(out)
+		if err != nil {
+			return err
+		}
+		return v.write(data)
 	}
 	var out bytes.Buffer
 	v.line(&out, "Client", &mine)
 	if !v.clientOnly {
 		v.line(&out, "Server", theirs)
+		v.proxies(&out, proxies)
 	}
 	return v.write(out.Bytes())
 }
@@ -82,4 +96,20 @@ func (v *versionCommand) line(out *bytes.Buffer, who string, b *versionJSON) {
 		fmt.Fprintf(out, " (%s, %s)", b.Commit, b.GoVersion)
 	}
 	fmt.Fprintln(out)
+}
+
+// proxies says of which version the proxies in Kubernetes are, if there are any.
+func (v *versionCommand) proxies(out *bytes.Buffer, versions map[string]uint32) {
+	var all []string
+	for _, version := range slices.Sorted(maps.Keys(versions)) {
+		if v.short {
+			fmt.Fprintln(out, printable(version))
+			continue
+		}
+		n := int(versions[version])
+		all = append(all, fmt.Sprintf("%s (%d %s)", printable(version), n, plural(n, "proxy", "proxies")))
+	}
+	if len(all) > 0 {
+		fmt.Fprintf(out, "Data plane version: %s\n", strings.Join(all, ", "))
+	}
 }

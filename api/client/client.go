@@ -44,17 +44,17 @@ func Dial(ctx context.Context, addr string) (*Client, error) {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		return nil, fmt.Errorf("cannot use %q as the address of the Weir API: it is not host:port; set --api-addr or WEIR_API_ADDR", addr)
 	}
-	return connect(ctx, addr, addr)
+	return connect(ctx, addr, addr, "start it with `weir demo` or `weir api`, or set --api-addr or WEIR_API_ADDR")
 }
 
 // DialWith is Dial over connections that dial makes: the first, and each that is
 // needed after one was lost. name says in errors where they lead.
 func DialWith(ctx context.Context, name string, dial func(ctx context.Context) (net.Conn, error)) (*Client, error) {
-	return connect(ctx, name, "passthrough:///weir-api",
+	return connect(ctx, name, "passthrough:///weir-api", "`weir check` says what is wrong there",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
 }
 
-func connect(ctx context.Context, addr, target string, options ...grpc.DialOption) (*Client, error) {
+func connect(ctx context.Context, addr, target, hint string, options ...grpc.DialOption) (*Client, error) {
 	conn, err := grpc.NewClient(target, append(options,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
@@ -70,7 +70,7 @@ func connect(ctx context.Context, addr, target string, options ...grpc.DialOptio
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, &DialError{Addr: addr, Err: err}
+		return nil, &DialError{Addr: addr, Err: err, Hint: hint}
 	}
 	return c, nil
 }
@@ -86,10 +86,12 @@ func (c *Client) Close() error { return c.conn.Close() }
 
 // DialError says that no API server answers at an address.
 type DialError struct {
-	// Addr is the address, host:port.
+	// Addr is the address, host:port, or DialWith's name.
 	Addr string
 	// Err is what went wrong, a gRPC status.
 	Err error
+	// Hint is what to do.
+	Hint string
 }
 
 // Error names the address, the reason and what to do.
@@ -103,7 +105,7 @@ func (e *DialError) Error() string {
 	case codes.Unavailable:
 		reason = innermost(reason)
 	}
-	return fmt.Sprintf("cannot reach the Weir API at %s: %s; start it with `weir demo` or `weir api`, or set --api-addr or WEIR_API_ADDR", e.Addr, reason)
+	return fmt.Sprintf("cannot reach the Weir API at %s: %s; %s", e.Addr, reason, e.Hint)
 }
 
 // Unwrap gives the gRPC status.

@@ -156,7 +156,9 @@ type Destination struct {
 	Namespace string `json:"namespace,omitempty"`
 	Service   string `json:"service,omitempty"`
 	Port      uint16 `json:"port,omitempty"`
-	// Addrs are the addresses that this answers for.
+	// Addrs are the addresses that this answers for. One with port 0 is no answer:
+	// something changed of whoever has the IP address, and who is interested asks
+	// again.
 	Addrs []netip.AddrPort `json:"addrs,omitempty"`
 	// Version grows with every change of this destination while one controller
 	// lives; Epoch is that controller's, in order of their starts (Unix

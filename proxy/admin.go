@@ -25,9 +25,7 @@ type admin struct {
 	addr  netip.AddrPort
 	ready atomic.Bool
 	// certified is closed when the proxy has a certificate; nil: it needs none.
-	// Since started it is waited for, at most for identityGrace.
 	certified <-chan struct{}
-	started   time.Time
 
 	listener net.Listener
 	server   *http.Server
@@ -41,7 +39,7 @@ func listenAdmin(ctx context.Context, address string, p *Proxy) (*admin, error) 
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
-	a := &admin{listener: ln, addr: ln.Addr().(*net.TCPAddr).AddrPort(), started: time.Now()}
+	a := &admin{listener: ln, addr: ln.Addr().(*net.TCPAddr).AddrPort()}
 	if p.identity != nil {
 		a.certified = p.identity.Ready()
 	}
@@ -81,13 +79,9 @@ func (a *admin) close() {
 	a.done.Wait()
 }
 
-// identityGrace is for how long a proxy that is to have a certificate is not
-// ready without one. A control plane that is away must not keep workloads from
-// starting: their traffic is plain then, and says so.
-const identityGrace = 10 * time.Second
-
 // handleReady says whether traffic is accepted. The bus is not asked: the proxy
-// carries traffic without it.
+// carries traffic without it. But one that is to have a certificate is not ready
+// before it has its first: who is told of its identity relies on that.
 func (a *admin) handleReady(w http.ResponseWriter, _ *http.Request) {
 	no := func(why string) {
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -97,7 +91,7 @@ func (a *admin) handleReady(w http.ResponseWriter, _ *http.Request) {
 		no("draining")
 		return
 	}
-	if a.certified != nil && time.Since(a.started) < identityGrace {
+	if a.certified != nil {
 		select {
 		case <-a.certified:
 		default:

@@ -63,7 +63,6 @@ type Identity struct {
 	RequireMutual bool
 	ProbesFrom    []netip.Prefix
 	ProbePorts    []ports.Range
-	probesSet     bool // ProbesFrom was given, if only as none
 }
 
 // Enabled tells whether the proxy is to have an identity.

@@ -50,7 +50,7 @@ func identitySettings() []setting {
 		{name: "require-mtls", usage: "serve only clients that prove an identity of the mesh by mutual TLS (default false)",
 			want: "true or false, for example --require-mtls=true",
 			set:  func(c *Config, v string) error { return setBool(&c.Identity.RequireMutual, v) }},
-		{name: "probes-from", value: "ADDRS", usage: "where plain clients, such as the kubelet's probes, may come from though --require-mtls, or none (default gateway with --transparent)",
+		{name: "probes-from", value: "ADDRS", usage: "where plain clients, such as the kubelet's probes, may come from though --require-mtls (default none)",
 			want: wantAddresses, set: setProbesFrom},
 		{name: "probe-ports", value: "PORTS", usage: "to which ports they may (default all)",
 			want: "ports and ranges, for example --probe-ports 8080,9000-9010",
@@ -66,7 +66,6 @@ func identitySettings() []setting {
 }
 
 func setProbesFrom(c *Config, v string) error {
-	c.Identity.probesSet = true
 	for one := range strings.SplitSeq(v, ",") {
 		switch one = strings.TrimSpace(one); {
 		case one == "" || one == "none":
@@ -98,12 +97,6 @@ func setProbesFrom(c *Config, v string) error {
 // checkIdentity finds what is wrong with the settings of identity together.
 func (c *Config) checkIdentity() error {
 	i := &c.Identity
-	if i.RequireMutual && c.Traffic.Transparent && i.ProbesFrom == nil && !i.probesSet {
-		// Without it the kubelet would kill the pod.
-		if gateways, err := defaultGateways(); err == nil {
-			i.ProbesFrom = gateways
-		}
-	}
 	switch {
 	case i.Token != "" && i.Certificate != "":
 		return errors.New("--identity-token and --identity-cert exclude each other: certificates come from the control plane or from files")

@@ -54,6 +54,8 @@ func play(role string) int {
 		err = playBus(ctx, words[1])
 	case "events":
 		err = playEvents(ctx, words[1])
+	case "discovery":
+		err = playDiscovery(ctx, words[1], words[2])
 	case "apps":
 		err = playApps(ctx)
 	case "grpc":

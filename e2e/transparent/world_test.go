@@ -320,10 +320,10 @@ func (h *host) init(args ...string) string {
 }
 
 // startProxy starts the sidecar as a user of its own.
-func (h *host) startProxy() {
+func (h *host) startProxy(args ...string) {
 	h.w.t.Helper()
-	h.proxy = h.start(proxyUID, bin+"/weir-proxy", "run", "--transparent", "--workload", "test/deploy/"+h.name, "--pod", h.name+"-0",
-		"--bus", "nats://"+h.w.bus.ip4+":4222", "--drain-delay", "0s", "--drain-timeout", "5s")
+	h.proxy = h.start(proxyUID, append([]string{bin + "/weir-proxy", "run", "--transparent", "--workload", "test/deploy/" + h.name, "--pod", h.name + "-0",
+		"--bus", "nats://" + h.w.bus.ip4 + ":4222", "--drain-delay", "0s", "--drain-timeout", "5s"}, args...)...)
 	h.proxy.await(h.w.t, "accepting connections")
 	eventually(h.w.t, "a ready sidecar", func() bool {
 		_, err := h.output("curl", "-fsS", "-m", "2", "http://127.0.0.1:4191/ready")

@@ -79,7 +79,7 @@ lint: ## run golangci-lint, built from tools/lint (ARGS='--fix')
 	@bin=$$(hack/tools.sh lint) && "$$bin/golangci-lint" run $(ARGS) ./...
 
 .PHONY: generate
-generate: ## write what is generated from .proto files
+generate: ## write what is generated: from .proto files, and the chart's values
 	@hack/generate.sh
 
 .PHONY: verify-generate

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # generate.sh: write what is generated from .proto files: the API's Go code, HTTP
-# gateway and OpenAPI document, and the sample application's gRPC code.
+# gateway and OpenAPI document, and the sample application's gRPC code; and from
+# deploy/values the chart's values.
 # With --verify, fail if that changes anything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,6 +22,13 @@ done
 plugin='"out": "demo/app", "opt": "paths=source_relative"'
 buf generate demo/app --template "{\"version\": \"v2\", \"plugins\": [
   {\"local\": \"protoc-gen-go\", $plugin}, {\"local\": \"protoc-gen-go-grpc\", $plugin}]}"
+
+# The chart's values.yaml, its schema and the golden files, from deploy/values.
+if [[ ${1:-} == --verify ]]; then
+  go test ./deploy/chart -count=1
+else
+  go test ./deploy/chart -count=1 -update
+fi
 
 if [[ ${1:-} == --verify ]]; then
   for out in "${outs[@]}"; do

@@ -16,7 +16,12 @@ func (c *controller) discoveryParts() ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
+	known, err := c.inventoryPart(d)
+	if err != nil {
+		return nil, err
+	}
 	return []part{
+		known,
 		{name: "discovery", run: d.Run, ready: d.Ready, metrics: d.WriteMetrics},
 		{name: "answers to lookups", run: func(ctx context.Context) error {
 			return c.client.Answer(ctx, control.DiscoveryService, control.ResolveMethod, d.Resolve)

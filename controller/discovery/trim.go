@@ -12,8 +12,8 @@ import (
 	"github.com/weirmesh/weir/deploy/inject"
 )
 
-// trim keeps of an object what discovery needs: a cluster has many pods, and
-// they are large.
+// trim keeps of an object what discovery needs, and of a pod what the inventory
+// reads beside (Pods): a cluster has many pods, and they are large.
 func trim(o any) (any, error) {
 	switch o := o.(type) {
 	case *core.Pod:
@@ -66,6 +66,9 @@ func trimSlice(s *discoveryapi.EndpointSlice) *discoveryapi.EndpointSlice {
 
 func trimPod(p *core.Pod) *core.Pod {
 	out := &core.Pod{ObjectMeta: trimMeta(&p.ObjectMeta)}
+	if p.Labels[labelPartOf] == partOfWeir {
+		out.Labels = map[string]string{labelPartOf: partOfWeir, labelComponent: p.Labels[labelComponent], labelVersion: p.Labels[labelVersion]}
+	}
 	out.Spec = core.PodSpec{NodeName: p.Spec.NodeName, ServiceAccountName: p.Spec.ServiceAccountName, HostNetwork: p.Spec.HostNetwork,
 		InitContainers: trimContainers(p.Spec.InitContainers), Containers: trimContainers(p.Spec.Containers)}
 	for _, v := range p.Spec.Volumes {
@@ -73,10 +76,23 @@ func trimPod(p *core.Pod) *core.Pod {
 			out.Spec.Volumes = []core.Volume{{Name: v.Name}}
 		}
 	}
-	out.Status = core.PodStatus{Phase: p.Status.Phase, PodIP: p.Status.PodIP, PodIPs: p.Status.PodIPs, HostIP: p.Status.HostIP, HostIPs: p.Status.HostIPs,
+	out.Status = core.PodStatus{Phase: p.Status.Phase, Reason: p.Status.Reason, StartTime: p.Status.StartTime, PodIP: p.Status.PodIP, PodIPs: p.Status.PodIPs, HostIP: p.Status.HostIP, HostIPs: p.Status.HostIPs,
 		InitContainerStatuses: trimStatuses(p.Status.InitContainerStatuses), ContainerStatuses: trimStatuses(p.Status.ContainerStatuses)}
+	for i := range p.Status.Conditions {
+		if c := &p.Status.Conditions[i]; c.Type == core.PodReady {
+			out.Status.Conditions = []core.PodCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
 	return out
 }
+
+// Labels of Weir's own pods.
+const (
+	labelPartOf    = "app.kubernetes.io/part-of"
+	labelComponent = "app.kubernetes.io/component"
+	labelVersion   = "app.kubernetes.io/version"
+	partOfWeir     = "weir"
+)
 
 // trimContainers keeps Weir's containers, and those with ports of the host.
 func trimContainers(all []core.Container) []core.Container {
@@ -97,6 +113,7 @@ func trimContainers(all []core.Container) []core.Container {
 				}
 			}
 		case inject.ProxyContainer:
+			kept.Image = c.Image
 			for _, e := range c.Env {
 				if e.Name == opaqueVariable {
 					kept.Env = append(kept.Env, core.EnvVar{Name: e.Name, Value: e.Value})
@@ -112,18 +129,30 @@ func trimContainers(all []core.Container) []core.Container {
 	return out
 }
 
-// trimStatuses keeps how the proxy does.
+// trimStatuses keeps how the proxy does, and which containers do not run or did
+// not always: most do.
 func trimStatuses(all []core.ContainerStatus) []core.ContainerStatus {
+	var out []core.ContainerStatus
 	for i := range all {
 		s := &all[i]
-		if s.Name != inject.ProxyContainer {
+		proxy := s.Name == inject.ProxyContainer
+		w, t := s.State.Waiting, s.State.Terminated
+		if !proxy && s.RestartCount == 0 && w == nil && (t == nil || t.ExitCode == 0) {
 			continue
 		}
-		kept := core.ContainerStatus{Name: s.Name, Ready: s.Ready, Started: s.Started}
-		if s.State.Running != nil {
-			kept.State.Running = &core.ContainerStateRunning{}
+		kept := core.ContainerStatus{Name: s.Name, Ready: s.Ready, RestartCount: s.RestartCount}
+		if proxy {
+			kept.Started = s.Started
 		}
-		return []core.ContainerStatus{kept}
+		switch {
+		case s.State.Running != nil:
+			kept.State.Running = &core.ContainerStateRunning{}
+		case w != nil:
+			kept.State.Waiting = &core.ContainerStateWaiting{Reason: w.Reason}
+		case t != nil:
+			kept.State.Terminated = &core.ContainerStateTerminated{Reason: t.Reason, ExitCode: t.ExitCode}
+		}
+		out = append(out, kept)
 	}
-	return nil
+	return out
 }

@@ -31,8 +31,9 @@ type Answerer interface {
 // Options of an Inventory; Pods and Owners are required.
 type Options struct {
 	// Pods is the cache of an informer. Of a pod are read: its name, labels,
-	// annotations, owners and deletion time; the names, images and ports of its
-	// containers, its node; and its status but for its addresses. See Trim.
+	// annotations, owners and deletion time; the proxy's container, its node; and
+	// its status: phase, reason, readiness, start, and of each container that
+	// restarted or does not run, and of the proxy, how it does.
 	Pods corelisters.PodLister
 	// Owners looks up ReplicaSets and Jobs in caches.
 	Owners workload.Owners

@@ -135,7 +135,7 @@ var owners = owned{"web-5d": "web", "nightly-1": "nightly", "nightly-2": "nightl
 func start(t *testing.T, objects ...runtime.Object) *client.Client {
 	t.Helper()
 	kubernetes := fake.NewClientset(objects...)
-	factory := informers.NewSharedInformerFactoryWithOptions(kubernetes, 0, informers.WithTransform(inventory.Trim))
+	factory := informers.NewSharedInformerFactory(kubernetes, 0)
 	pods := factory.Core().V1().Pods()
 	synced := pods.Informer().HasSynced
 	ctx, cancel := context.WithCancel(context.Background())

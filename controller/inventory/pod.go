@@ -1,11 +1,9 @@
 package inventory
 
 import (
-	"slices"
 	"strings"
 
 	core "k8s.io/api/core/v1"
-	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirmesh/weir/control"
 )
@@ -157,60 +155,4 @@ func countVersion(versions map[string]int, s *control.PodState) map[string]int {
 
 func finished(s *control.PodState) bool {
 	return s.Phase == string(core.PodSucceeded) || s.Phase == string(core.PodFailed)
-}
-
-// Trim cuts from a pod what the inventory does not read, to be set on an
-// informer that nobody else needs more of. Anything else stays as it is. It
-// never fails.
-func Trim(object any) (any, error) {
-	pod, ok := object.(*core.Pod)
-	if !ok {
-		return object, nil
-	}
-	pod.ManagedFields = nil
-	pod.Annotations = only(pod.Annotations, annotationVersion)
-	pod.Labels = only(pod.Labels, labelPartOf, labelComponent, labelVersion)
-	pod.Finalizers = nil
-	pod.Spec = core.PodSpec{
-		NodeName:       pod.Spec.NodeName,
-		InitContainers: trimContainers(pod.Spec.InitContainers),
-		Containers:     trimContainers(pod.Spec.Containers),
-	}
-	pod.Status = core.PodStatus{
-		Phase: pod.Status.Phase, Reason: pod.Status.Reason, StartTime: pod.Status.StartTime,
-		Conditions:            slices.DeleteFunc(pod.Status.Conditions, func(c core.PodCondition) bool { return c.Type != core.PodReady }),
-		InitContainerStatuses: trimStatuses(pod.Status.InitContainerStatuses), ContainerStatuses: trimStatuses(pod.Status.ContainerStatuses),
-	}
-	pod.OwnerReferences = slices.DeleteFunc(pod.OwnerReferences, func(r meta.OwnerReference) bool { return r.Controller == nil || !*r.Controller })
-	return pod, nil
-}
-
-func only(all map[string]string, keys ...string) map[string]string {
-	var out map[string]string
-	for _, key := range keys {
-		if value, ok := all[key]; ok {
-			if out == nil {
-				out = map[string]string{}
-			}
-			out[key] = value
-		}
-	}
-	return out
-}
-
-func trimContainers(containers []core.Container) []core.Container {
-	var out []core.Container
-	for i := range containers {
-		out = append(out, core.Container{Name: containers[i].Name, Image: containers[i].Image})
-	}
-	return out
-}
-
-func trimStatuses(statuses []core.ContainerStatus) []core.ContainerStatus {
-	var out []core.ContainerStatus
-	for i := range statuses {
-		s := &statuses[i]
-		out = append(out, core.ContainerStatus{Name: s.Name, Ready: s.Ready, RestartCount: s.RestartCount, State: s.State})
-	}
-	return out
 }

@@ -230,8 +230,8 @@ func (w *chaosWorld) checkTap(l ledger, until time.Time) {
 	}
 	var said uint64
 	for line := range strings.Lines(errOut) {
-		if strings.HasPrefix(line, "Read ") {
-			continue // how far it has come
+		if !strings.HasPrefix(line, "{") {
+			continue // how far it has come, and how far back events reach
 		}
 		var note struct {
 			Gap struct {

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +20,13 @@ import (
 
 // netns is a network namespace, held by a file: it is gone when nothing uses it
 // any more, however the test ends.
-type netns struct{ file *os.File }
+type netns struct {
+	file *os.File
+	// use is held while the file is used, and locked to close it: connections
+	// may still be carried then.
+	use    sync.RWMutex
+	closed bool
+}
 
 // newNetns makes a namespace without anything in it.
 func newNetns(t *testing.T) *netns {
@@ -35,7 +42,12 @@ func newNetns(t *testing.T) *netns {
 	if err := <-made; err != nil {
 		t.Fatalf("cannot make a network namespace: %v", err)
 	}
-	t.Cleanup(func() { _ = n.file.Close() })
+	t.Cleanup(func() {
+		n.use.Lock()
+		defer n.use.Unlock()
+		n.closed = true
+		_ = n.file.Close()
+	})
 	return n
 }
 
@@ -64,6 +76,11 @@ func elsewhere(enter, f func() error) error {
 // in calls f on a thread in the namespace: sockets and processes that f itself
 // makes are in there.
 func (n *netns) in(f func() error) error {
+	n.use.RLock()
+	defer n.use.RUnlock()
+	if n.closed {
+		return os.ErrClosed
+	}
 	done := make(chan error, 1)
 	go func() {
 		done <- elsewhere(func() error { return unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET) }, f)

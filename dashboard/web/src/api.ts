@@ -43,9 +43,20 @@ export interface Coverage {
   aggregators_total: number;
 }
 
+/** Numbers of pods, as Kubernetes knows them. */
+export interface PodCounts {
+  total: number;
+  meshed: number;
+  ready: number;
+  proxy_ready: number;
+}
+
 export interface StatRow {
   resource: Resource;
   stats: Stats;
+  /** Null where no controller answers, or it knows nothing of the resource. */
+  pods: PodCounts | null;
+  pod_status: string;
   pods_seen: number;
   pods_live: number;
   tcp_open_connections: string;
@@ -119,6 +130,57 @@ export interface TapItem {
   gap?: { skipped: string; reason: string };
 }
 
+export interface PodState {
+  name: string;
+  node: string;
+  phase: string;
+  status: string;
+  ready: boolean;
+  restarts: number;
+}
+
+export interface Component {
+  name: string;
+  resource: Resource;
+  version: string;
+  pods: PodState[];
+}
+
+export interface KindCount {
+  kind: string;
+  meshed: number;
+  partly: number;
+  unmeshed: number;
+}
+
+export interface NamespaceCount {
+  namespace: string;
+  pods: PodCounts;
+}
+
+export interface Stream {
+  name: string;
+  exists: boolean;
+  replicas: number;
+  replicas_current: number;
+}
+
+export interface Mesh {
+  server: { version: string } | null;
+  kubernetes: boolean;
+  kubernetes_error: string;
+  cluster: string;
+  components: Component[];
+  kinds: KindCount[];
+  namespaces: NamespaceCount[];
+  namespaces_total: number;
+  pods: PodCounts | null;
+  proxy_versions: Record<string, number>;
+  proxies_live: number;
+  aggregators: { answered: number; total: number; partitions_missing: number; partitions_total: number; error: string } | null;
+  bus: { streams: Stream[]; lags: { partition: number; behind: string }[]; error: string } | null;
+}
+
 export const count = (s: string | undefined): number => Number(s ?? 0);
 
 /** The last n seconds, as query parameters. */
@@ -166,6 +228,7 @@ export const series = (p: Params, signal?: AbortSignal) =>
   get<{ rows: SeriesRow[]; coverage: Coverage; step: string }>("series", p, signal);
 export const edges = (p: Params, signal?: AbortSignal) => get<{ rows: EdgeRow[] }>("edges", p, signal);
 export const routes = (p: Params, signal?: AbortSignal) => get<{ rows: RouteRow[] }>("routes", p, signal);
+export const mesh = (signal?: AbortSignal) => get<Mesh>("mesh", {}, signal);
 export const version = (signal?: AbortSignal) => get<{ version: string }>("version", {}, signal);
 
 /** Splits a byte stream into lines; the last one may lack its line end. */

@@ -2,7 +2,8 @@ import { useState } from "preact/hooks";
 import { version } from "./api";
 import { Overview } from "./overview";
 import { usePoll } from "./poll";
-import { overviewHref, useRoute } from "./route";
+import { meshHref, overviewHref, useRoute } from "./route";
+import { ServiceMesh } from "./servicemesh";
 import { Workload } from "./workload";
 
 const windows: [number, string][] = [
@@ -16,6 +17,8 @@ function Page({ seconds }: { seconds: number }) {
   switch (route.page) {
     case "overview":
       return <Overview key={route.namespace} namespace={route.namespace} seconds={seconds} />;
+    case "mesh":
+      return <ServiceMesh />;
     case "workload":
       return <Workload key={location.hash} resource={route.resource} seconds={seconds} />;
     case "unknown":
@@ -32,6 +35,7 @@ function Page({ seconds }: { seconds: number }) {
 
 export function App() {
   const [seconds, setSeconds] = useState(60);
+  const { page } = useRoute();
   const build = usePoll(version, 30_000, []);
   return (
     <>
@@ -40,6 +44,10 @@ export function App() {
           <img src="./icon.svg" alt="" width="28" height="28" />
           <span>Weir</span>
         </a>
+        <nav>
+          <a href={overviewHref()} aria-current={page === "overview" || page === "workload" ? "page" : undefined}>Workloads</a>
+          <a href={meshHref} aria-current={page === "mesh" ? "page" : undefined}>Service mesh</a>
+        </nav>
         <div class="segments" role="group" aria-label="Window">
           {windows.map(([n, label]) => (
             <button key={n} aria-pressed={n === seconds} onClick={() => setSeconds(n)}>

@@ -36,6 +36,19 @@ export function clock(iso: string): string {
   return `${two(t.getHours())}:${two(t.getMinutes())}:${two(t.getSeconds())}.${two(t.getMilliseconds(), 3)}`;
 }
 
+/** Pods with a proxy of all, as Kubernetes knows them, else those that report now of those that were seen. */
+export function meshed(row: { pods: { meshed: number; total: number } | null; pods_live: number; pods_seen: number }): {
+  part: number;
+  of: number;
+  title: string;
+} {
+  if (row.pods && row.pods.total > 0) {
+    return { part: row.pods.meshed, of: row.pods.total, title: `${row.pods.meshed} of ${row.pods.total} pods have a proxy` };
+  }
+  const of = Math.max(row.pods_seen, row.pods_live);
+  return { part: row.pods_live, of, title: `${row.pods_live} of ${of} pods seen in this window report now` };
+}
+
 /** How good a success rate is: for colour, always beside the number itself. */
 export function health(share: number, requests: number): "none" | "good" | "warn" | "bad" {
   if (requests === 0) return "none";

@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { count, lastSeconds, resourceParams, series, stat, type SeriesRow, type StatRow } from "./api";
 import { ms, rps, whole } from "./format";
-import { About, Name, Problem, Success } from "./parts";
+import { About, Meshed, Name, Problem, Success } from "./parts";
 import { usePoll } from "./poll";
 import { overviewHref, workloadHref } from "./route";
 import { Sparkline } from "./sparkline";
@@ -35,7 +35,7 @@ function Row({ row, trend }: { row: StatRow; trend?: SeriesRow }) {
         {lost > 0 && <span class="tag bad" title="Batches that never came: their requests are not in these numbers.">incomplete</span>}
       </th>
       <td data-label="Meshed">
-        {row.pods_live}/{row.pods_seen}
+        <Meshed row={row} />
       </td>
       <td data-label="Success">
         <Success share={row.stats.success} requests={requests} />
@@ -85,7 +85,7 @@ export function Overview({ namespace, seconds }: { namespace: string; seconds: n
         <div class="empty">
           <p>No workload has reported in this window.</p>
           <p>
-            A workload appears as soon as its proxy runs: try <code>weir demo</code>, or start a <code>weir-proxy</code> with{" "}
+            A workload appears as soon as its proxy runs, and in Kubernetes as soon as it has pods: try <code>weir demo</code>, or start a <code>weir-proxy</code> with{" "}
             <code>--bus</code> set to this mesh's bus.
           </p>
         </div>

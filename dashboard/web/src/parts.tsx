@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
-import { ApiError, type Coverage, type Resource } from "./api";
-import { health, percent } from "./format";
+import { ApiError, type Coverage, type Resource, type StatRow } from "./api";
+import { health, meshed, percent } from "./format";
 import { workloadHref } from "./route";
 
 /** A success rate: its number, and a bar that shows it. */
@@ -29,6 +29,17 @@ export function Name({ resource }: { resource: Resource }) {
     <a class="name" href={workloadHref(resource)}>
       {label}
     </a>
+  );
+}
+
+/** How many of a resource's pods have a proxy, or, outside of Kubernetes, report. */
+export function Meshed({ row }: { row: Pick<StatRow, "pods" | "pods_live" | "pods_seen"> }) {
+  const { part, of, title } = meshed(row);
+  if (of === 0) return <span class="dim">–</span>;
+  return (
+    <span class={part === of ? undefined : "warn-text"} title={title}>
+      {part}/{of}
+    </span>
   );
 }
 

@@ -1,15 +1,16 @@
 import { useEffect, useState } from "preact/hooks";
 import type { Resource } from "./api";
 
-/** Where the user is: the overview, or one workload. Kept in the URL's hash. */
+/** Where the user is: the overview, the service mesh, or one workload. Kept in the URL's hash. */
 export type Route =
   | { page: "overview"; namespace: string }
+  | { page: "mesh" }
   | { page: "workload"; resource: Resource }
   | { page: "unknown"; hash: string };
 
 const kinds = new Set(["deploy", "sts", "ds", "job", "cronjob", "rs", "rc", "pod", "ext"]);
 
-/** `#/`, `#/ns/NAMESPACE` and `#/CLUSTER/NAMESPACE/KIND/NAME`. */
+/** `#/`, `#/mesh`, `#/ns/NAMESPACE` and `#/CLUSTER/NAMESPACE/KIND/NAME`. */
 export function parse(hash: string): Route {
   let parts: string[];
   try {
@@ -19,6 +20,7 @@ export function parse(hash: string): Route {
   }
   const [a, b, c, d] = parts;
   if (parts.length === 0) return { page: "overview", namespace: "" };
+  if (parts.length === 1 && a === "mesh") return { page: "mesh" };
   if (parts.length === 2 && a === "ns" && b) return { page: "overview", namespace: b };
   if (parts.length === 4 && a && b && c && d && kinds.has(c)) {
     return { page: "workload", resource: { cluster: a, namespace: b, kind: c, name: d } };
@@ -28,6 +30,8 @@ export function parse(hash: string): Route {
 
 export const workloadHref = (r: Resource): string =>
   "#/" + [r.cluster, r.namespace, r.kind, r.name].map(encodeURIComponent).join("/");
+
+export const meshHref = "#/mesh";
 
 export const overviewHref = (namespace = ""): string => (namespace ? `#/ns/${encodeURIComponent(namespace)}` : "#/");
 

@@ -48,13 +48,15 @@ export function App() {
           <a href={overviewHref()} aria-current={page === "overview" || page === "workload" ? "page" : undefined}>Workloads</a>
           <a href={meshHref} aria-current={page === "mesh" ? "page" : undefined}>Service mesh</a>
         </nav>
-        <div class="segments" role="group" aria-label="Window">
-          {windows.map(([n, label]) => (
-            <button key={n} aria-pressed={n === seconds} onClick={() => setSeconds(n)}>
-              {label}
-            </button>
-          ))}
-        </div>
+        {page !== "mesh" && (
+          <div class="segments" role="group" aria-label="Window">
+            {windows.map(([n, label]) => (
+              <button key={n} aria-pressed={n === seconds} onClick={() => setSeconds(n)}>
+                {label}
+              </button>
+            ))}
+          </div>
+        )}
       </header>
       <Page seconds={seconds} />
       <footer>

@@ -10,6 +10,8 @@ export function podHealth(pod: PodState): Health {
   return pod.phase === "Pending" || pod.status === "Terminating" || pod.status === "Running" ? "warn" : "bad";
 }
 
+export const podStatus = (pod: PodState): string => (pod.status === "Running" && !pod.ready ? "not ready" : pod.status);
+
 /** What a pod's dot means. */
 export function podTitle(pod: PodState): string {
   const restarts = pod.restarts === 0 ? "" : `, ${pod.restarts} ${pod.restarts === 1 ? "restart" : "restarts"}`;

@@ -1,12 +1,13 @@
 import { mesh as askMesh, type Component, type Mesh } from "./api";
 import { whole } from "./format";
-import { behind, byKind, componentSum, kindName, podHealth, podTitle, troubles, unmeshed, versions } from "./mesh";
+import { behind, byKind, componentSum, kindName, podHealth, podStatus, podTitle, troubles, unmeshed, versions } from "./mesh";
 import { Problem, Section } from "./parts";
 import { usePoll } from "./poll";
 import { overviewHref } from "./route";
 
 function ComponentRow({ component }: { component: Component }) {
   const { ready, total, restarts } = componentSum(component);
+  const wrong = [...new Set(component.pods.filter((p) => podHealth(p) !== "good").map(podStatus))];
   return (
     <tr data-component={component.name}>
       <th scope="row">
@@ -18,6 +19,7 @@ function ComponentRow({ component }: { component: Component }) {
           {component.pods.map((p) => (
             <span key={p.name} class={`dot ${podHealth(p)}`} role="img" title={podTitle(p)} aria-label={podTitle(p)} />
           ))}
+          {wrong.length > 0 && <small class="warn-text">{wrong.join(", ")}</small>}
         </span>
       </td>
       <td data-label="Ready" class={ready < total ? "warn-text" : undefined}>

@@ -1,4 +1,5 @@
 import { count, type StatRow } from "./api";
+import { meshed } from "./format";
 
 export interface Sort {
   key: "name" | "meshed" | "success" | "rps" | "p50" | "p95" | "p99";
@@ -10,7 +11,7 @@ const name = (r: StatRow) => `${r.resource.namespace}/${r.resource.name}/${r.res
 function value(r: StatRow, key: Exclude<Sort["key"], "name">): number {
   switch (key) {
     case "meshed":
-      return r.pods_live;
+      return meshed(r).part;
     case "success":
       // Without requests there is no rate: beside the best, not the worst.
       return count(r.stats.requests) > 0 ? r.stats.success : 2;

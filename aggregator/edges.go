@@ -27,12 +27,21 @@ func (q *question) edges() error {
 		return errors.New("traffic between pods is summed up by workload: ask for their workloads, or tap them")
 	}
 	found := map[edgeID]*rollup.Cell{}
+	// A side reports the other's identity, which it has verified, and the client's
+	// side counts: of the server's it takes who the client was.
+	witnesses := map[edgeID]struct{}{}
 	err := q.scan(func(k rollup.Key) adder {
 		if k.Dimension != rollup.ByPeer {
 			return nil
 		}
 		client, server, counts := sides(&k)
-		if !counts || !q.wantsEdge(client, server) {
+		if !q.wantsEdge(client, server) {
+			return nil
+		}
+		if !counts {
+			if k.Peer.Identity != "" {
+				witnesses[edgeID{client: client, server: server, identity: k.Peer.Identity, security: k.Peer.Security}] = struct{}{}
+			}
 			return nil
 		}
 		id := edgeID{client, server, k.Peer.Identity, k.Peer.Security, k.Peer.Reason, k.Direction == event.Inbound}
@@ -58,6 +67,11 @@ func (q *question) edges() error {
 			e.SourceID, e.DestID, e.SeenBy = id.identity, "", "server"
 		}
 		q.reply.Edges = append(q.reply.Edges, e)
+	}
+	for id := range witnesses {
+		q.reply.Edges = append(q.reply.Edges, query.Edge{
+			Source: selector(id.client), Destination: selector(id.server), SourceID: id.identity, Security: id.security.String(), SeenBy: query.Witness,
+		})
 	}
 	return q.sorted()
 }

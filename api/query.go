@@ -75,6 +75,7 @@ func (s *service) Edges(ctx context.Context, req *weirpb.EdgesRequest) (*weirpb.
 	}
 	out := &weirpb.EdgesResponse{}
 	out.Coverage, w = coverage(w, reply, answered)
+	reply.Edges = query.Introduce(reply.Edges)
 	slices.SortFunc(reply.Edges, func(a, b query.Edge) int {
 		return cmp.Or(compareSelectors(a.Source, b.Source), compareSelectors(a.Destination, b.Destination),
 			strings.Compare(a.SeenBy, b.SeenBy), strings.Compare(a.Security+a.Reason, b.Security+b.Reason))

@@ -148,6 +148,11 @@ type Series struct {
 	Points    []Stats `json:"points"`
 }
 
+// Witness is an [Edge]'s SeenBy where it has no more than the client's identity,
+// as the server's side has verified it. [Introduce] joins it with what the
+// client's side counted.
+const Witness = "witness"
+
 // Edge is what one workload sent to another.
 type Edge struct {
 	Source      Selector `json:"source"`
@@ -157,7 +162,8 @@ type Edge struct {
 	// Security is mutual, passthrough or none; Reason says why none.
 	Security string `json:"security"`
 	Reason   string `json:"reason,omitempty"`
-	// SeenBy is client or server: whose side was counted.
+	// SeenBy is client or server: whose side was counted. [Witness] is a server's
+	// that tells the client's identity and was not counted.
 	SeenBy string `json:"seen_by"`
 	Stats  Stats  `json:"stats"`
 }

@@ -52,10 +52,12 @@ func install(s *clustertest.Space) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	s.Apply(manifests)
+	if err := s.Cluster.Apply(s.Ctx, manifests); err != nil {
+		return 0, err
+	}
 	for _, c := range components() {
 		if _, err := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "rollout", "status", c, "--timeout=180s"); err != nil {
-			pods, _ := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "get", "pods,events")
+			pods, _ := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "get", "pods,events", "-o", "wide")
 			return 0, fmt.Errorf("%w\n%s", err, pods)
 		}
 	}

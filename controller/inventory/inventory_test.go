@@ -356,3 +356,23 @@ func TestRefusals(t *testing.T) {
 		t.Error("an inventory of nothing")
 	}
 }
+
+// BenchmarkSummary is what a question costs at most once a second: 10,000 pods of
+// 1,000 workloads.
+func BenchmarkSummary(b *testing.B) {
+	store := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})
+	for i := range 10_000 {
+		if err := store.Add(pod(fmt.Sprintf("ns-%d", i%50), fmt.Sprintf("web-%d", i), of("StatefulSet", fmt.Sprintf("web-%d", i%1000)), meshed("v0.3.0", true))); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		v, err := inventory.New(inventory.Options{Pods: corelisters.NewPodLister(store), Owners: owners, Logger: quiet})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if v.Overview(b.Context(), nil) == nil {
+			b.Fatal("no answer")
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -324,4 +325,28 @@ func TestDiscoveryOfAddresses(t *testing.T) {
 		return e.Security == event.Plain && e.SecurityReason == discover.ReasonUnknown && e.Peer.Addr == unknown
 	})
 	f(unknown, &plane{away: true}, "outside", func(e event.Event) bool { return e.SecurityReason == discover.ReasonUnavailable })
+}
+
+// TestWithoutOwnCertificate: a proxy that cannot prove itself connects in plain
+// text, and says so.
+func TestWithoutOwnCertificate(t *testing.T) {
+	c := newCity(t)
+	end := c.ends["plain"]
+	end.Identity, end.Reason = identityOf("server"), ""
+	c.ct.set(control.Destination{Namespace: "test", Addrs: []netip.AddrPort{end.Addr}, Endpoints: []control.Endpoint{end}})
+	s := &sink{}
+	cfg := config("client", listen.Spec{Direction: event.Outbound, Target: end.Addr.String(), Discover: true})
+	cfg.Identity.Token = filepath.Join(t.TempDir(), "token")
+	cfg.Identity.Anchors = c.identity.Anchors
+	cfg.Control = overBus{c.ct.client} // where nobody certifies
+	r := run(t, cfg, s)
+	if got := body(t, "http://"+r.Addrs()[0].String()); got != "plain" {
+		t.Fatalf("%q", got)
+	}
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	if e := s.ended(event.Outbound); len(e) != 1 || e[0].Security != event.Plain || e[0].SecurityReason != listen.ReasonNotReady {
+		t.Errorf("%+v", e)
+	}
 }

@@ -23,8 +23,9 @@ const (
 	// for their turn within their time.
 	maxHandshakes = 256
 	// identityWait is how long a connection waits for this proxy's certificate
-	// where it has none yet, as at its start.
+	// where it has none yet, startTime for how long after the proxy's start.
 	identityWait = time.Second
+	startTime    = 10 * time.Second
 	// denyLogEvery bounds how often refusals are logged as warnings.
 	denyLogEvery = time.Second
 )
@@ -49,6 +50,7 @@ func denyError(why int) string {
 
 // mutual is what a Group has for mutual TLS.
 type mutual struct {
+	started          time.Time
 	slots            [3]chan struct{} // handshakes under way, by direction
 	handshakes, errs [3]atomic.Uint64
 	denied           [denyReasons]atomic.Uint64
@@ -57,6 +59,7 @@ type mutual struct {
 }
 
 func (m *mutual) init() {
+	m.started = time.Now()
 	for i := range m.slots {
 		m.slots[i] = make(chan struct{}, maxHandshakes)
 	}
@@ -277,10 +280,10 @@ func (g *Group) settleSecurity(ctx context.Context, l *listener, to *destination
 }
 
 // haveIdentity tells whether this proxy has a certificate, for which it waits a
-// little where there was none yet.
+// little just after its start.
 func (g *Group) haveIdentity(ctx context.Context) bool {
-	if g.o.Identity.ID() != "" {
-		return true
+	if g.o.Identity.ID() != "" || time.Since(g.mutual.started) > startTime {
+		return g.o.Identity.ID() != ""
 	}
 	timer := time.NewTimer(identityWait)
 	defer timer.Stop()

@@ -84,8 +84,6 @@ var reasons = map[string]string{
 	"ClusterRole/weir-controller: list batch/jobs":                                                                "discovery: the CronJob above a pod",
 	"ClusterRole/weir-controller: watch batch/jobs":                                                               "discovery: and of new pods",
 	"ClusterRole/weir-controller: get namespaces":                                                                 "injection: annotations of a pod's namespace",
-	"ClusterRole/weir-controller: list nodes":                                                                     "discovery: host ports and zones",
-	"ClusterRole/weir-controller: watch nodes":                                                                    "discovery: and how they change",
 	"ClusterRole/weir-controller: get admissionregistration.k8s.io/mutatingwebhookconfigurations weir-injector":   "injection: whether the webhook knows the certificate's authority",
 	"ClusterRole/weir-controller: patch admissionregistration.k8s.io/mutatingwebhookconfigurations weir-injector": "injection: to tell it",
 	"Role/weir-controller: get secrets weir-bus-tls":                                                              "whether the bus's certificate is good still",

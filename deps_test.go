@@ -35,6 +35,7 @@ var importRules = []importRule{
 
 	{"control", "", "messages between the control plane and the proxies are data: both sides link them"},
 	{"suggest", "", "what was meant by a misspelt name: a function of strings, for whoever reads names from people"},
+	{"resident", "", "system calls about this process's own memory: what a program's start leaves, for cmd"},
 	{"bus", "event", "subjects, streams and consumers are data: whoever names a subject must not link a client or a server"},
 	{"bus/client", "event bus", "the proxy links this: nothing heavier may come along"},
 	{"bus/server", "bus", "the embedded server knows subjects, not what is carried on them"},
@@ -94,7 +95,7 @@ var importRules = []importRule{
 	{"demo", "event bus bus/client bus/server aggregator aggregator/* api api/client api/weirpb dashboard demo/*", "the runner starts a whole mesh on one machine, its proxies as processes"},
 	{"demo/*", "demo/*", "the sample application is an application like any other: it does not know the mesh"},
 
-	{"cmd/weir-proxy", "event bus bus/client control proxy proxy/*", "linked code is resident memory in every pod"},
+	{"cmd/weir-proxy", "event bus bus/client control resident proxy proxy/*", "linked code is resident memory in every pod"},
 	{"cmd/*", "*", "wiring: the one place that may know everything"},
 
 	{"bench/measure", "", "processes, medians and tables, of no contender in particular"},

@@ -12,9 +12,11 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/intercept"
+	"github.com/weirmesh/weir/resident"
 )
 
 // version and commit are set by the linker.
@@ -101,6 +103,7 @@ func serve(ctx context.Context, cfg proxy.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	defer time.AfterFunc(resident.Settled, resident.DropText).Stop()
 	if err := p.Run(ctx); err != nil {
 		log.Warn("ended incompletely", "error", err)
 		return nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -83,14 +82,4 @@ func TestByteCount(t *testing.T) {
 	f("-1KiB", 0)
 	f("1GB", 0)
 	f("99999999999GiB", 0)
-}
-
-// TestDropText holds that a program works on without its pages.
-func TestDropText(t *testing.T) {
-	for range 3 {
-		dropText()
-		if names := strings.Join(busNames("weir", "cluster.local"), " "); !strings.Contains(names, "weir-bus.weir.svc.cluster.local *.weir-bus-peers.weir.svc.cluster.local") {
-			t.Errorf("names of the bus: %s", names)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package main
+package resident
 
 import (
 	"bufio"
@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropText takes the program's own code and constants out of this process's
-// resident memory. They stay in the kernel's page cache, which all components
-// share, and come back page by page where they are used; most never are: the
-// one program holds every component and the command line, and its start touches
-// most of it.
-func dropText() {
+// DropText takes the program's own code and constants out of this process's
+// resident memory. They stay in the kernel's page cache, which all processes of
+// the program share, and come back page by page where they are used: most never
+// are, for a start touches most of a program. Where it cannot, it does nothing.
+// Safe for concurrent use.
+func DropText() {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,24 +81,30 @@ func identityArgs(t *testing.T, ca *mtlstest.Authority, account string) []string
 	return []string{"--identity-cert", f.Certificate, "--identity-key", f.Key, "--identity-trust-anchors", f.Anchors}
 }
 
-// TestMutualTLS has two redirected hosts talk by mutual TLS, which a capture of
-// the network shows no clear text of, to each other's addresses and to a
-// service's; a stranger is refused, a host without a sidecar served in plain
-// text, or refused where that is required.
-func TestMutualTLS(t *testing.T) {
+// meshed are hosts that prove identities to each other, one that proves a
+// stranger's, and a plain one.
+type meshed struct {
+	*pair
+	strict, stranger *host
+}
+
+func identity(h *host) string { return control.SPIFFE(mtlstest.TrustDomain, "test", h.name) }
+
+func newMeshed(t *testing.T) *meshed {
+	t.Helper()
 	w := newWorld(t)
-	p := &pair{world: w, client: w.host("client"), server: w.host("server"), plain: w.host("plain")}
-	strict, stranger := w.host("strict"), w.host("stranger")
-	meshed := func(h *host) control.Destination {
+	m := &meshed{pair: &pair{world: w, client: w.host("client"), server: w.host("server"), plain: w.host("plain")},
+		strict: w.host("strict"), stranger: w.host("stranger")}
+	pod := func(h *host) control.Destination {
 		addr := netip.AddrPortFrom(netip.MustParseAddr(h.ip4), 8080)
-		return control.Destination{Namespace: "test", Known: true, Endpoints: []control.Endpoint{{Addr: addr, Namespace: "test", Kind: "deploy", Name: h.name, Pod: h.name + "-0",
-			Identity: control.SPIFFE(mtlstest.TrustDomain, "test", h.name)}}}
+		return control.Destination{Namespace: "test", Known: true, Endpoints: []control.Endpoint{
+			{Addr: addr, Namespace: "test", Kind: "deploy", Name: h.name, Pod: h.name + "-0", Identity: identity(h)}}}
 	}
-	known := map[string]control.Destination{p.server.ip4: meshed(p.server), strict.ip4: meshed(strict)}
-	d := meshed(p.server)
-	d.Service, d.Port = "server", 80
-	d.Endpoints = append(d.Endpoints, known[strict.ip4].Endpoints...)
-	known[serviceIP] = d
+	known := map[string]control.Destination{m.server.ip4: pod(m.server), m.strict.ip4: pod(m.strict)}
+	service := pod(m.server)
+	service.Service, service.Port = "server", 80
+	service.Endpoints = append(service.Endpoints, known[m.strict.ip4].Endpoints...)
+	known[serviceIP] = service
 	file := filepath.Join(w.dir, "known.json")
 	b, err := json.Marshal(known)
 	if err == nil {
@@ -107,63 +114,71 @@ func TestMutualTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.bus.role("discovery", "nats://127.0.0.1:4222", file)
-	ca := mtlstest.New(t)
-	for _, h := range []*host{p.server, strict, p.plain} {
+	for _, h := range []*host{m.server, m.strict, m.plain} {
 		h.role("apps")
 	}
+	ca := mtlstest.New(t)
 	start := func(h *host, ca *mtlstest.Authority, args ...string) {
 		t.Helper()
 		h.init()
 		h.startProxy(append(identityArgs(t, ca, h.name), args...)...)
 	}
-	start(p.server, ca)
-	start(strict, ca, "--require-mtls", "--probes-from", "10.77.0.1", "--probe-ports", httpPort)
-	start(p.client, ca, "--discovery")
-	start(stranger, mtlstest.New(t), "--discovery")
+	start(m.server, ca)
+	start(m.strict, ca, "--require-mtls", "--probes-from", "10.77.0.1", "--probe-ports", httpPort)
+	start(m.client, ca, "--discovery")
+	start(m.stranger, mtlstest.New(t), "--discovery")
+	return m
+}
 
-	capture := filepath.Join(w.dir, "capture")
-	tap := p.client.start(0, "tcpdump", "-i", "eth0", "-Z", "root", "-U", "-w", capture, "tcp", "and", "not", "port", "4222")
+// curl has a host ask, and checks what is shown.
+func (m *meshed) curl(t *testing.T, h *host, want string, args ...string) {
+	t.Helper()
+	out, err := h.output(append([]string{"curl", "-sS", "-m", "20"}, args...)...)
+	if !strings.Contains(out, want) {
+		t.Errorf("curl %q on %s: %v\n%s\nwant %q", args, h.name, err, out, want)
+	}
+}
+
+// mutual waits for both sides' events of a request, which have the identities.
+func (m *meshed) mutual(t *testing.T, path string) {
+	t.Helper()
+	for _, d := range []string{"outbound", "inbound"} {
+		e := m.seen(t, path+", "+d, func(e *event.JSONEvent) bool { return e.Path == path && e.Direction == d })
+		peer, wants := e.Destination.Identity, []string{identity(m.server), identity(m.strict)}
+		if d == "inbound" {
+			peer, wants = e.Source.Identity, []string{identity(m.client)}
+		}
+		if e.Security != "mutual" || !slices.Contains(wants, peer) {
+			t.Errorf("%+v is not mutual TLS with one of %q", e, wants)
+		}
+	}
+}
+
+// TestMutualTLS has redirected hosts talk by mutual TLS, to each other's addresses
+// and to a service's; strangers are refused, plain hosts served, or refused where
+// mutual TLS is required.
+func TestMutualTLS(t *testing.T) {
+	m := newMeshed(t)
+	t.Run("encrypted", m.testEncrypted)
+	t.Run("plain", m.testPlain)
+	t.Run("refused", m.testRefused)
+}
+
+// testEncrypted captures the network, and finds no clear text.
+func (m *meshed) testEncrypted(t *testing.T) {
+	capture := filepath.Join(m.dir, "capture")
+	tap := m.client.start(0, "tcpdump", "-i", "eth0", "-Z", "root", "-U", "-w", capture, "tcp", "and", "not", "port", "4222")
 	tap.await(t, "listening on")
-	curl := func(h *host, want string, args ...string) {
-		t.Helper()
-		out, err := h.output(append([]string{"curl", "-sS", "-m", "20"}, args...)...)
-		if !strings.Contains(out, want) {
-			t.Errorf("curl %q on %s: %v\n%s\nwant %q", args, h.name, err, out, want)
-		}
-	}
-	id := func(h *host) string { return control.SPIFFE(mtlstest.TrustDomain, "test", h.name) }
-	mutual := func(path string) {
-		t.Helper()
-		for _, d := range []string{"outbound", "inbound"} {
-			w.seen(t, path+", "+d, func(e *event.JSONEvent) bool {
-				if e.Path != path || e.Direction != d {
-					return false
-				}
-				if e.Security != "mutual" {
-					t.Errorf("%+v is not mutual TLS", e)
-				}
-				peer := e.Destination.Identity
-				if d == "inbound" {
-					peer = e.Source.Identity
-					if peer != id(p.client) {
-						t.Errorf("client's identity %q", peer)
-					}
-				} else if peer != id(p.server) && peer != id(strict) {
-					t.Errorf("server's identity %q", peer)
-				}
-				return true
-			})
-		}
-	}
-	curl(p.client, "HTTP/1.1 POST /secret-one\nhidden-text", "-d", "hidden-text", "http://"+p.server.ip4+":"+httpPort+"/secret-one")
-	mutual("/secret-one")
-	curl(p.client, "HTTP/2.0 GET /secret-two", "--http2-prior-knowledge", "http://"+p.server.ip4+":"+httpPort+"/secret-two")
-	mutual("/secret-two")
+	at := "http://" + m.server.ip4 + ":" + httpPort
+	m.curl(t, m.client, "HTTP/1.1 POST /secret-one\nhidden-text", "-d", "hidden-text", at+"/secret-one")
+	m.mutual(t, "/secret-one")
+	m.curl(t, m.client, "HTTP/2.0 GET /secret-two", "--http2-prior-knowledge", at+"/secret-two")
+	m.mutual(t, "/secret-two")
 	for range 10 {
-		curl(p.client, "GET /secret-service", "http://"+serviceIP+"/secret-service")
+		m.curl(t, m.client, "GET /secret-service", "http://"+serviceIP+"/secret-service")
 	}
-	mutual("/secret-service")
-	c := p.client.dial(p.server.ip4 + ":" + bannerPort)
+	m.mutual(t, "/secret-service")
+	c := m.client.dial(m.server.ip4 + ":" + bannerPort)
 	expect(t, c, "220 banner\r\n")
 	_ = c.Close()
 	tap.stop(t)
@@ -176,29 +191,38 @@ func TestMutualTLS(t *testing.T) {
 			t.Errorf("%q is in the clear", clear)
 		}
 	}
+}
 
-	curl(p.plain, "GET /in-plain", "http://"+p.server.ip4+":"+httpPort+"/in-plain")
-	w.seen(t, "a plain client", func(e *event.JSONEvent) bool {
+// testPlain has a host without a sidecar as client and as server.
+func (m *meshed) testPlain(t *testing.T) {
+	m.curl(t, m.plain, "GET /in-plain", "http://"+m.server.ip4+":"+httpPort+"/in-plain")
+	m.seen(t, "a plain client", func(e *event.JSONEvent) bool {
 		return e.Path == "/in-plain" && e.Direction == "inbound" && e.SecurityReason == "peer_not_meshed"
 	})
-	curl(p.client, "GET /to-plain", "http://"+p.plain.ip4+":"+httpPort+"/to-plain")
-	w.seen(t, "a plain server", func(e *event.JSONEvent) bool {
+	m.curl(t, m.client, "GET /to-plain", "http://"+m.plain.ip4+":"+httpPort+"/to-plain")
+	m.seen(t, "a plain server", func(e *event.JSONEvent) bool {
 		return e.Path == "/to-plain" && e.Direction == "outbound" && e.SecurityReason == "not_in_cluster"
 	})
-	curl(p.plain, "curl: ", "http://"+strict.ip4+":"+httpPort+"/refused")
-	w.seen(t, "a refused client", func(e *event.JSONEvent) bool { return e.Error == "mtls_required" && e.Direction == "inbound" })
-	if out, err := w.bridge.output("curl", "-sS", "-m", "20", "http://"+strict.ip4+":"+httpPort+"/probe"); err != nil || !strings.Contains(out, "GET /probe") {
+}
+
+// testRefused has a plain host, and a stranger with a certificate of another
+// authority, refused; a probe is let in to its port only.
+func (m *meshed) testRefused(t *testing.T) {
+	at := "http://" + m.strict.ip4 + ":"
+	m.curl(t, m.plain, "curl: ", at+httpPort+"/refused")
+	m.seen(t, "a refused client", func(e *event.JSONEvent) bool { return e.Error == "mtls_required" && e.Direction == "inbound" })
+	if out, err := m.bridge.output("curl", "-sS", "-m", "20", at+httpPort+"/probe"); err != nil || !strings.Contains(out, "GET /probe") {
 		t.Errorf("the probe got %q, %v", out, err)
 	}
-	if out, err := w.bridge.output("curl", "-sS", "-m", "20", "http://"+strict.ip4+":"+echoPort+"/"); err == nil {
+	if out, err := m.bridge.output("curl", "-sS", "-m", "20", at+echoPort+"/"); err == nil {
 		t.Errorf("another port than the probe's answers %q", out)
 	}
-	out, _ := stranger.output("curl", "-sS", "-m", "20", "-w", "%{http_code}", "http://"+p.server.ip4+":"+httpPort+"/stranger")
+	out, _ := m.stranger.output("curl", "-sS", "-m", "20", "http://"+m.server.ip4+":"+httpPort+"/stranger")
 	if strings.Contains(out, "GET /stranger") {
 		t.Errorf("a stranger got %q", out)
 	}
-	w.seen(t, "a refused stranger", func(e *event.JSONEvent) bool { return e.Error == "peer_untrusted" || e.Error == "tls_handshake" })
-	if strict.metric(`weir_proxy_denied_total{reason="mtls_required"}`) == "0" {
+	m.seen(t, "a refused stranger", func(e *event.JSONEvent) bool { return e.Error == "peer_untrusted" || e.Error == "tls_handshake" })
+	if m.strict.metric(`weir_proxy_denied_total{reason="mtls_required"}`) == "0" {
 		t.Error("refusals are not counted")
 	}
 }

@@ -258,17 +258,7 @@ func TestOneRequestAmongMany(t *testing.T) {
 		t.Errorf("the live tap shows %v", live.lines)
 	}
 
-	if pastAge(t) > 0 {
-		time.Sleep(10 * time.Second) // the edge may later be that much earlier
-	}
-	until := time.Now().Truncate(time.Second)
-	eventually(t, 30*time.Second, func() string {
-		if got := m.numbers(began, until); !strings.Contains(got, "requests") || time.Since(until) < 5*time.Second {
-			return "not settled: " + got
-		}
-		return ""
-	})
-	numbers := m.numbers(began, until)
+	until, numbers := m.settled(t, began)
 	time.Sleep(pastAge(t))
 	m.kill("bus", "aggregator")
 	eventually(t, 60*time.Second, func() string {
@@ -285,4 +275,22 @@ func TestOneRequestAmongMany(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// settled waits until what stat says of the time from began until now does not
+// change any more.
+func (m *mesh) settled(t *testing.T, began time.Time) (until time.Time, numbers string) {
+	t.Helper()
+	if pastAge(t) > 0 {
+		time.Sleep(10 * time.Second) // the edge may later be that much earlier
+	}
+	until = time.Now().Truncate(time.Second)
+	eventually(t, 30*time.Second, func() string {
+		numbers = m.numbers(began, until)
+		if !strings.Contains(numbers, "requests") || time.Since(until) < 5*time.Second {
+			return "not settled: " + numbers
+		}
+		return ""
+	})
+	return until, m.numbers(began, until)
 }

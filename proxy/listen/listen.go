@@ -267,7 +267,8 @@ func New(o Options) *Group {
 	}
 	setTime(&o.ConnectTimeout, DefaultConnectTimeout)
 	setTime(&o.DetectTimeout, DefaultDetectTimeout)
-	setTime(&o.HelloTimeout, DefaultHelloTimeout)
+	// Whoever allows a connection more time means the hello on it, too.
+	setTime(&o.HelloTimeout, max(DefaultHelloTimeout, o.ConnectTimeout))
 	setTime(&o.HelloGrace, DefaultHelloGrace)
 	if o.MaxConnections <= 0 {
 		o.MaxConnections = DefaultMaxConnections

@@ -95,7 +95,6 @@ func TestUninstall(t *testing.T) {
 		object("v1", "Secret", "weir", "weir-bus-tls", part, nil),
 		object("v1", "Secret", "weir", "somebody-else's", nil, nil),
 		object("v1", "PersistentVolumeClaim", "weir", "data-weir-bus-0", part, nil),
-		object("coordination.k8s.io/v1", "Lease", "weir", "weir-controller", nil, nil),
 		object("rbac.authorization.k8s.io/v1", "ClusterRole", "", "weir-bus", part, nil),
 		object("v1", "Pod", "shop", "web", nil, map[string]string{"weir.dev/proxy-version": "v1"}),
 		object("v1", "Pod", "shop", "plain", nil, nil),
@@ -108,7 +107,7 @@ func TestUninstall(t *testing.T) {
 	for _, o := range objects {
 		names = append(names, o.String())
 	}
-	want := "persistentvolumeclaim/data-weir-bus-0 -n weir, secret/weir-bus-tls -n weir, lease/weir-controller -n weir, clusterrole/weir-bus, namespace/weir"
+	want := "persistentvolumeclaim/data-weir-bus-0 -n weir, secret/weir-bus-tls -n weir, clusterrole/weir-bus, namespace/weir"
 	if got := strings.Join(names, ", "); got != want || meshed != 1 {
 		t.Errorf("got %s with %d pods, want %s", got, meshed, want)
 	}

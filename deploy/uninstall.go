@@ -30,7 +30,6 @@ var kinds = []struct {
 	{schema.GroupVersionResource{Version: "v1", Resource: "secrets"}, "Secret", true},
 	{schema.GroupVersionResource{Group: "policy", Version: "v1", Resource: "poddisruptionbudgets"}, "PodDisruptionBudget", true},
 	{schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}, "NetworkPolicy", true},
-	{schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}, "Lease", true},
 	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"}, "RoleBinding", true},
 	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"}, "Role", true},
 	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}, "ClusterRoleBinding", false},
@@ -42,9 +41,6 @@ var kinds = []struct {
 
 // partOf is the label of all that the chart and the controller make.
 const partOf = "app.kubernetes.io/part-of=weir"
-
-// leases are made by Kubernetes' own library, which gives them no labels.
-var leases = []string{"weir-controller"}
 
 // Uninstall lists all that a cluster has of the installation in a namespace, in
 // the order in which it should be deleted. Each object is only its name: what
@@ -64,13 +60,6 @@ func Uninstall(ctx context.Context, client metadata.Interface, namespace string)
 		if err == nil {
 			for i := range list.Items {
 				names = append(names, list.Items[i].Name)
-			}
-		}
-		if k.kind == "Lease" {
-			for _, name := range leases {
-				if _, err := from.Get(ctx, name, meta.GetOptions{}); err == nil && !slices.Contains(names, name) {
-					names = append(names, name)
-				}
 			}
 		}
 		slices.Sort(names)

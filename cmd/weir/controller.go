@@ -32,11 +32,10 @@ type controller struct {
 	authority  *identity.Authority
 }
 
-// part is one thing that the controller does.
+// part is one thing that the controller does. Several controllers may do it at
+// once: none of them leads.
 type part struct {
 	name string
-	// leader: of several controllers only one does it at a time.
-	leader bool
 	// run does it until ctx ends; where it returns before, the controller ends.
 	run func(ctx context.Context) error
 	// ready says why it cannot work now, and metrics writes its metrics; both
@@ -143,39 +142,15 @@ func (c *controller) runParts(ctx context.Context, parts []part) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	errs := make([]error, len(parts)+1)
-	start := func(n int, name string, run func(context.Context) error) {
+	errs := make([]error, len(parts))
+	for n, p := range parts {
 		wg.Go(func() {
 			defer cancel()
-			err := run(ctx)
-			if err != nil && ctx.Err() == nil {
-				errs[n] = fmt.Errorf("%s: %w", name, err)
+			if err := p.run(ctx); err != nil && ctx.Err() == nil {
+				errs[n] = fmt.Errorf("%s: %w", p.name, err)
 			}
-		})
-	}
-	var led []part
-	for n, p := range parts {
-		if p.leader {
-			led = append(led, p)
-			continue
-		}
-		start(n, p.name, p.run)
-	}
-	if len(led) > 0 {
-		start(len(parts), "leading", func(ctx context.Context) error {
-			return lead(ctx, c.kubernetes, c.kube.namespace, func(ctx context.Context) error { return c.runParts(ctx, follow(led)) })
 		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
-}
-
-// follow are parts that do not ask for leadership any more.
-func follow(parts []part) []part {
-	out := make([]part, len(parts))
-	for i, p := range parts {
-		p.leader = false
-		out[i] = p
-	}
-	return out
 }

@@ -89,9 +89,6 @@ var reasons = map[string]string{
 	"Role/weir-controller: get secrets weir-bus-tls":                                                              "whether the bus's certificate is good still",
 	"Role/weir-controller: update secrets weir-bus-tls":                                                           "to renew it",
 	"Role/weir-controller: create secrets":                                                                        "to make it; Kubernetes cannot bind this to a name",
-	"Role/weir-controller: get coordination.k8s.io/leases weir-controller":                                        "which controller leads",
-	"Role/weir-controller: update coordination.k8s.io/leases weir-controller":                                     "to lead",
-	"Role/weir-controller: create coordination.k8s.io/leases":                                                     "to be the first that leads; Kubernetes cannot bind this to a name",
 	"ClusterRole/weir-tap: watch weir.dev/taps":                                                                   "nobody's, until an administrator binds it to whom may hear taps",
 }
 

@@ -191,7 +191,7 @@ func TestStatWithoutController(t *testing.T) {
 
 func TestMesh(t *testing.T) {
 	var asked atomic.Int64
-	s, c := startWith(t, api.Options{Backend: seenWeb(), Controller: answering(&asked), BusState: func(context.Context) (*api.BusState, error) {
+	s, _ := startWith(t, api.Options{Backend: seenWeb(), Controller: answering(&asked), BusState: func(context.Context) (*api.BusState, error) {
 		return &api.BusState{
 			Version: "2.15.2",
 			Streams: []api.StreamState{
@@ -217,7 +217,7 @@ func TestMesh(t *testing.T) {
 			t.Errorf("%s is missing in %s", want, body)
 		}
 	}
-	_, c = startWith(t, api.Options{Backend: &apitest.Backend{}})
+	_, c := startWith(t, api.Options{Backend: &apitest.Backend{}})
 	m, err := c.Mesh(t.Context(), &weirpb.MeshRequest{})
 	if err != nil || m.GetKubernetes() || m.GetBus() != nil || m.GetAggregators().GetError() == "" || m.GetServer().GetVersion() != "v1.2.3" {
 		t.Errorf("%v, %v", m, err)

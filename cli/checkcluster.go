@@ -132,7 +132,7 @@ func (c *checkCommand) checkAbsent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.New("Weir is installed there")
+	return errors.New("there is an installation in it")
 }
 
 func (c *checkCommand) checkNodes(ctx context.Context) error {

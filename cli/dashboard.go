@@ -117,7 +117,9 @@ func (d *dashboardCommand) forward(ctx context.Context, k *kubeCluster, given bo
 		return <-ended
 	}
 	cancel()
-	<-ended
+	if stopped := <-ended; err == nil && !errors.Is(stopped, context.Canceled) {
+		err = stopped
+	}
 	return err
 }
 

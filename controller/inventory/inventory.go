@@ -89,7 +89,9 @@ func (v *Inventory) Run(ctx context.Context, bus Answerer) error {
 	}
 	err := <-ended
 	cancel()
-	<-ended
+	if other := <-ended; err == nil {
+		err = other
+	}
 	return err
 }
 

@@ -5,4 +5,4 @@ package resident
 import "time"
 
 // Settled is when a program has started, for those that then call [DropText].
-const Settled = 5 * time.Second
+const Settled = 2 * time.Second

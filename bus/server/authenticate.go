@@ -128,13 +128,15 @@ func (g Grant) permissions() *natsserver.Permissions {
 	return &natsserver.Permissions{Publish: subjects(g.Publish), Subscribe: subjects(g.Subscribe)}
 }
 
-// AuthStats is how many clients an Authenticator admitted and refused.
-type AuthStats struct{ Admitted, Refused uint64 }
+// AuthStats is how many clients an Authenticator admitted and refused, and how
+// often one that was admitted tried what it may not do: hear or publish on another's
+// subject.
+type AuthStats struct{ Admitted, Refused, Violations uint64 }
 
 // AuthStats returns the counters; zero where there is no Authenticator.
 func (s *Server) AuthStats() AuthStats {
 	if s.gate == nil {
 		return AuthStats{}
 	}
-	return AuthStats{Admitted: s.gate.admitted.Load(), Refused: s.gate.refused.Load()}
+	return AuthStats{Admitted: s.gate.admitted.Load(), Refused: s.gate.refused.Load(), Violations: s.violations.Load()}
 }

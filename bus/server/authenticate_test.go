@@ -131,6 +131,9 @@ func TestWildcardsOfAWrongTenant(t *testing.T) {
 			}
 		}
 	}
+	if got := s.AuthStats().Violations; got < 20 {
+		t.Errorf("%d violations counted", got)
+	}
 }
 
 func TestRefusesCredentials(t *testing.T) {

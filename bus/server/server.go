@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -108,6 +109,8 @@ type Server struct {
 	// why it cannot go on.
 	started chan struct{}
 	fatal   <-chan string
+	// violations counts what clients tried that they may not do.
+	violations *atomic.Uint64
 }
 
 // Start starts a server and returns when it accepts clients and its streams are
@@ -148,7 +151,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	log := newLogger(o.Logger)
 	s.ns.SetLoggerV2(log, false, false, false)
-	s.started, s.fatal = make(chan struct{}), log.fatal
+	s.started, s.fatal, s.violations = make(chan struct{}), log.fatal, log.violations
 	go func() {
 		defer close(s.started)
 		s.ns.Start()

@@ -135,7 +135,8 @@ func (b *busCommand) run(ctx context.Context) error {
 			write(w)
 			if s := running.Load(); s != nil {
 				stats := s.AuthStats()
-				_, _ = fmt.Fprintf(w, "weir_bus_clients_admitted_total %d\nweir_bus_clients_refused_total %d\n", stats.Admitted, stats.Refused)
+				_, _ = fmt.Fprintf(w, "weir_bus_clients_admitted_total %d\nweir_bus_clients_refused_total %d\nweir_bus_violations_total %d\n",
+					stats.Admitted, stats.Refused, stats.Violations)
 			}
 		}
 	}

@@ -126,3 +126,54 @@ func TestBusIsLocked(t *testing.T) {
 		}
 	}
 }
+
+// TestProxyKeepsToItsWorkload holds that a pod's token is good for its own workload's
+// events and nothing else, and that what was tried beyond is logged and counted.
+func TestProxyKeepsToItsWorkload(t *testing.T) {
+	s := suite.Start(t)
+	install(t, s, local...)
+	s.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: mine, labels: {app: mine}}
+spec:
+  containers:
+  - {name: app, image: "` + clustertest.ImageTestapp + `", imagePullPolicy: Never, args: [serve, "0.0.0.0:8080"]}
+`)
+	s.Kubectl("wait", "--for=condition=Ready", "pod/mine", "--timeout=120s")
+	token := strings.TrimSpace(s.Kubectl("create", "token", "default", "--audience=weir", "--bound-object-kind=Pod", "--bound-object-name=mine"))
+	anchors := s.Kubectl("-n", "weir", "get", "configmap", "weir-trust-anchors", "-o", `jsonpath={.data.ca\.crt}`)
+	c, err := dialBus(t, s, anchors, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := "weir.v1.events.local." + s.Name + ".pod.mine"
+	if err := c.say("PUB " + own + " 0\r\n"); err != nil {
+		t.Errorf("may not publish its own events: %v", err)
+	}
+	inbox := "_INBOX." + s.Name + ".mine."
+	if err := c.say("SUB " + inbox + "> 1"); err != nil {
+		t.Errorf("may not hear its own inbox: %v", err)
+	}
+	for _, line := range []string{
+		"PUB weir.v1.events.local." + s.Name + ".pod.yours 0\r\n", "PUB weir.v1.events.local." + s.Name + ".deploy.mine 0\r\n",
+		"PUB weir.v1.events.local.kube-system.pod.mine 0\r\n", "PUB weir.v1.rollups.1 0\r\n", "PUB weir.v1.tap.local." + s.Name + ".pod.mine 0\r\n",
+		"PUB $JS.API.STREAM.PURGE.WEIR_EVENTS 0\r\n", "PUB " + inbox + "x 0\r\n",
+		"SUB > 2", "SUB weir.v1.events.> 2", "SUB " + own + " 2", "SUB weir.v1.tap.> 2", "SUB weir.v1.rpc.> 2", "SUB _INBOX.> 2", "SUB _INBOX." + s.Name + ".yours.> 2", "SUB $JS.> 2",
+	} {
+		if err := c.say(line); err == nil || !strings.Contains(err.Error(), "Permissions Violation") {
+			t.Errorf("%s: %v, want a refusal", strings.TrimSpace(line), err)
+		}
+	}
+	log := s.Kubectl("-n", "weir", "logs", "statefulset/weir-bus")
+	if !strings.Contains(log, "Violation") {
+		t.Errorf("the bus does not say what it refused:\n%s", log)
+	}
+	metrics, err := s.Try("get", "--raw", "/api/v1/namespaces/weir/pods/weir-bus-0:9990/proxy/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, rest, found := strings.Cut(metrics, "\nweir_bus_violations_total "); !found || strings.HasPrefix(rest, "0\n") {
+		t.Errorf("the bus counts no violation:\n%s", metrics)
+	}
+}

@@ -98,3 +98,38 @@ func TestShortJobs(t *testing.T) {
 		return whole(served)
 	})
 }
+
+// TestCronJob runs what a CronJob would run: it completes, and is counted as the
+// CronJob's.
+func TestCronJob(t *testing.T) {
+	const requests = 5
+	s := start(t)
+	spec := strings.ReplaceAll(strings.TrimPrefix(job("x", requests), "\n---"), "\n", "\n    ")
+	_, spec, found := strings.Cut(spec, "spec:\n")
+	if !found {
+		t.Fatal("the job has no spec")
+	}
+	inject(t, s, server+`
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: nightly}
+spec:
+  schedule: "0 3 * * *"
+  jobTemplate:
+    spec:
+`+spec)
+	s.Rollout("server")
+	s.Kubectl("create", "job", "--from=cronjob/nightly", "now")
+	s.Kubectl("wait", "--for=condition=Complete", "job/now", "--timeout=170s")
+	s.Until("its requests are counted", func() error {
+		rows, err := stat(s, "cronjob/nightly")
+		if err != nil {
+			return err
+		}
+		if len(rows) != 1 || rows[0].Requests != requests || rows[0].Successes != requests {
+			return fmt.Errorf("weir stat says %+v, want %d requests", rows, requests)
+		}
+		return whole(rows)
+	})
+}

@@ -42,9 +42,23 @@ func (l *lockedBuffer) String() string {
 // follow begins with the bot that runs now.
 func follow(t *testing.T, s *clustertest.Space) *bot {
 	t.Helper()
-	pod := s.Kubectl("get", "pods", "-l", "app=vote-bot", "--field-selector=status.phase=Running",
-		"-o", "jsonpath={range .items[?(!@.metadata.deletionTimestamp)]}{.metadata.name}{end}")
-	b := &bot{pod: strings.TrimSpace(pod), done: make(chan error, 1)}
+	var list struct {
+		Items []struct {
+			Metadata struct{ Name, DeletionTimestamp string }
+		}
+	}
+	if err := s.Cluster.Get(s.Ctx, "/api/v1/namespaces/"+s.Name+"/pods?labelSelector=app%3Dvote-bot", &list); err != nil {
+		t.Fatal(err)
+	}
+	b := &bot{done: make(chan error, 1)}
+	for _, pod := range list.Items {
+		if pod.Metadata.DeletionTimestamp == "" {
+			b.pod = pod.Metadata.Name
+		}
+	}
+	if b.pod == "" {
+		t.Fatalf("no bot runs: %+v", list)
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.Ctx))
 	cmd := s.Cluster.Command(ctx, "kubectl", "-n", s.Name, "logs", "-f", b.pod, "-c", "vote-bot")
 	cmd.Stdout, cmd.Stderr = &b.logs, &b.logs

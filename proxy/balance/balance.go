@@ -53,7 +53,8 @@ type Endpoint struct {
 type Options struct {
 	// Decay is the time constant by which latencies are forgotten.
 	Decay time.Duration
-	// RTT is the latency that an endpoint is taken to have before any is known.
+	// RTT is the latency that each request under way counts as at an endpoint whose
+	// own is not known yet. Without any, such an endpoint is taken first.
 	RTT time.Duration
 	// Penalty is the least latency that a failed request counts as.
 	Penalty time.Duration

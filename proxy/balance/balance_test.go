@@ -55,6 +55,32 @@ func TestLoadSpreads(t *testing.T) {
 	}
 }
 
+// TestNewEndpointIsTried has an endpoint join others that answer faster than any is
+// taken to: it gets its share at once, although its first request, which makes a
+// connection, takes long.
+func TestNewEndpointIsTried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := balance.New(balance.Options{}, endpoints(2)...)
+		first := map[string]bool{}
+		latency := func(addr string) time.Duration {
+			if !first[addr] {
+				first[addr] = true
+				return 20 * time.Millisecond
+			}
+			return 300 * time.Microsecond
+		}
+		drive(s, 1000, 25*time.Millisecond, latency)
+		s.Set(endpoints(3))
+		const requests = 300
+		got := drive(s, requests, 25*time.Millisecond, latency)
+		for _, e := range endpoints(3) {
+			if share := got[e.Addr]; share < requests/6 {
+				t.Errorf("%s got %d of %d requests: %v", e.Addr, share, requests, got)
+			}
+		}
+	})
+}
+
 func TestSlowEndpointGetsLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := balance.New(balance.Options{}, endpoints(3)...)

@@ -24,11 +24,16 @@ type Member struct {
 	mu       sync.Mutex // guards all below
 	cost     float64    // peak EWMA of the latency, ns
 	seen     int64      // when cost was last brought up to date
+	observed int        // latencies, up to known
 	failures int        // to connect, in a row
 }
 
+// known is how many latencies tell what an endpoint is like: the first has the
+// making of a connection in it.
+const known = 2
+
 func newMember(s *Set, e Endpoint) *Member {
-	return &Member{set: s, endpoint: e, cost: float64(s.o.RTT), seen: s.now()}
+	return &Member{set: s, endpoint: e, seen: s.now()}
 }
 
 // Endpoint is what the member stands for.
@@ -51,8 +56,14 @@ func (m *Member) Observe(latency time.Duration, failed bool) {
 	}
 	now := m.set.now()
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case failed:
+		m.observed = known + 1
+	case m.observed <= known:
+		m.observed++
+	}
 	m.observe(now, float64(max(latency, 0)))
-	m.mu.Unlock()
 }
 
 // observe brings the average up to date: at once where it rises, decaying
@@ -60,7 +71,7 @@ func (m *Member) Observe(latency time.Duration, failed bool) {
 func (m *Member) observe(now int64, latency float64) {
 	elapsed := now - m.seen
 	switch {
-	case latency >= m.cost:
+	case latency >= m.cost || m.observed <= known && latency > 0:
 		m.cost = latency
 	case elapsed <= 0:
 		return
@@ -75,9 +86,14 @@ func (m *Member) observe(now int64, latency float64) {
 const refresh = int64(10 * time.Millisecond)
 
 // load is what Pick compares: the expected latency of one more request. An
-// endpoint that nobody asks forgets its latency, and so is tried again.
+// endpoint that nobody asks forgets its latency, and so is tried again. A new one
+// is tried at once, by one request after the other.
 func (m *Member) load(now int64) float64 {
 	m.mu.Lock()
+	if m.observed < known {
+		m.mu.Unlock()
+		return float64(m.set.o.RTT) * float64(m.outstanding.Load())
+	}
 	if now-m.seen > refresh {
 		m.observe(now, 0)
 	}

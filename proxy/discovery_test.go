@@ -53,6 +53,16 @@ func newController(t *testing.T, c *client.Client) *controller {
 		_ = c.Answer(ctx, control.DiscoveryService, control.ResolveMethod, ct.resolve)
 	}()
 	t.Cleanup(func() { cancel(); <-done })
+	question, err := json.Marshal(control.ResolveRequest{Addr: vip})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the controller", func() bool {
+		bounded, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		_, err := c.Request(bounded, control.DiscoveryService, control.ResolveMethod, question)
+		return err == nil
+	})
 	return ct
 }
 
@@ -152,6 +162,22 @@ func (c *city) offer(names ...string) {
 	c.ct.set(d)
 }
 
+// learn waits until the client's proxy knows the service: on a busy machine its
+// first question may take longer than it waits, and then it tries the address itself.
+func (c *city) learn(t *testing.T) {
+	t.Helper()
+	tr := transport(false)
+	defer tr.CloseIdleConnections()
+	eventually(t, "discovery", func() bool {
+		resp, err := (&http.Client{Transport: tr, Timeout: time.Minute}).Get(c.url)
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
 func transport(two bool) *http.Transport {
 	tr := &http.Transport{Protocols: new(http.Protocols)}
 	tr.Protocols.SetHTTP1(!two)
@@ -171,7 +197,7 @@ func (c *city) ask(t *testing.T, tr *http.Transport, n int) map[string]int {
 		b, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s %q, %v", resp.Status, b, err)
+			t.Fatalf("%s %q, %v: %v", resp.Status, b, err, resp.Header)
 		}
 		got[string(b)]++
 	}
@@ -186,6 +212,7 @@ func TestDiscovery(t *testing.T) {
 		t.Run(fmt.Sprintf("HTTP/2 %v", two), func(t *testing.T) {
 			c := newCity(t)
 			c.offer("a", "b", "plain")
+			c.learn(t)
 			tr := transport(two)
 			defer tr.CloseIdleConnections()
 			if got := c.ask(t, tr, 60); got["a"] == 0 || got["b"] == 0 || got["plain"] == 0 {
@@ -228,6 +255,9 @@ func TestDiscovery(t *testing.T) {
 				}
 			}
 			for _, e := range c.ended(event.Inbound) {
+				if e.Fate&event.Denied != 0 && e.RequestBytes == 0 {
+					continue // a connection that its client gave up before it said anything
+				}
 				if e.Peer.Identity != identityOf("client") {
 					t.Fatalf("%+v", e)
 				}
@@ -241,6 +271,7 @@ func TestDiscovery(t *testing.T) {
 func TestDiscoveryWithoutBus(t *testing.T) {
 	c := newCity(t)
 	c.offer("a", "b")
+	c.learn(t)
 	tr := transport(false)
 	defer tr.CloseIdleConnections()
 	c.ask(t, tr, 1)

@@ -254,12 +254,25 @@ func TestIdleProxyIsSmall(t *testing.T) {
 // vmRSS is a process's resident memory in KiB.
 func vmRSS(t *testing.T, pid int) int {
 	t.Helper()
+	return statusKiB(t, pid, "VmRSS")
+}
+
+// anonymous is the part of a process's resident memory that is not its program's
+// pages, which come and go: what can grow.
+func anonymous(t *testing.T, pid int) int {
+	t.Helper()
+	return statusKiB(t, pid, "RssAnon")
+}
+
+// statusKiB is a field of a process's status.
+func statusKiB(t *testing.T, pid int, field string) int {
+	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
 			n, err := strconv.Atoi(strings.Fields(rest)[0])
 			if err != nil {
 				t.Fatal(err)
@@ -267,6 +280,6 @@ func vmRSS(t *testing.T, pid int) int {
 			return n
 		}
 	}
-	t.Fatal("no VmRSS")
+	t.Fatalf("no %s in %s", field, status)
 	return 0
 }

@@ -225,7 +225,7 @@ func (g *Gatekeeper) proxyGrant(ctx context.Context, namespace, name string) (Gr
 	if err != nil {
 		return Grant{}, fmt.Errorf("cannot ask Kubernetes for the pod %s/%s: %w", namespace, name, err)
 	}
-	w, err := workload.Of(ctx, owners{g.o.Kubernetes}, g.o.Cluster, &pod.ObjectMeta)
+	w, err := workload.Of(ctx, workload.API{Kubernetes: g.o.Kubernetes}, g.o.Cluster, &pod.ObjectMeta)
 	if err != nil {
 		return Grant{}, err
 	}

@@ -1,12 +1,6 @@
 package access
 
 import (
-	"context"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-
 	"github.com/weirmesh/weir/bus"
 	"github.com/weirmesh/weir/control"
 )
@@ -39,31 +33,4 @@ func componentGrant(account string) (Grant, bool) {
 		}, true
 	}
 	return Grant{}, false
-}
-
-// owners asks the API server.
-type owners struct{ kubernetes kubernetes.Interface }
-
-func (o owners) ReplicaSetOwner(ctx context.Context, namespace, name string) (*meta.OwnerReference, error) {
-	rs, err := o.kubernetes.AppsV1().ReplicaSets(namespace).Get(ctx, name, meta.GetOptions{})
-	if err != nil {
-		return nil, gone(err)
-	}
-	return meta.GetControllerOf(rs), nil
-}
-
-func (o owners) JobOwner(ctx context.Context, namespace, name string) (*meta.OwnerReference, error) {
-	job, err := o.kubernetes.BatchV1().Jobs(namespace).Get(ctx, name, meta.GetOptions{})
-	if err != nil {
-		return nil, gone(err)
-	}
-	return meta.GetControllerOf(job), nil
-}
-
-// gone forgives that an object is no longer there.
-func gone(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -295,4 +296,54 @@ func TestIsBounded(t *testing.T) {
 	}
 	a.Release()
 	b.Release()
+}
+
+// TestControllerAway has the control plane gone for days: what is known of a
+// destination stays, whoever asks about a new one is held up for a second at most
+// and then goes where it would have gone without a mesh, and once somebody answers
+// again, both are asked about.
+func TestControllerAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSource()
+		s.set(service(1, "10.244.0.1:8080"))
+		r := run(t, s, 0)
+		use := func(a netip.AddrPort) (*discover.View, string, time.Duration) {
+			began := time.Now()
+			d := r.Resolve(t.Context(), a)
+			defer d.Release()
+			return d.View(), members(d), time.Since(began)
+		}
+		use(vip)
+		s.mu.Lock()
+		s.hold = make(chan struct{}) // nobody answers, nor says so
+		s.mu.Unlock()
+		for day := 0; day < 3; day++ {
+			for range 24 {
+				if v, m, took := use(vip); !v.Known || !v.Service || m != "[10.244.0.1:8080]" || took != 0 {
+					t.Fatalf("day %d: %+v %s after %s", day, v, m, took)
+				}
+				if v, _, took := use(pod); v.Known || v.Reason != discover.ReasonUnavailable || took > time.Second {
+					t.Fatalf("day %d: an address that is not known: %+v after %s", day, v, took)
+				}
+				time.Sleep(time.Hour)
+			}
+		}
+		if st := r.Stats(); st.Failed == 0 || st.Evicted != 0 {
+			t.Errorf("%+v", st)
+		}
+		s.set(service(9, "10.244.0.2:8080"))
+		s.set(control.Destination{Addrs: []netip.AddrPort{pod}, Epoch: 1, Version: 9, Known: true, Endpoints: []control.Endpoint{{Addr: pod, Namespace: "shop", Kind: "pod", Name: "db-0"}}})
+		s.mu.Lock()
+		s.hold = nil
+		s.mu.Unlock()
+		time.Sleep(2 * time.Second) // a question under way ends, and its failure is old
+		if v, _, _ := use(pod); !v.Known {
+			t.Errorf("not asked about again: %+v", v)
+		}
+		use(vip)
+		synctest.Wait()
+		if _, m, _ := use(vip); m != "[10.244.0.2:8080]" {
+			t.Errorf("not asked about again: %s", m)
+		}
+	})
 }

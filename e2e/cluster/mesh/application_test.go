@@ -19,8 +19,7 @@ import (
 func TestApplication(t *testing.T) {
 	s := start(t)
 	t.Logf("Weir took %s from `weir install` until ready", installation.took.Round(100*time.Millisecond))
-	inject(t, s, emojivoto(t, s, 5))
-	s.Rollout(application()...)
+	vote(t, s, 5)
 	rolled := time.Now()
 	s.Until("every deployment is meshed and has traffic", func() error { return busy(s) })
 	t.Logf("stat was whole %s after the rollout", time.Since(rolled).Round(100*time.Millisecond))

@@ -107,6 +107,27 @@ func emojivoto(t *testing.T, s *clustertest.Space, rate int) string {
 	return objects
 }
 
+// vote has the sample application run, meshed, with so many votes a second. The bot
+// comes last: what it asks before somebody answers would fail without a mesh, too.
+func vote(t *testing.T, s *clustertest.Space, rate int) {
+	t.Helper()
+	var servers, bot []string
+	for _, object := range strings.Split(emojivoto(t, s, rate), "\n---\n") {
+		if strings.Contains(object, "\nkind: Deployment\n") && strings.Contains(object, "\n  name: vote-bot\n") {
+			bot = append(bot, object)
+		} else {
+			servers = append(servers, object)
+		}
+	}
+	if len(bot) != 1 {
+		t.Fatalf("the manifests have %d deployments of a bot", len(bot))
+	}
+	inject(t, s, strings.Join(servers, "\n---\n"))
+	s.Rollout("emoji", "voting", "web")
+	inject(t, s, bot[0])
+	s.Rollout("vote-bot")
+}
+
 // application are the sample application's deployments.
 func application() []string { return []string{"emoji", "voting", "web", "vote-bot"} }
 

@@ -153,8 +153,7 @@ func balanced(s *clustertest.Space, want uint64) {
 // request fails, and all are counted.
 func TestRestarts(t *testing.T) {
 	s := start(t)
-	inject(t, s, emojivoto(t, s, 20))
-	s.Rollout(application()...)
+	vote(t, s, 20)
 	s.Until("the application is busy", func() error { return busy(s) })
 
 	first := follow(t, s)
@@ -186,8 +185,7 @@ func TestRestarts(t *testing.T) {
 // are back.
 func TestAway(t *testing.T) {
 	s := start(t)
-	inject(t, s, emojivoto(t, s, 20))
-	s.Rollout(application()...)
+	vote(t, s, 20)
 	s.Until("the application is busy", func() error { return busy(s) })
 	b := follow(t, s)
 	weir := func(args ...string) {

@@ -65,19 +65,21 @@ func TestSettings(t *testing.T) {
 
 func TestParseValues(t *testing.T) {
 	at := Installation{Namespace: "mesh", Version: "v1", TrustAnchors: anchors}
-	c, err := ParseValues([]byte("clusterName: east\nclusterDomain: example.org\nproxy:\n  logLevel: debug\n  opaquePorts: ''\n  resources: {cpu: {request: 5m}}\n  nativeSidecar: false\n"), at)
+	c, err := ParseValues([]byte("clusterName: east\nclusterDomain: example.org\nproxy:\n  logLevel: debug\n  logFormat: json\n  drainDelay: 5s\n  drainTimeout: 2m\n  skipSubnets: 192.0.2.0/24\n  opaquePorts: ''\n  resources: {cpu: {request: 5m}}\n  nativeSidecar: false\n"), at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Defaults()
 	want.Version, want.TrustAnchors, want.Cluster, want.Bus = "v1", anchors, "east", "tls://weir-bus.mesh.svc.example.org:4222"
 	want.LogLevel, want.Resources.CPU.Request, want.NativeSidecar, want.OpaquePorts = "debug", "5m", false, "none"
+	want.LogFormat, want.DrainDelay, want.DrainTimeout, want.SkipSubnets = "json", "5s", "2m", "192.0.2.0/24"
 	if c != want {
 		t.Errorf("got %+v, want %+v", c, want)
 	}
 	for values, wrong := range map[string]string{
 		"proxy: {logLevels: debug}":              "proxy.logLevels",
-		"proxy: {drain: soon}":                   "proxy.drain",
+		"proxy: {drainTimeout: soon}":            "proxy.drainTimeout",
+		"proxy: {skipSubnets: 10.0.0.0/40}":      "proxy.skipSubnets",
 		"proxy: {skipInboundPorts: '70000'}":     `skipInboundPorts "70000": "70000" is no port from 1 to 65535`,
 		"\t":                                     "cannot read the values",
 		"proxy: {resources: {cpu: {limit: 1q}}}": "resources.cpu.limit",

@@ -205,8 +205,9 @@ func environment(c Config, owner Owner, probed []string) []core.EnvVar {
 	add(identified(c), "WEIR_PROXY_IDENTITY_TOKEN", identityPath+"/token")
 	add(identified(c), "WEIR_PROXY_IDENTITY_TRUST_ANCHORS", c.TrustAnchors)
 	add(c.RequireMTLS, "WEIR_PROXY_REQUIRE_MTLS", "true")
-	if c.RequireMTLS && len(probed) > 0 {
-		// The kubelet has no identity: plain probes are let in, from the node and
+	if len(probed) > 0 {
+		// The kubelet has no identity: its probes come from the node, by which they
+		// are told from other clients, and are let in where mutual TLS is required,
 		// to the ports that are probed.
 		env = append(env, field(hostVariable, "status.hostIP"),
 			core.EnvVar{Name: "WEIR_PROXY_PROBES_FROM", Value: "gateway,$(" + hostVariable + ")"},

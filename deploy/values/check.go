@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"reflect"
 	"regexp"
 	"slices"
@@ -23,6 +24,7 @@ type form struct {
 const (
 	nameExpr     = `[a-z0-9]([-a-z0-9]*[a-z0-9])?`
 	domainExpr   = nameExpr + `(\.` + nameExpr + `)*`
+	subnetExpr   = `[0-9A-Fa-f.:]{2,39}/[0-9]{1,3}`
 	portExpr     = `[0-9]{1,5}(-[0-9]{1,5})?`
 	quantityExpr = `[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?`
 )
@@ -40,6 +42,7 @@ func forms() map[string]form {
 		"size":     f(`[0-9]+(KiB|MiB|GiB)?`, "a size, as 256MiB"),
 		"duration": f(`([0-9]+(\.[0-9]+)?(ms|s|m|h))+`, "a duration, as 1h30m"),
 		"ports":    f(`|`+portExpr+`(,`+portExpr+`)*`, "ports and ranges with commas between, as 25,8000-9000, or empty"),
+		"subnets":  f(`|`+subnetExpr+`(,`+subnetExpr+`)*`, "subnets with commas between, as 192.0.2.0/24,2001:db8::/32, or empty"),
 	}
 }
 
@@ -81,6 +84,14 @@ func (v *Values) cross() error {
 		return errors.New("issuer: trustAnchors, certificate and key belong together: give all three or none")
 	case given != 0 && i.Existing:
 		return errors.New("issuer.existing: it says that others make the issuer; then give none")
+	}
+	if v.Proxy.SkipSubnets == "" {
+		return nil
+	}
+	for subnet := range strings.SplitSeq(v.Proxy.SkipSubnets, ",") {
+		if _, err := netip.ParsePrefix(subnet); err != nil {
+			return fmt.Errorf("proxy.skipSubnets: %q is no subnet, as 192.0.2.0/24", subnet)
+		}
 	}
 	return nil
 }

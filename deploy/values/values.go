@@ -91,13 +91,16 @@ type Injector struct {
 // Proxy is what the proxies are injected with.
 type Proxy struct {
 	LogLevel          string    `json:"logLevel" enum:"debug,info,warn,error" doc:"What proxies log."`
+	LogFormat         string    `json:"logFormat" enum:"text,json" doc:"The form of their log."`
 	PullPolicy        string    `json:"pullPolicy" enum:"Always,IfNotPresent,Never" doc:"When the proxy's image is pulled."`
 	NativeSidecar     bool      `json:"nativeSidecar" doc:"Run the proxy as an init container that goes on (Kubernetes 1.29 or newer): Jobs end, and it starts before and ends after the application."`
 	RequireMTLS       bool      `json:"requireMTLS" doc:"Refuse connections from pods without a proxy, probes excepted."`
 	SkipInboundPorts  string    `json:"skipInboundPorts" form:"ports" doc:"Ports of the pod that bypass the proxy, as 25,8000-9000."`
 	SkipOutboundPorts string    `json:"skipOutboundPorts" form:"ports" doc:"Ports of others that bypass the proxy."`
+	SkipSubnets       string    `json:"skipSubnets" form:"subnets" doc:"Addresses of others that bypass the proxy, as 192.0.2.0/24,2001:db8::/32."`
 	OpaquePorts       string    `json:"opaquePorts" form:"ports" doc:"Ports whose connections are carried undetected."`
-	Drain             string    `json:"drain" form:"duration" doc:"How long a proxy that is told to end lets requests under way finish."`
+	DrainDelay        string    `json:"drainDelay" form:"duration" doc:"How long a proxy that is told to end goes on accepting connections."`
+	DrainTimeout      string    `json:"drainTimeout" form:"duration" doc:"How long it then lets open connections and requests under way finish."`
 	Spool             string    `json:"spool" form:"quantity" doc:"Size of a volume in memory in which events outlive a restart of the proxy; empty for none."`
 	Resources         Resources `json:"resources" doc:"The proxy's resources."`
 }
@@ -143,7 +146,7 @@ func Default() *Values {
 		API:        Component{Resources: Resources{CPU: Amount{Request: "20m"}, Memory: Amount{Request: "48Mi", Limit: "512Mi"}}},
 		Injector:   Injector{Enabled: true, FailurePolicy: "Ignore"},
 		Proxy: Proxy{
-			LogLevel: "info", PullPolicy: "IfNotPresent", NativeSidecar: true, Drain: "30s",
+			LogLevel: "info", LogFormat: "text", PullPolicy: "IfNotPresent", NativeSidecar: true, DrainDelay: "1s", DrainTimeout: "30s",
 			OpaquePorts: "25,587,3306,4222,4444,5432,6222,6379,7422,9300,11211",
 			Resources:   Resources{CPU: Amount{Request: "10m"}, Memory: Amount{Request: "16Mi", Limit: "256Mi"}},
 		},

@@ -78,7 +78,11 @@ func TestDecode(t *testing.T) {
 	f("controller: {replicas: 2, resources: {cpu: {limit: 1}}}", "")
 	f("scheduling: {tolerations: [{key: a, operator: Exists}], nodeSelector: {a: b}}", "")
 	f("proxy: {skipInboundPorts: '25,8000-9000'}", "")
+	f("proxy: {skipSubnets: '192.0.2.0/24,2001:db8::/32', drainDelay: 5s, drainTimeout: 2m}", "")
 
+	f("proxy: {skipSubnets: 192.0.2.1}", `proxy.skipSubnets: "192.0.2.1" is not subnets with commas between`)
+	f("proxy: {skipSubnets: 192.0.2.0/40}", `proxy.skipSubnets: "192.0.2.0/40" is no subnet`)
+	f("proxy: {drainDelay: soon}", `proxy.drainDelay: "soon" is not a duration`)
 	f("bux: {}", "bux: there is no such value; the top has: aggregator, api, bus,")
 	f("bus: {size: 1}", "bus.size: there is no such value; bus has: eventsMaxAge,")
 	f("bus: 5", "bus: 5 is no set of values")

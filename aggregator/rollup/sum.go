@@ -1,0 +1,105 @@
+package rollup
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Adder adds encoded cells up as a [Decoder] does, in less than half the time:
+// it reads each straight into the sum. Its memory is used again. The zero value
+// is ready; it is not safe for concurrent use.
+type Adder struct {
+	slow Decoder
+}
+
+// Fields that Add reads by itself: the tags of rollup.proto's Sums.
+const (
+	tagRequests      = 1<<3 | wireVarint
+	tagSuccesses     = 2<<3 | wireVarint
+	tagRequestBytes  = 3<<3 | wireVarint
+	tagResponseBytes = 4<<3 | wireVarint
+	tagConnections   = 5<<3 | wireVarint
+	tagStatus        = 6<<3 | wireLen
+	tagStatusN       = 7<<3 | wireLen
+	tagLatency       = 12<<3 | wireLen
+	tagDuration      = 13<<3 | wireLen
+)
+
+// Add adds to c what AppendBinary wrote. On an error c is not usable any more.
+func (a *Adder) Add(c *Cell, data []byte) error {
+	var statuses []byte
+	for rest := data; len(rest) > 0; {
+		tag := rest[0]
+		if len(rest) == 1 || tag >= 0x80 {
+			return a.others(c, rest)
+		}
+		n, size := uint64(rest[1]), 1
+		if n >= 0x80 {
+			if n, size = binary.Uvarint(rest[1:]); size <= 0 {
+				return fmt.Errorf("cannot read a cell: field %d: %w", tag>>3, errWire)
+			}
+		}
+		after := rest[1+size:]
+		var body []byte
+		if tag&7 == wireLen {
+			if n > uint64(len(after)) {
+				return fmt.Errorf("cannot read a cell: field %d: %w", tag>>3, errWire)
+			}
+			body, after = after[:n], after[n:]
+		}
+		var err error
+		switch tag {
+		case tagRequests:
+			c.Requests += n
+		case tagSuccesses:
+			c.Successes += n
+		case tagRequestBytes:
+			c.RequestBytes += n
+		case tagResponseBytes:
+			c.ResponseBytes += n
+		case tagConnections:
+			c.Connections += n
+		case tagStatus:
+			statuses = body
+		case tagStatusN:
+			err = c.addStatuses(statuses, body)
+		case tagLatency:
+			err = c.Latency.MergeBinary(body)
+		case tagDuration:
+			err = c.Duration.MergeBinary(body)
+		default:
+			// Field 8 and those after it that have not been read: few cells
+			// have any, but for the ledger's.
+			return a.others(c, rest)
+		}
+		if err != nil {
+			return fmt.Errorf("cannot read a cell: field %d: %w", tag>>3, err)
+		}
+		rest = after
+	}
+	return nil
+}
+
+// others adds the fields that are rare; fields are in ascending order, so none
+// is added twice.
+func (a *Adder) others(c *Cell, rest []byte) error { return a.slow.Add(c, rest) }
+
+// addStatuses adds the counts of HTTP statuses, packed.
+func (c *Cell) addStatuses(values, counts []byte) error {
+	for len(values) > 0 {
+		v, size := binary.Uvarint(values)
+		n, width := binary.Uvarint(counts)
+		if size <= 0 || width <= 0 {
+			return errWire
+		}
+		if v > uint64(OtherStatus) {
+			return fmt.Errorf("HTTP status %d", v)
+		}
+		values, counts = values[size:], counts[width:]
+		c.Status = addCount(c.Status, uint16(v), n, OtherStatus)
+	}
+	if len(counts) > 0 {
+		return errWire
+	}
+	return nil
+}

@@ -40,6 +40,9 @@ type Source interface {
 	// the stream's sequence after, in order, until ctx ends or fn fails, whose
 	// error it returns. It sits out absences of the bus.
 	ConsumeEvents(ctx context.Context, partition int, after uint64, fn func(sequence uint64, subject string, data []byte) error) error
+	// LastBatch returns the stream's sequence of a partition's newest message; 0
+	// where there is none.
+	LastBatch(ctx context.Context, partition int) (sequence uint64, err error)
 }
 
 // Rollups are the streams of rollups: one a tier, the finest first. Sequences
@@ -201,13 +204,15 @@ func (a *Aggregator) WriteMetrics(w io.Writer) {
 	a.offenders.write(w)
 }
 
-// Owned is how many partitions are owned and ready to answer. It is safe for
+// Owned is how many partitions are owned and answer queries. It is safe for
 // concurrent use.
 func (a *Aggregator) Owned() (n int) {
 	for _, p := range a.partitions {
-		if p.isReady() {
+		p.mu.RLock()
+		if p.answering() {
 			n++
 		}
+		p.mu.RUnlock()
 	}
 	return n
 }

@@ -101,7 +101,7 @@ func (q *question) begin() {
 	q.terms = make([]*rollup.Folder, len(q.a.partitions))
 	for i, p := range q.a.partitions {
 		p.mu.RLock()
-		if p.ready {
+		if p.answering() {
 			q.terms[i] = p.folder
 		}
 		p.mu.RUnlock()

@@ -54,6 +54,13 @@ func (m *memory) ConsumeEvents(ctx context.Context, _ int, after uint64, fn func
 	return ctx.Err()
 }
 
+func (m *memory) LastBatch(context.Context, int) (uint64, error) {
+	if m.dead {
+		return 0, errDead
+	}
+	return uint64(len(m.events)), nil
+}
+
 func (m *memory) LastRollup(_ context.Context, _, tier int) ([]byte, uint64, error) {
 	if m.dead {
 		return nil, 0, errDead
@@ -249,7 +256,7 @@ func (w *world) step(i int) {
 	// Once the bus has failed it for good, a member is as good as dead.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if !p.isReady() {
+	if !p.ready {
 		w.inherit(p)
 		return
 	}

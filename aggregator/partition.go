@@ -53,6 +53,10 @@ type partition struct {
 	folder  *rollup.Folder
 	store   *store.Store[rollup.Key]
 	summary *summary
+	// end is where the stream ended at the takeover; until folder has come there,
+	// or it is answerBy, the partition does not answer.
+	end      uint64
+	answerBy time.Time
 	// complete: history is loaded; adopting: a coarse group is being put into
 	// the store.
 	complete, adopting bool
@@ -86,12 +90,6 @@ func newPartition(a *Aggregator, number int) *partition {
 		a: a, number: number, full: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		tiers: tiers, lasts: make([]uint64, len(tiers)), through: make([]uint64, len(tiers)), folded: make([]time.Time, len(tiers)), due: make([]time.Time, len(tiers)),
 	}
-}
-
-func (p *partition) isReady() bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.ready
 }
 
 // run owns the partition until ctx ends. After a fence or a failure it begins

@@ -66,11 +66,15 @@ func (p *partition) takeOver(ctx context.Context) (position uint64, err error) {
 		found.reaches = found.store.From(0) // there is more in the coarser tiers
 	}
 	found.store.Loaded(found.reaches)
+	// Last, so that it is past whatever the predecessor answered for until now.
+	answerBy := p.a.o.Now().Add(catchUpMost)
+	end := p.streamEnd(ctx, catchUpMost)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.folder, p.store, p.summary = found.folder, found.store, newSummary()
 	p.ready, p.complete, p.live, p.lastRead = true, false, false, time.Time{}
-	p.a.log.Info("took over a partition", "partition", p.number, "position", found.position, "sources", len(found.sources), "rollup", found.last,
+	p.end, p.answerBy = end, answerBy
+	p.a.log.Info("took over a partition", "partition", p.number, "position", found.position, "end", end, "sources", len(found.sources), "rollup", found.last,
 		"took", p.a.o.Now().Sub(now).Round(time.Millisecond))
 	return found.position, nil
 }

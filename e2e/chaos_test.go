@@ -98,9 +98,7 @@ func (w *chaosWorld) podRows(args ...string) (map[string]podRow, error) {
 }
 
 // watch waits until the clients' answers of now are all counted, but for what
-// kills leave open. No total may then be less than it was before. Meanwhile one may
-// be for a moment: a partition that changes hands before its owner could publish what
-// it had counted, as on a full disk, answers while its next owner still reads that.
+// kills leave open. No total may ever be less than it was before.
 func (w *chaosWorld) watch(before map[string]podRow) (now map[string]podRow) {
 	w.t.Helper()
 	began := time.Now()
@@ -114,6 +112,12 @@ func (w *chaosWorld) watch(before map[string]podRow) (now map[string]podRow) {
 		if now, err = w.podRows(); err != nil {
 			return err.Error()
 		}
+		for name, was := range before {
+			if now[name].Requests < was.Requests {
+				w.t.Errorf("%s had %d requests; after %v %d", name, was.Requests, time.Since(began).Round(time.Millisecond), now[name].Requests)
+			}
+		}
+		before = now
 		for name, want := range least {
 			if got := int(now[name].Requests); got < want {
 				return fmt.Sprintf("%d requests of %s are counted; %d are answered", got, name, want)
@@ -121,11 +125,6 @@ func (w *chaosWorld) watch(before map[string]podRow) (now map[string]podRow) {
 		}
 		return ""
 	})
-	for name, was := range before {
-		if now[name].Requests < was.Requests {
-			w.t.Errorf("%s had %d requests, and has %d", name, was.Requests, now[name].Requests)
-		}
-	}
 	if took := time.Since(began); took > 3*time.Second {
 		w.t.Logf("%s all is answered for after %v", time.Now().Format("15:04:05.000"), took.Round(time.Millisecond))
 	}

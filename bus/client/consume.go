@@ -52,6 +52,23 @@ func (c *Client) ConsumeEvents(ctx context.Context, partition int, after uint64,
 	})
 }
 
+// LastBatch returns the stream's sequence of a partition's newest batch, or 0
+// where there is none. The error may wrap bus.ErrNotConnected, bus.ErrRefused,
+// bus.ErrPartition or ctx's error.
+func (c *Client) LastBatch(ctx context.Context, partition int) (sequence uint64, err error) {
+	if err := bus.CheckPartition(partition); err != nil {
+		return 0, err
+	}
+	message, err := c.lastMessage(ctx, bus.StreamEvents, bus.PartitionFilter(partition))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cannot look up the last batch of partition %d: %w", partition, err)
+	}
+	return message.Sequence, nil
+}
+
 // ReadEvents calls fn with every batch of the workloads that match w (its empty
 // fields match any), in the order of the stream: those that were stored at
 // since or later, or where since is zero, those that come from now on. Where

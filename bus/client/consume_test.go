@@ -166,3 +166,35 @@ func TestStreamFull(t *testing.T) {
 		t.Errorf("the full stream holds %d bytes, %d to %d", state.Bytes, state.FirstSeq, state.LastSeq)
 	}
 }
+
+func TestLastBatch(t *testing.T) {
+	ctx := bounded(t)
+	c := bustest.Connect(t, bustest.Run(t))
+	partition := partitionOf(t, web)
+	want := func(partition int, sequence uint64) {
+		t.Helper()
+		if got, err := c.LastBatch(ctx, partition); got != sequence || err != nil {
+			t.Errorf("LastBatch of partition %d gives %d, %v; want %d", partition, got, err, sequence)
+		}
+	}
+	want(partition, 0)
+	for number := range uint64(3) {
+		if err := c.Publish(ctx, web, 1, number+1, []byte("batch")); err != nil {
+			t.Fatal(err)
+		}
+		want(partition, number+1)
+	}
+	want((partition+1)%bus.Partitions, 0)
+	other := voting
+	for i := 0; partitionOf(t, other) == partition; i++ {
+		other.Name = fmt.Sprint("voting-", i)
+	}
+	if err := c.Publish(ctx, other, 2, 1, []byte("batch")); err != nil {
+		t.Fatal(err)
+	}
+	want(partitionOf(t, other), 4)
+	want(partition, 3)
+	if _, err := c.LastBatch(ctx, bus.Partitions); !errors.Is(err, bus.ErrPartition) {
+		t.Errorf("LastBatch of a partition that there is not gives %v", err)
+	}
+}

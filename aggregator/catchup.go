@@ -1,0 +1,36 @@
+package aggregator
+
+import (
+	"context"
+	"time"
+)
+
+// catchUpMost bounds how long a partition that was taken over does not answer
+// because it has not come as far as its predecessor may have.
+const catchUpMost = 5 * time.Second
+
+// streamEnd looks up where the stream of events ends, for the partition: what its
+// predecessor had counted, published or not, came before. It tries until the
+// deadline; where the bus can't tell, it is 0.
+func (p *partition) streamEnd(ctx context.Context, deadline time.Duration) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	for delay := retryLeast; ; delay = min(2*delay, retryMost) {
+		end, err := p.a.o.Source.LastBatch(ctx, p.number)
+		if err == nil {
+			return end
+		}
+		if ctx.Err() != nil {
+			p.a.log.Warn("cannot look up where the stream ends; answering without what was not read again yet", "partition", p.number, "error", err)
+			return 0
+		}
+		sleep(ctx, delay)
+	}
+}
+
+// answering tells whether the partition is taken over and has come as far as its
+// predecessor may have, whose totals would else be followed by lesser ones; or
+// has had time enough. p.mu is held.
+func (p *partition) answering() bool {
+	return p.ready && (p.folder.Position() >= p.end || !p.a.o.Now().Before(p.answerBy))
+}

@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
+
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirmesh/weir/control"
+	"github.com/weirmesh/weir/controller/access"
 	"github.com/weirmesh/weir/controller/identity"
 )
 
@@ -31,6 +35,7 @@ func (c *controller) identityParts() ([]part, error) {
 			"app.kubernetes.io/name": "weir", "app.kubernetes.io/part-of": "weir",
 			"app.kubernetes.io/component": "bus", "app.kubernetes.io/managed-by": "weir-controller",
 		},
+		Owner: c.ownAccount,
 	}
 	until := func(run func(context.Context)) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -45,6 +50,17 @@ func (c *controller) identityParts() ([]part, error) {
 			return c.client.Answer(ctx, control.IdentityService, control.CertifyMethod, c.authority.Certify)
 		}},
 	}, nil
+}
+
+// ownAccount refers to the controller's ServiceAccount, which is there as long as
+// Weir is installed: Kubernetes deletes with it what the controller has made,
+// whoever uninstalls Weir.
+func (c *controller) ownAccount(ctx context.Context) (*meta.OwnerReference, error) {
+	account, err := c.kubernetes.CoreV1().ServiceAccounts(c.kube.namespace).Get(ctx, access.ControllerAccount, meta.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the controller's ServiceAccount: %w", err)
+	}
+	return &meta.OwnerReference{APIVersion: "v1", Kind: "ServiceAccount", Name: account.Name, UID: account.UID}, nil
 }
 
 // busNames are the names that the bus's certificate is for; localhost is what

@@ -45,6 +45,9 @@ type ServerSecret struct {
 	DNSNames []string
 	// Labels of the Secret.
 	Labels map[string]string
+	// Owner says what the Secret is to be deleted with; nil for nothing. Where it
+	// errs, the Secret is made without an owner: the server waits for it.
+	Owner func(ctx context.Context) (*meta.OwnerReference, error)
 }
 
 // Keep sees to a ServerSecret until ctx ends. Any number of controllers may do
@@ -98,7 +101,7 @@ func (a *Authority) keep(ctx context.Context, s ServerSecret) (changed bool, err
 	}
 	if found == nil {
 		_, err = s.Secrets.Create(ctx, &core.Secret{
-			ObjectMeta: meta.ObjectMeta{Name: s.Name, Namespace: s.Namespace, Labels: s.Labels},
+			ObjectMeta: meta.ObjectMeta{Name: s.Name, Namespace: s.Namespace, Labels: s.Labels, OwnerReferences: a.owners(ctx, s)},
 			Type:       core.SecretTypeTLS, Data: data,
 		}, meta.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
@@ -106,6 +109,9 @@ func (a *Authority) keep(ctx context.Context, s ServerSecret) (changed bool, err
 		}
 	} else {
 		found.Data = data
+		if len(found.OwnerReferences) == 0 {
+			found.OwnerReferences = a.owners(ctx, s)
+		}
 		_, err = s.Secrets.Update(ctx, found, meta.UpdateOptions{})
 		if apierrors.IsConflict(err) {
 			return false, nil
@@ -115,6 +121,20 @@ func (a *Authority) keep(ctx context.Context, s ServerSecret) (changed bool, err
 		return false, fmt.Errorf("cannot write it: %w", err)
 	}
 	return true, nil
+}
+
+// owners are what a Secret is deleted with.
+func (a *Authority) owners(ctx context.Context, s ServerSecret) []meta.OwnerReference {
+	if s.Owner == nil {
+		return nil
+	}
+	owner, err := s.Owner(ctx)
+	if err != nil {
+		a.log.Warn("cannot tell what a server's certificate is to be deleted with; it will have to be deleted by itself",
+			"secret", s.Namespace+"/"+s.Name, "error", err)
+		return nil
+	}
+	return []meta.OwnerReference{*owner}
 }
 
 // server makes a key and its certificate.

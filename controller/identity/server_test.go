@@ -31,10 +31,13 @@ func TestServerSecret(t *testing.T) {
 	defer wg.Wait()
 	defer cancel()
 	names := []string{"weir-bus", "weir-bus.weir.svc"}
+	owner := func(context.Context) (*meta.OwnerReference, error) {
+		return &meta.OwnerReference{APIVersion: "v1", Kind: "ServiceAccount", Name: "weir-controller", UID: "1"}, nil
+	}
 	// Two controllers at once.
 	for range 2 {
 		wg.Go(func() {
-			a.Keep(ctx, identity.ServerSecret{Secrets: secrets, Namespace: "weir", Name: "weir-bus-tls", DNSNames: names, Labels: map[string]string{"a": "b"}})
+			a.Keep(ctx, identity.ServerSecret{Secrets: secrets, Namespace: "weir", Name: "weir-bus-tls", DNSNames: names, Labels: map[string]string{"a": "b"}, Owner: owner})
 		})
 	}
 	wg.Go(func() { a.Run(ctx) })

@@ -88,6 +88,8 @@ var reasons = map[string]string{
 	"ClusterRole/weir-controller: patch admissionregistration.k8s.io/mutatingwebhookconfigurations weir-injector": "injection: to tell it",
 	"Role/weir-controller: get secrets weir-bus-tls":                                                              "whether the bus's certificate is good still",
 	"Role/weir-controller: update secrets weir-bus-tls":                                                           "to renew it",
+	"Role/weir-controller: delete secrets weir-bus-tls":                                                           "to give it an owner; it takes this where OwnerReferencesPermissionEnforcement is on",
+	"Role/weir-controller: get serviceaccounts weir-controller":                                                   "the owner, with which Kubernetes deletes the bus's certificate",
 	"Role/weir-controller: create secrets":                                                                        "to make it; Kubernetes cannot bind this to a name",
 	"ClusterRole/weir-tap: watch weir.dev/taps":                                                                   "nobody's, until an administrator binds it to whom may hear taps",
 }

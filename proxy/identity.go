@@ -50,7 +50,7 @@ func identitySettings() []setting {
 		{name: "require-mtls", usage: "serve only clients that prove an identity of the mesh by mutual TLS (default false)",
 			want: "true or false, for example --require-mtls=true",
 			set:  func(c *Config, v string) error { return setBool(&c.Identity.RequireMutual, v) }},
-		{name: "probes-from", value: "ADDRS", usage: "where plain clients, such as the kubelet's probes, may come from though --require-mtls (default none)",
+		{name: "probes-from", value: "ADDRS", usage: "the node's addresses: plain clients from there, such as the kubelet's probes, are told as ext/node, and served though --require-mtls (default none)",
 			want: wantAddresses, set: setProbesFrom},
 		{name: "probe-ports", value: "PORTS", usage: "to which ports they may (default all)",
 			want: "ports and ranges, for example --probe-ports 8080,9000-9010",

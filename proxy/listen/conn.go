@@ -98,6 +98,9 @@ func newConn(g *Group, l *listener, client *net.TCPConn) *conn {
 		peer:     event.Peer{Workload: l.Peer},
 		done:     make(chan struct{}),
 	}
+	if l.Direction == event.Inbound && l.Peer.IsZero() && c.fromNode() {
+		c.peer.Workload = nodeWorkload()
+	}
 	c.target, c.opaque = g.destination(l, client)
 	c.protocol, c.balanced, c.to = l.Protocol, l.balanced, l.destination(c.target)
 	g.mu.Lock()

@@ -137,7 +137,8 @@ type Options struct {
 	// Identity proves who this proxy is; nil: it speaks no mutual TLS.
 	Identity *mtls.Identity
 	// RequireMutual refuses inbound connections that are not mutual TLS, but for
-	// those from PlainFrom to PlainPorts (all where there are none).
+	// those from PlainFrom to PlainPorts (all where there are none). PlainFrom is
+	// the node: plain clients from there are told as the workload ext/node.
 	RequireMutual bool
 	PlainFrom     []netip.Prefix
 	PlainPorts    []ports.Range

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -160,15 +161,25 @@ func (c *conn) mustBeMutual() bool {
 	if c.l.Direction != event.Inbound || !o.RequireMutual {
 		return false
 	}
-	from := addrOf(c.client.RemoteAddr()).Addr().WithZone("")
-	for _, p := range o.PlainFrom {
-		if p.Contains(from) {
-			to, err := netip.ParseAddrPort(c.target)
-			return len(o.PlainPorts) > 0 && (err != nil || !ports.Contain(o.PlainPorts, to.Port()))
-		}
+	if !c.fromNode() {
+		return true
 	}
-	return true
+	to, err := netip.ParseAddrPort(c.target)
+	return len(o.PlainPorts) > 0 && (err != nil || !ports.Contain(o.PlainPorts, to.Port()))
 }
+
+// fromNode tells whether the client is where probes come from.
+func (c *conn) fromNode() bool {
+	if len(c.g.o.PlainFrom) == 0 {
+		return false
+	}
+	from := addrOf(c.client.RemoteAddr()).Addr().WithZone("")
+	return slices.ContainsFunc(c.g.o.PlainFrom, func(p netip.Prefix) bool { return p.Contains(from) })
+}
+
+// nodeWorkload is who a plain client from the node is taken for: the kubelet, which
+// probes, or whoever's address the node stands for.
+func nodeWorkload() event.Workload { return event.Workload{Kind: "ext", Name: "node"} }
 
 // destination is where a connection goes, and how.
 type destination struct {

@@ -223,6 +223,11 @@ func TestRequireMutual(t *testing.T) {
 			if _, err := io.ReadFull(c, b); (err == nil) != served {
 				t.Fatalf("read %q, %v", b, err)
 			}
+			if served {
+				if rc, _ := n.conn(t, 0); rc.Peer.Workload != (event.Workload{Kind: "ext", Name: "node"}) {
+					t.Errorf("a probe's client is %+v", rc.Peer)
+				}
+			}
 			if !served {
 				eventually(t, "the event", func() bool { return len(n.ended()) == 1 })
 				if e := n.ended()[0]; e.Error != listen.ErrMutualRequired || e.Fate != event.Denied || e.SecurityReason != listen.ReasonUnmeshed {

@@ -221,7 +221,10 @@ func (a *Aggregator) Owned() (n int) {
 const (
 	beatEvery   = time.Second
 	beatTimeout = 2 * time.Second
-	tapEvery    = 100 * time.Millisecond
+	// lapse is how long after its last heartbeat a member may have been taken for
+	// dead, by the bus's reckoning, and others have gone on with its partitions.
+	lapse    = 2 * time.Second
+	tapEvery = 100 * time.Millisecond
 	// grace is how long a partition that is given up may take to publish what
 	// it counted last.
 	grace = 3 * time.Second
@@ -285,8 +288,14 @@ func (a *Aggregator) own(ctx context.Context) {
 	tenures := map[int]*tenure{}
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
+	last := time.Now()
 	for ctx.Err() == nil {
+		began := time.Now()
+		if began.Sub(last) > lapse {
+			a.lookAgain(ctx)
+		}
 		if members, err := a.beat(ctx); err == nil {
+			last = began
 			a.assign(ctx, tenures, members)
 		} else if ctx.Err() == nil {
 			// Whatever the others do meanwhile: the fence guards the partitions.

@@ -2,6 +2,7 @@ package aggregator
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -33,4 +34,34 @@ func (p *partition) streamEnd(ctx context.Context, deadline time.Duration) uint6
 // has had time enough. p.mu is held.
 func (p *partition) answering() bool {
 	return p.ready && (p.folder.Position() >= p.end || !p.a.o.Now().Before(p.answerBy))
+}
+
+// lookAgain is for a member that has been out of touch and may get back what others
+// have meanwhile answered for: its partitions answer once they have come as far. It
+// is to be done before the next heartbeat, upon which the others give them up.
+func (a *Aggregator) lookAgain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
+	defer cancel()
+	var group sync.WaitGroup
+	defer group.Wait()
+	for _, p := range a.partitions {
+		p.mu.RLock()
+		term := p.folder
+		p.mu.RUnlock()
+		if term == nil {
+			continue
+		}
+		group.Go(func() {
+			end, err := a.o.Source.LastBatch(ctx, p.number)
+			if err != nil {
+				a.log.Debug("cannot look up where the stream ends", "partition", p.number, "error", err)
+				return
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.ready && p.folder == term {
+				p.end, p.answerBy = end, a.o.Now().Add(catchUpMost)
+			}
+		})
+	}
 }

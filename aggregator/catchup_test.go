@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/weirmesh/weir/aggregator"
 	"github.com/weirmesh/weir/aggregator/query"
+	"github.com/weirmesh/weir/bus"
 	"github.com/weirmesh/weir/bus/bustest"
+	"github.com/weirmesh/weir/bus/client"
 	"github.com/weirmesh/weir/event"
 )
 
@@ -27,6 +31,45 @@ func (g *gated) ConsumeEvents(ctx context.Context, partition int, after uint64, 
 		}
 		return fn(sequence, subject, data)
 	})
+}
+
+// open lets those of ten batches of ten requests through that are not read yet.
+// Where an answer is whole before, it has them all the same; but for one that had to
+// wait too long, since the time from which on it could not be whole.
+func (g *gated) open(t *testing.T, c *client.Client, read int, since time.Time) {
+	t.Helper()
+	for ; read < 10; read++ {
+		r := ask(t, c, query.MethodStat, query.Request{Resource: query.Selector{Namespace: "emojivoto"}})
+		if n, _ := requests(r, "web"); whole(r) && n != 100 && time.Since(since) < 5*time.Second {
+			t.Fatalf("with %d of 10 batches read, the answer is whole and has %d requests", read, n)
+		}
+		g.turn <- struct{}{}
+	}
+	expect(t, c, map[string]uint64{"web": 100})
+}
+
+// lesser is an id of a member that leaves the partition which has batches to the
+// member "one".
+func lesser(t *testing.T, c *client.Client) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for n := range bus.Partitions {
+		last, err := c.LastBatch(ctx, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last == 0 {
+			continue
+		}
+		for i := 2; ; i++ {
+			if id := fmt.Sprint("member-", i); aggregator.Owner([]string{"one", id}, n) == "one" {
+				return id
+			}
+		}
+	}
+	t.Fatal("no partition has batches")
+	return ""
 }
 
 // full are rollups on a disk that takes none.
@@ -58,22 +101,13 @@ func TestTotalsDoNotDip(t *testing.T) {
 	expect(t, c, map[string]uint64{"web": 100})
 	stop()
 
+	began := time.Now()
 	next := options("two", bustest.Connect(t, s))
 	gate := &gated{next.Source, make(chan struct{})}
 	next.Source = gate
 	two, _ := start(t, next)
-	asked := func() *query.Reply {
-		return ask(t, c, query.MethodStat, query.Request{Resource: query.Selector{Namespace: "emojivoto"}})
-	}
 	eventually(t, "the other partitions", func() bool { return two.Owned() >= next.Partitions-1 })
-	for read := range 10 {
-		r := asked()
-		if n, _ := requests(r, "web"); whole(r) && n != 100 {
-			t.Fatalf("with %d of 10 batches read, the answer is whole and has %d requests", read, n)
-		}
-		gate.turn <- struct{}{}
-	}
-	expect(t, c, map[string]uint64{"web": 100})
+	gate.open(t, c, 0, began)
 }
 
 // TestAnswersInTheEnd: a partition that does not come as far as its stream, or
@@ -105,4 +139,46 @@ type endless struct{ aggregator.Source }
 
 func (endless) LastBatch(_ context.Context, partition int) (uint64, error) {
 	return 0, fmt.Errorf("partition %d has no end", partition)
+}
+
+type roster = aggregator.Members
+
+// silent is a roster that a member can't be heard by for a while.
+type silent struct {
+	roster
+	held atomic.Bool
+}
+
+func (s *silent) Heartbeat(ctx context.Context, id string) error {
+	if s.held.Load() {
+		return errors.New("cut off")
+	}
+	return s.roster.Heartbeat(ctx, id)
+}
+
+// TestTotalsDoNotDipAfterAnAbsence: a member is not heard of for longer than its
+// lease and reads no events meanwhile, as if it were paused. Another one takes its
+// partitions over and answers for all. Back again, it does not answer for less.
+func TestTotalsDoNotDipAfterAnAbsence(t *testing.T) {
+	s := bustest.Run(t)
+	c := bustest.Connect(t, s)
+	web := &proxy{t: t, c: c, w: workload("web"), instance: 1}
+	o := options("one", bustest.Connect(t, s))
+	members, gate := &silent{roster: o.Members}, &gated{o.Source, make(chan struct{})}
+	o.Members, o.Source = members, gate
+	one, _ := start(t, o)
+	eventually(t, "all partitions", func() bool { return one.Owned() == o.Partitions })
+	publishTen(web)
+	for range 5 {
+		gate.turn <- struct{}{}
+	}
+	expect(t, c, map[string]uint64{"web": 50})
+	members.held.Store(true)
+	two := options(lesser(t, c), bustest.Connect(t, s))
+	other, _ := start(t, two)
+	eventually(t, "the other one's takeover", func() bool { return other.Owned() == o.Partitions })
+	back := time.Now()
+	members.held.Store(false)
+	eventually(t, "the first one's return", func() bool { return other.Owned() < o.Partitions })
+	gate.open(t, c, 5, back)
 }

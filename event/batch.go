@@ -74,12 +74,16 @@ const (
 
 	stringShared, stringLength, stringColumns = 0, 1, 2
 	fieldText                                 = 4
+	fieldJoined                               = 5
+
+	joinedHead, joinedTail, joinedColumns = 0, 1, 2
 
 	routeKind, routeMethod, routeAuthority, routePath, routeColumns = 0, 1, 2, 3, 4
 
 	peerIPLength, peerCluster, peerNamespace, peerKind, peerName = 0, 1, 2, 3, 4
 	peerPod, peerIdentity, peerFlags, peerColumns                = 5, 6, 7, 8
 	fieldPeerIP                                                  = 10
+	fieldPeerIPv4                                                = 11
 
 	// connUnused is a column of a number that was never in use.
 	connUnused, connPeer, connPort, connSecurity, connReason = 0, 1, 2, 3, 4

@@ -1,12 +1,11 @@
 package event
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"net/netip"
-	"unicode/utf8"
-	"unsafe"
 
 	"github.com/VictoriaMetrics/easyproto"
 )
@@ -97,48 +96,6 @@ func room[T any](s []T, n int) []T {
 	return s[:n]
 }
 
-// parseStrings puts the strings together. Number 0 is the empty string.
-func (d *Decoder) parseStrings(data []byte) error {
-	n, f, err := d.readDictionary(data, []spec{{"shared", MaxStringBytes + 1}, {"length", MaxStringBytes + 1}})
-	if err != nil {
-		return err
-	}
-	c, text := &d.dictionary, f.data[fieldText-fieldColumn]
-	total, before := 0, 0
-	for i := range n {
-		shared, length := int(at(c[stringShared], i)), int(at(c[stringLength], i))
-		if shared > before || shared+length > MaxStringBytes || length > len(text) {
-			return fmt.Errorf("number %d shares %d bytes with the %d before it, and goes on with %d of %d that are left",
-				i+1, shared, before, length, len(text))
-		}
-		text, before = text[length:], shared+length
-		if total += before; total > MaxBatchBytes {
-			return fmt.Errorf("they have more than %d bytes", MaxBatchBytes)
-		}
-	}
-	if len(text) > 0 {
-		return fmt.Errorf("%d bytes of text are no string's", len(text))
-	}
-	// Memory of its own for each batch, so that strings that somebody keeps
-	// stay what they are.
-	all := make([]byte, 0, total)
-	d.strings = append(room(d.strings, n+1)[:0], "")
-	text, before = f.data[fieldText-fieldColumn], 0
-	for i := range n {
-		shared, length := int(at(c[stringShared], i)), int(at(c[stringLength], i))
-		start := len(all)
-		all = append(all, all[before:before+shared]...)
-		all = append(all, text[:length]...)
-		text, before = text[length:], start
-		one := unsafe.String(unsafe.SliceData(all[start:]), len(all)-start)
-		if !utf8.ValidString(one) {
-			return fmt.Errorf("number %d is no valid UTF-8", i+1)
-		}
-		d.strings = append(d.strings, one)
-	}
-	return nil
-}
-
 func (d *Decoder) parseRoutes(data []byte) error {
 	text := uint64(len(d.strings))
 	n, _, err := d.readDictionary(data, []spec{
@@ -171,14 +128,25 @@ func (d *Decoder) parsePeers(data []byte) error {
 		return err
 	}
 	d.peers = room(d.peers, n)
+	v4 := &d.dictionary[maxColumns-1] // no column of those above
+	if *v4, err = readColumn(*v4, f.data[fieldPeerIPv4-fieldColumn], n, spec{"ipv4", 1 << 32}); err != nil {
+		return err
+	}
 	c, ips := &d.dictionary, f.data[fieldPeerIP-fieldColumn]
 	for i := range d.peers {
 		length := int(at(c[peerIPLength], i))
-		if length != 0 && length != 4 && length != 16 || length > len(ips) {
+		var addr netip.Addr
+		switch {
+		case length == 4:
+			var ip [4]byte
+			binary.BigEndian.PutUint32(ip[:], uint32(at(*v4, i)))
+			addr = netip.AddrFrom4(ip)
+		case length == 16 && len(ips) >= 16:
+			addr = netip.AddrFrom16([16]byte(ips))
+			ips = ips[16:]
+		case length != 0:
 			return fmt.Errorf("ip_length of entry %d is %d, with %d bytes of ip left", i, length, len(ips))
 		}
-		addr, _ := netip.AddrFromSlice(ips[:length])
-		ips = ips[length:]
 		p := peerKey{addr: addr, meshed: at(c[peerFlags], i)&flagMeshed != 0}
 		for k := range p.strings {
 			p.strings[k] = uint32(at(c[peerCluster+k], i))

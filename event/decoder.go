@@ -42,7 +42,9 @@ type Decoder struct {
 	exchanges   []exchange
 	// dictionary is room for the columns of the dictionary being read.
 	dictionary [maxColumns][]uint64
-	limit      int // of entries
+	joins      [joinedColumns][]uint64
+	lengths    []uint16 // of the strings that are written out
+	limit      int      // of entries
 
 	count    int
 	columns  [eventColumns]packed

@@ -9,8 +9,13 @@ func (e *Encoder) Encode(dst []byte, h *Header) []byte {
 	if e.count == 0 && e.summaries == 0 {
 		return dst
 	}
-	rank := e.strings.rank()
-	dst = e.appendStrings(dst)
+	if e.work == nil {
+		e.work = new(Workspace)
+	}
+	defer e.work.words.release()
+	e.work.words.gather(&e.strings)
+	rank := e.work.words.ranks
+	dst = e.work.appendStrings(dst)
 	dst = e.appendSection(dst, fieldRoutes, len(e.routes), e.routeColumns[:], rank,
 		1<<routeMethod|1<<routeAuthority|1<<routePath)
 	dst = e.appendPeers(dst, rank)
@@ -53,22 +58,6 @@ func begin(dst []byte, field, count int) ([]byte, int) {
 	return appendUint(dst, fieldCount, uint64(count)), at
 }
 
-// appendStrings writes the strings by class, each without what it shares with
-// the one before.
-func (e *Encoder) appendStrings(dst []byte) []byte {
-	t := &e.strings
-	if len(t.strings) == 0 {
-		return dst
-	}
-	t.sort()
-	dst, at := begin(dst, fieldStrings, len(t.strings))
-	for i := range t.columns {
-		dst = e.packer.append(dst, fieldColumn+i, source{data: t.columns[i].data, n: len(t.strings), mode: either})
-	}
-	dst = appendBytes(dst, fieldText, t.text)
-	return endField(dst, at)
-}
-
 // appendSection writes a dictionary. Bit i of refs tells that column i holds
 // numbers of strings.
 func (e *Encoder) appendSection(dst []byte, field, n int, columns []column, rank []uint32, refs uint) []byte {
@@ -87,7 +76,7 @@ func (e *Encoder) appendColumns(dst []byte, n int, columns []column, rank []uint
 			// Strings are numbered as they come: mostly, the next is one more.
 			s.rank, s.mode = rank, changes
 		}
-		dst = e.packer.append(dst, fieldColumn+i, s)
+		dst = e.work.packer.append(dst, fieldColumn+i, s)
 	}
 	return dst
 }
@@ -98,6 +87,7 @@ func (e *Encoder) appendPeers(dst []byte, rank []uint32) []byte {
 	if len(e.peerIPs) > 0 {
 		dst = appendBytes(dst, fieldPeerIP, e.peerIPs)
 	}
+	dst = e.work.packer.append(dst, fieldPeerIPv4, source{data: e.peerIPv4.data, n: len(e.peerList), mode: either})
 	return endField(dst, at)
 }
 
@@ -109,7 +99,7 @@ func (e *Encoder) appendExchanges(dst []byte) []byte {
 		if i == exchangeRoute {
 			s.mode = changes
 		}
-		dst = e.packer.append(dst, fieldColumn+i, s)
+		dst = e.work.packer.append(dst, fieldColumn+i, s)
 	}
 	return endField(dst, at)
 }
@@ -124,10 +114,10 @@ func (e *Encoder) appendEvents(dst []byte, sent int64) []byte {
 		} else if e.columns[i].any == 0 {
 			continue
 		}
-		dst = e.packer.append(dst, fieldColumn+i, s)
+		dst = e.work.packer.append(dst, fieldColumn+i, s)
 	}
 	if n := len(e.traceIDs) / 16; n > 0 {
-		dst = e.packer.append(dst, fieldTraceRow, source{data: e.traced.data, n: n, mode: changes})
+		dst = e.work.packer.append(dst, fieldTraceRow, source{data: e.traced.data, n: n, mode: changes})
 		dst = appendBytes(dst, fieldTraceID, e.traceIDs)
 	}
 	return endField(dst, at)

@@ -14,7 +14,7 @@ import (
 type Encoder struct {
 	count   int
 	strings interner
-	packer  packer
+	work    *Workspace // nil until it is needed
 
 	routes       map[routeKey]uint32
 	routeColumns [routeColumns]column
@@ -22,6 +22,7 @@ type Encoder struct {
 	peers       map[peerKey]uint32
 	peerList    []Peer // without port
 	peerIPs     []byte
+	peerIPv4    column
 	peerIDs     []uint64 // the last connection's id of each
 	peerColumns [peerColumns]column
 
@@ -52,6 +53,17 @@ type Encoder struct {
 	summaryColumns [summaryColumns]column
 	histograms     []byte
 }
+
+// Workspace is memory that [Encoder.Encode] works in, and no batch's. Its zero
+// value is ready; it is not safe for concurrent use.
+type Workspace struct {
+	packer packer
+	words  words
+}
+
+// Use has the encoder encode in a workspace, which it may share with others that
+// never encode at the same time. Without, it has one of its own.
+func (e *Encoder) Use(w *Workspace) { e.work = w }
 
 const cacheSlots = 512
 
@@ -114,7 +126,7 @@ func (e *Encoder) Exchanges() int { return len(e.exchangeStates) }
 // Size is about how long the batch is so far, in bytes, but for its header:
 // rather more than less.
 func (e *Encoder) Size() int {
-	n := e.strings.bytes + len(e.peerIPs) + len(e.traced.data) + len(e.traceIDs)
+	n := e.strings.bytes + len(e.peerIPs) + len(e.peerIPv4.data) + len(e.traced.data) + len(e.traceIDs)
 	if e.summaries > 0 {
 		n += lengths(e.summaryColumns[:]) + len(e.histograms)
 	}
@@ -375,10 +387,13 @@ func (e *Encoder) peer(p *Peer) uint32 {
 	switch {
 	case addr.Is4():
 		ip := addr.As4()
-		e.peerIPs = append(e.peerIPs, ip[:]...)
+		e.peerIPv4.put(uint64(binary.BigEndian.Uint32(ip[:])))
 	case addr.Is6():
 		ip := addr.As16()
 		e.peerIPs = append(e.peerIPs, ip[:]...)
+		e.peerIPv4.put(0)
+	default:
+		e.peerIPv4.put(0)
 	}
 	c[peerIPLength].put(uint64(addr.BitLen() / 8))
 	for i, s := range key.strings {
@@ -430,6 +445,7 @@ func (e *Encoder) Reset() {
 	resetColumns(e.outcomeColumns[:])
 	resetColumns(e.exchangeColumns[:])
 	resetColumns(e.columns[:])
+	e.peerIPv4.data, e.peerIPv4.any = e.peerIPv4.data[:0], 0
 	e.traced.data, e.traced.any = e.traced.data[:0], 0
 	e.resetSummaries()
 	e.strings.reset()

@@ -21,8 +21,8 @@ const (
 // they mostly begin alike.
 const (
 	classWord = iota // methods, reasons, kinds and the like
-	classPath
 	className
+	classPath
 	classPod
 	classIdentity
 	classes
@@ -35,15 +35,18 @@ type interner struct {
 	numbers map[string]uint32
 	strings []string
 	class   []uint8 // of each string
-	ranks   []uint32
-	// order, columns and text are made from the strings by sort.
-	order   []uint32
-	columns [stringColumns]column
-	text    []byte
-	bytes   int // of the strings, about as encoded
+	bytes   int     // of the strings, about as encoded
 	chunks  [][]byte
 	chunk   int // the one being filled
 	scratch []byte
+}
+
+// text is the string of a number.
+func (t *interner) text(n uint32) string {
+	if n == 0 {
+		return ""
+	}
+	return t.strings[n-1]
 }
 
 // intern gives the number of a string, and a copy that lives until reset.
@@ -70,44 +73,6 @@ func (t *interner) intern(s string, class uint8) (uint32, string) {
 	t.numbers[kept] = n
 	t.bytes += fieldSize(len(kept))
 	return n, kept
-}
-
-// rank gives each string its number in the batch, by class; 0 stays 0. The
-// result is valid until the next call.
-func (t *interner) rank() []uint32 {
-	var next [classes + 1]uint32
-	for _, c := range t.class {
-		next[c+1]++
-	}
-	for i := 1; i <= classes; i++ {
-		next[i] += next[i-1]
-	}
-	t.ranks = append(t.ranks[:0], 0)
-	for _, c := range t.class {
-		next[c]++
-		t.ranks = append(t.ranks, next[c])
-	}
-	return t.ranks
-}
-
-// sort makes columns and text: the strings in order of rank, which must be up
-// to date, each without what it shares with the one before.
-func (t *interner) sort() {
-	t.order = room(t.order, len(t.strings))
-	for i, rank := range t.ranks[1:] {
-		t.order[rank-1] = uint32(i)
-	}
-	resetColumns(t.columns[:])
-	t.text = t.text[:0]
-	before := ""
-	for _, i := range t.order {
-		s := t.strings[i]
-		n := shared(before, s)
-		t.columns[stringShared].put(uint64(n))
-		t.columns[stringLength].put(uint64(len(s) - n))
-		t.text = append(t.text, s[n:]...)
-		before = s
-	}
 }
 
 // shared is how many bytes two strings have in common at their beginnings.
@@ -159,10 +124,7 @@ func (t *interner) keep(s string) string {
 // reset forgets all strings; what intern returned is no longer valid.
 func (t *interner) reset() {
 	if len(t.strings) > keepRoutes {
-		t.numbers, t.strings, t.class, t.ranks, t.order = nil, nil, nil, nil, nil
-	}
-	if cap(t.text) > keepColumn {
-		t.text = nil
+		t.numbers, t.strings, t.class = nil, nil, nil
 	}
 	clear(t.numbers)
 	clear(t.strings)

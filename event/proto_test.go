@@ -3,7 +3,9 @@ package event_test
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/bufbuild/protocompile"
@@ -93,10 +95,18 @@ func TestProto(t *testing.T) {
 	events[26].RequestBytes, events[26].Latency, events[26].Duration = 1<<64-1, 9, 5
 	events[27].Peer.Addr = netip.MustParseAddrPort("[2001:db8::1]:443")
 	events[28].Path, events[28].Start = "/日本", -1
+	for i := range 200 {
+		// Paths of which a batch has the parts.
+		events[100+i].Path = fmt.Sprintf("/shop/%s/%s", strings.Repeat("collection", 1+i%7), strings.Repeat("operation", i/7%6))
+	}
+	events[300].Path, events[301].Path, events[302].Path = "", "/", "*"
 
 	batch := message{dynamicpb.NewMessage(compile(t))}
 	if err := proto.Unmarshal(encode(events), batch.Interface()); err != nil {
 		t.Fatal(err)
+	}
+	if joined := batch.part("strings").part("joined").count(); joined < 42 {
+		t.Errorf("%d strings are joined, want those of all paths", joined)
 	}
 	if unknown := batch.GetUnknown(); len(unknown) > 0 {
 		t.Errorf("%d bytes are not in event.proto", len(unknown))
@@ -142,6 +152,11 @@ func words(b message) []string {
 		all = append(all, all[i][:shared[i]]+string(text[:length[i]]))
 		text = text[length[i]:]
 	}
+	joined := s.part("joined")
+	heads, tails := joined.column("head", joined.count()), joined.column("tail", joined.count())
+	for i, head := range heads {
+		all = append(all, all[head]+all[tails[i]])
+	}
 	return all
 }
 
@@ -160,11 +175,14 @@ func peersOf(b message) []event.Peer {
 	text("name", func(p *event.Peer) *string { return &p.Workload.Name })
 	text("pod", func(p *event.Peer) *string { return &p.Pod })
 	text("identity", func(p *event.Peer) *string { return &p.Identity })
-	ips, flags := m.get("ip").Bytes(), m.column("flags", n)
+	ips, v4, flags := m.get("ip").Bytes(), m.column("ipv4", n), m.column("flags", n)
 	for i, length := range m.column("ip_length", n) {
-		addr, _ := netip.AddrFromSlice(ips[:length])
+		ip := binary.BigEndian.AppendUint32(nil, uint32(v4[i]))
+		if length == 16 {
+			ip, ips = ips[:16], ips[16:]
+		}
+		addr, _ := netip.AddrFromSlice(ip[:length])
 		peers[i].Addr, peers[i].Meshed = netip.AddrPortFrom(addr, 0), flags[i]&1 != 0
-		ips = ips[length:]
 	}
 	return peers
 }

@@ -31,9 +31,9 @@ func TestSize(t *testing.T) {
 			t.Errorf("%d events a second take %.2f bytes each, want at most %.2f", rate, each, most)
 		}
 	}
-	f(100, 18)
-	f(1000, 8.2)
-	f(10_000, 6.8)
+	f(100, 17)
+	f(1000, 8)
+	f(10_000, 6.6)
 }
 
 // envelope is what the stream keeps of a message beside its data.
@@ -41,4 +41,35 @@ func envelope(h *event.Header) string {
 	w := h.Source.Workload
 	return fmt.Sprintf("weir.v1.events.%s.%s.%s.%s", w.Cluster, w.Namespace, w.Kind, w.Name) +
 		"NATS/1.0\r\nNats-Msg-Id: " + strconv.FormatUint(h.Instance, 16) + "-" + strconv.FormatUint(h.Sequence, 10) + "\r\n\r\n"
+}
+
+// TestSizeOfPaths holds batches to a bound whose paths have parts in common that
+// are not at their beginnings, and those that have nothing in common.
+func TestSizeOfPaths(t *testing.T) {
+	f := func(path func(i int) string, most float64) {
+		t.Helper()
+		events := trafficAt(100, 100)
+		for i := range events {
+			events[i].Path = path(i)
+		}
+		h := header
+		h.Sent = events[99].Start + int64(events[99].Duration)
+		var e event.Encoder
+		for i := range events {
+			e.Add(&events[i])
+		}
+		data := e.Encode(nil, &h)
+		decode(t, new(event.Decoder), data, h, events)
+		each := float64(len(data)+len(envelope(&h))) / 100
+		t.Logf("paths as %s: %5.2f bytes an event", path(0), each)
+		if each > most {
+			t.Errorf("events of paths as %s take %.2f bytes each, want at most %.2f", path(0), each, most)
+		}
+	}
+	collections := []string{"orders", "customers", "products", "invoices", "shipments", "payments", "reviews", "carts"}
+	operations := []string{"list", "read", "create", "update", "remove", "search", "export", "status"}
+	f(func(i int) string { return "/api/v1/" + collections[i*i%7] + "/" + operations[i%8] }, 19)
+	f(func(i int) string { return fmt.Sprintf("/users/%d/orders", 100_000+7919*i) }, 24)
+	f(func(i int) string { return fmt.Sprintf("/users/%d", 100_000+7919*i) }, 23)
+	f(func(int) string { return "/" }, 16)
 }

@@ -59,7 +59,7 @@ func (e *Encoder) appendSummaries(dst []byte) []byte {
 	}
 	dst, at := begin(dst, fieldSummaries, e.summaries)
 	for i := range e.summaryColumns {
-		dst = e.packer.append(dst, fieldColumn+i, source{data: e.summaryColumns[i].data, n: e.summaries, mode: either})
+		dst = e.work.packer.append(dst, fieldColumn+i, source{data: e.summaryColumns[i].data, n: e.summaries, mode: either})
 	}
 	if len(e.histograms) > 0 {
 		dst = appendBytes(dst, fieldHistograms, e.histograms)

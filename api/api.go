@@ -59,11 +59,12 @@ const (
 	defaultWindow = time.Minute
 	// defaultPoints is how many steps a series has where none were asked for.
 	defaultPoints = 60
-	// settle is how long the youngest events may be under way: a proxy flushes
-	// each second and an aggregator folds soon after. A window that says no
-	// end stops this long before now, so that its rates are not too low by
-	// what is still missing.
-	settle = 2 * time.Second
+	// settle is how long after a second's end its events may be under way: all
+	// proxies have flushed them after half a second (see package telemetry), and
+	// an aggregator folds soon after. A window that says no end stops at the last
+	// second that ended this long before now, so that its rates are not too low
+	// by what is still missing.
+	settle = 800 * time.Millisecond
 	// gatherTimeout bounds the wait for aggregators that do not answer: longer
 	// than it takes to notice that a member is dead (3 s would be the worst
 	// case), it would make each question wait; the answer says who is missing.

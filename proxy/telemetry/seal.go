@@ -28,8 +28,12 @@ type sealer struct {
 func (p *Pipeline) flushLoop() {
 	defer close(p.flusherDone)
 	p.locked(func() { p.seal(&p.sealer.spare, false) })
-	// Jittered start: proxies that boot together do not publish together.
-	timer := time.NewTimer(p.o.FlushEvery/10 + rand.N(p.o.FlushEvery))
+	phase := rand.Float64() * flushSpread
+	first := untilFlush(time.Now(), p.o.FlushEvery, phase)
+	if first < p.o.FlushEvery/10 {
+		first += p.o.FlushEvery // there is nothing to tell yet
+	}
+	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for {
 		select {
@@ -46,12 +50,31 @@ func (p *Pipeline) flushLoop() {
 		case <-timer.C:
 			p.locked(p.tick)
 		}
+		every := p.o.FlushEvery
 		if p.tapped() {
-			timer.Reset(p.o.TapEvery)
-		} else {
-			timer.Reset(p.o.FlushEvery)
+			every = p.o.TapEvery
 		}
+		timer.Reset(untilFlush(time.Now(), every, phase))
 	}
+}
+
+// flushSpread is the part of an interval, from its beginning, over which the
+// flushes of all proxies are spread.
+const flushSpread = 0.5
+
+// untilFlush is how long it is until the next flush. Flushes keep to the wall
+// clock, at a phase of the interval (in [0, 1)) that is the proxy's own: so
+// everything of one second has left all proxies by half past the next, and who
+// asks for statistics need not wait for a flush at the worst time; and proxies
+// that boot together do not publish together.
+func untilFlush(now time.Time, every time.Duration, phase float64) time.Duration {
+	// Round drops the monotonic clock, so that the distance is one of wall time.
+	next := now.Round(0).Truncate(every).Add(time.Duration(phase * float64(every)))
+	wait := next.Sub(now.Round(0))
+	if wait <= 0 {
+		wait += every
+	}
+	return wait
 }
 
 func (p *Pipeline) locked(f func()) {

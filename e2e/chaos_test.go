@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -38,11 +39,13 @@ func TestChaos(t *testing.T) {
 	}
 	seed = chaosNumber(t, "WEIR_CHAOS_SEED", seed)
 	t.Logf("WEIR_CHAOS_SEED=%d WEIR_CHAOS_ROUNDS=%d", seed, rounds)
-	before := w.watch(nil)
+	w.watch()
 	stops := make([]func(), len(w.pods))
 	for i, p := range w.pods {
 		stops[i] = p.run()
 	}
+	attended := w.attend()
+	defer attended()
 	counts := map[string]int{}
 	for i, r := range w.plan(rand.New(rand.NewPCG(seed, 0)), rounds) {
 		var names []string
@@ -55,7 +58,7 @@ func TestChaos(t *testing.T) {
 			t.Errorf("round %d: %v", i+1, err)
 		}
 		if i%5 == 4 {
-			before = w.watch(before)
+			w.watch()
 		}
 		if t.Failed() && i%5 == 4 {
 			break
@@ -64,6 +67,7 @@ func TestChaos(t *testing.T) {
 	for _, stop := range stops {
 		stop()
 	}
+	attended()
 	t.Logf("faults: %v", counts)
 	w.settleAndCheck()
 	for _, a := range w.everyone() {
@@ -97,9 +101,49 @@ func (w *chaosWorld) podRows(args ...string) (map[string]podRow, error) {
 	return byName, nil
 }
 
+// totals are the rows of the run. No total may ever be less than in the answer
+// before, if that was whole.
+func (w *chaosWorld) totals() (map[string]podRow, error) {
+	w.asking.Lock()
+	defer w.asking.Unlock()
+	now, err := w.podRows()
+	if err != nil {
+		return nil, err
+	}
+	for name, was := range w.told {
+		if now[name].Requests < was.Requests {
+			w.t.Errorf("%s %s had %d requests, and has %d", time.Now().Format("15:04:05.000"), name, was.Requests, now[name].Requests)
+		}
+	}
+	w.told = now
+	w.answers++
+	return now, nil
+}
+
+// attend asks for the totals once a second, whatever happens, until stop is called.
+func (w *chaosWorld) attend() (stop func()) {
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-end:
+				return
+			case <-time.After(time.Second):
+			}
+			_, _ = w.totals() // what can't be told now is told later
+		}
+	}()
+	return sync.OnceFunc(func() {
+		close(end)
+		<-ended
+		w.t.Logf("%d answers were whole", w.answers)
+	})
+}
+
 // watch waits until the clients' answers of now are all counted, but for what
-// kills leave open. No total may ever be less than it was before.
-func (w *chaosWorld) watch(before map[string]podRow) (now map[string]podRow) {
+// kills leave open.
+func (w *chaosWorld) watch() {
 	w.t.Helper()
 	began := time.Now()
 	least := map[string]int{}
@@ -108,16 +152,10 @@ func (w *chaosWorld) watch(before map[string]podRow) (now map[string]podRow) {
 		least[p.name] = answered - p.open()
 	}
 	eventually(w.t, 60*time.Second, func() string {
-		var err error
-		if now, err = w.podRows(); err != nil {
+		now, err := w.totals()
+		if err != nil {
 			return err.Error()
 		}
-		for name, was := range before {
-			if now[name].Requests < was.Requests {
-				w.t.Errorf("%s had %d requests; after %v %d", name, was.Requests, time.Since(began).Round(time.Millisecond), now[name].Requests)
-			}
-		}
-		before = now
 		for name, want := range least {
 			if got := int(now[name].Requests); got < want {
 				return fmt.Sprintf("%d requests of %s are counted; %d are answered", got, name, want)
@@ -128,7 +166,6 @@ func (w *chaosWorld) watch(before map[string]podRow) (now map[string]podRow) {
 	if took := time.Since(began); took > 3*time.Second {
 		w.t.Logf("%s all is answered for after %v", time.Now().Format("15:04:05.000"), took.Round(time.Millisecond))
 	}
-	return now
 }
 
 // settleAndCheck waits until what the aggregators count is what the stream has, and

@@ -140,6 +140,11 @@ type chaosWorld struct {
 	pods        []*chaosPod
 	logs        string // folder
 	began       time.Time
+
+	asking sync.Mutex
+	// told is the last whole answer, answers how many there were; guarded by asking.
+	told    map[string]podRow
+	answers int
 }
 
 // everyone is all that may be made to fail, and the API.

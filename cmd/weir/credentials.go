@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,12 +55,14 @@ func newCredentials() *cobra.Command {
 client: a token, the prefix of inboxes that it may use, and the certificates
 that the bus proves its name by.
 
-With --service-account the token is that ServiceAccount's, made for it now;
-without, it is the token by which the current kubectl context reaches the API
-server. The bus lets its bearer hear the taps and statistics of the namespaces in
-which they may "watch" "taps" of the API group weir.dev.`,
-		Example: `  weir bus credentials --service-account watcher -n shop -o json
-  eval "$(weir bus credentials --service-account watcher -n shop)"
+Without --service-account the token is your own, by which the current kubectl
+context reaches the API server: one that is written there, or that an OIDC or
+cloud plugin gets. A context that proves who you are by a client certificate has
+none. With --service-account it is that ServiceAccount's, made for it now, and for
+the bus alone. The bus lets its bearer hear the taps and statistics of the
+namespaces in which they may "watch" "taps" of the API group weir.dev.`,
+		Example: `  weir bus credentials -o json
+  eval "$(weir bus credentials --service-account shop/watcher)"
   kubectl -n weir port-forward service/weir-bus 4222 &
   nats --server tls://localhost:4222 --token "$WEIR_BUS_TOKEN" --tlsca "$WEIR_BUS_CA" \
     --inbox-prefix "$WEIR_BUS_INBOX" sub 'weir.v1.tap.local.shop.>'`,
@@ -69,6 +72,8 @@ which they may "watch" "taps" of the API group weir.dev.`,
 				return cli.Usagef(cmd, "unexpected argument %q", args[0])
 			case c.output != "env" && c.output != "json" && c.output != "token":
 				return cli.Usagef(cmd, "--output %q: must be env, json or token", c.output)
+			case strings.Count(c.account, "/") > 1 || strings.HasPrefix(c.account, "/") || strings.HasSuffix(c.account, "/"):
+				return cli.Usagef(cmd, "--service-account %q: must be NAME or NAMESPACE/NAME", c.account)
 			case c.duration < 10*time.Minute:
 				return cli.Usagef(cmd, "--duration %s: Kubernetes makes tokens for 10m at least", c.duration)
 			}
@@ -80,7 +85,7 @@ which they may "watch" "taps" of the API group weir.dev.`,
 	f.StringVar(&c.kubeContext, "context", "", "the context of it to use (default: the current one)")
 	f.StringVar(&c.weir, "weir-namespace", "weir", "Weir's own namespace")
 	f.StringVarP(&c.namespace, "namespace", "n", "", "the ServiceAccount's namespace (default: the context's)")
-	f.StringVar(&c.account, "service-account", "", "the ServiceAccount to get a token of (default: your own token)")
+	f.StringVar(&c.account, "service-account", "", "the ServiceAccount to get a token of, NAME or NAMESPACE/NAME (default: your own token)")
 	f.DurationVar(&c.duration, "duration", time.Hour, "how long a ServiceAccount's token is to be valid")
 	f.StringVarP(&c.output, "output", "o", "env", "output format: env (for eval), json, token")
 	return cmd
@@ -93,6 +98,9 @@ func (c *credentials) run(ctx context.Context, out io.Writer) error {
 	config, err := loader.ClientConfig()
 	if err != nil {
 		return fmt.Errorf("cannot reach Kubernetes: %w", err)
+	}
+	if namespace, name, ok := strings.Cut(c.account, "/"); ok {
+		c.namespace, c.account = namespace, name
 	}
 	if c.namespace == "" {
 		if c.namespace, _, err = loader.Namespace(); err != nil {
@@ -137,27 +145,56 @@ func (c *credentials) ofAccount(ctx context.Context, client kubernetes.Interface
 
 // ofUser takes the token by which a request of the user's would be sent.
 func ofUser(ctx context.Context, client kubernetes.Interface, config *rest.Config, got *busCredentials) error {
-	seen := new(seenToken)
-	wrapped, err := rest.HTTPWrappersForConfig(config, seen)
+	if as := config.Impersonate.UserName; as != "" {
+		return fmt.Errorf("the kubectl context acts as %q, which your token does not say to the bus; %s", as, nameAccount)
+	}
+	token, err := ownToken(ctx, config)
 	if err != nil {
 		return fmt.Errorf("cannot get your token: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://kubernetes.invalid/", nil)
-	if err != nil {
-		return err
-	}
-	if _, err := wrapped.RoundTrip(request); !errors.Is(err, errSeen) { //nolint:bodyclose // there is no answer
-		return fmt.Errorf("cannot get your token: %w", err)
-	}
-	if seen.token == "" {
-		return errors.New("the kubectl context reaches Kubernetes without a token (by a client certificate, perhaps): name a ServiceAccount with --service-account")
+	if token == "" {
+		return fmt.Errorf("there is no token to show to the bus: the kubectl context reaches Kubernetes %s; %s", withoutToken(config), nameAccount)
 	}
 	review, err := client.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authentication.SelfSubjectReview{}, meta.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("cannot ask Kubernetes who you are: %w", err)
 	}
-	got.Token, got.User = seen.token, review.Status.UserInfo.Username
+	got.Token, got.User, got.Expires = token, review.Status.UserInfo.Username, expiry(token)
 	return nil
+}
+
+// nameAccount is what to do without a token.
+const nameAccount = "name a ServiceAccount that may watch taps, by --service-account NAMESPACE/NAME (docs/install.md says how to make one)"
+
+// withoutToken says how a context without a token reaches Kubernetes.
+func withoutToken(c *rest.Config) string {
+	switch {
+	case c.CertFile != "" || len(c.CertData) > 0:
+		return "by a client certificate"
+	case c.ExecProvider != nil:
+		return fmt.Sprintf("by a client certificate, perhaps, which the program %s gets", c.ExecProvider.Command)
+	case c.Username != "":
+		return "by a password"
+	}
+	return "anonymously"
+}
+
+// ownToken is the token that a request would have; empty for none. Plugins that get
+// one are asked.
+func ownToken(ctx context.Context, config *rest.Config) (string, error) {
+	seen := new(seenToken)
+	wrapped, err := rest.HTTPWrappersForConfig(config, seen)
+	if err != nil {
+		return "", err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://kubernetes.invalid/", nil)
+	if err != nil {
+		return "", err
+	}
+	if _, err := wrapped.RoundTrip(request); !errors.Is(err, errSeen) { //nolint:bodyclose // there is no answer
+		return "", err
+	}
+	return seen.token, nil
 }
 
 var errSeen = errors.New("seen")
@@ -167,8 +204,28 @@ type seenToken struct{ token string }
 
 // RoundTrip notes and refuses.
 func (s *seenToken) RoundTrip(r *http.Request) (*http.Response, error) {
-	s.token, _ = strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	// A password would be "Basic …".
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		s.token = token
+	}
 	return nil, errSeen
+}
+
+// expiry is when a token says that it ends, if it is a JWT and does; it is the API
+// server that checks it.
+func expiry(token string) time.Time {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return time.Time{}
+	}
+	text, err := base64.RawURLEncoding.DecodeString(parts[1])
+	var claims struct {
+		Exp int64 `json:"exp"`
+	}
+	if err != nil || json.Unmarshal(text, &claims) != nil || claims.Exp <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(claims.Exp, 0).UTC()
 }
 
 func (c *credentials) write(out io.Writer, got busCredentials) error {

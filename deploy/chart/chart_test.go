@@ -91,6 +91,7 @@ var reasons = map[string]string{
 	"Role/weir-controller: delete secrets weir-bus-tls":                                                           "to give it an owner; it takes this where OwnerReferencesPermissionEnforcement is on",
 	"Role/weir-controller: get serviceaccounts weir-controller":                                                   "the owner, with which Kubernetes deletes the bus's certificate",
 	"Role/weir-controller: create secrets":                                                                        "to make it; Kubernetes cannot bind this to a name",
+	"Role/weir-config: get configmaps weir-config,weir-trust-anchors":                                             "everyone's: what weir inject and weir bus credentials read",
 	"ClusterRole/weir-tap: watch weir.dev/taps":                                                                   "nobody's, until an administrator binds it to whom may hear taps",
 }
 

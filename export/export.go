@@ -109,6 +109,22 @@ func RestoreIntake(partition int, marks []byte) (*Intake, error) {
 	return in, nil
 }
 
+// OpenConnections calls fn with each proxy's gauge of open connections in marks
+// that Marks returned, but for those that have ended or were silent since before
+// a time, Unix seconds.
+func OpenConnections(marks []byte, since int64, fn func(w event.Workload, pod string, open uint64)) error {
+	part, err := rollup.Decode(marks)
+	if err != nil {
+		return fmt.Errorf("cannot read marks: %w", err)
+	}
+	for i := range part.Delta.Sources {
+		if s := &part.Delta.Sources[i]; !s.Final && s.LastSeen >= since {
+			fn(s.ID.Workload, s.Pod, s.OpenConnections)
+		}
+	}
+	return nil
+}
+
 // Marks are the position and what is known of the sources, to be kept. They are
 // a group of rollup.proto without cells.
 func (in *Intake) Marks() []byte {
@@ -175,6 +191,9 @@ func (in *Intake) Take(sequence uint64, subject string, data []byte, now time.Ti
 		s.Shed = h.Shed
 	}
 	s.Final = s.Final || h.Final
+	if h.Sequence == s.High {
+		s.OpenConnections = h.OpenConnections
+	}
 	return &in.decoder, nil
 }
 

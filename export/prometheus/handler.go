@@ -38,6 +38,8 @@ type Handler struct {
 type part struct {
 	sequence uint64
 	state    *state
+	// open are the connections of the pods that were live when it was stored.
+	open []gauge
 }
 
 // NewHandler returns a handler for the exporter that has these options, whether
@@ -51,7 +53,7 @@ func NewHandler(o Options) *Handler {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), scrapeTimeout)
 	defer cancel()
-	states, lag, err := h.read(ctx)
+	states, open, lag, err := h.read(ctx)
 	if err != nil {
 		h.o.Logger.Log(ctx, slog.LevelDebug, "cannot answer a scrape", "error", err)
 		http.Error(w, "the counters cannot be read from the bus now: "+err.Error(), http.StatusServiceUnavailable)
@@ -67,12 +69,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	b := bufio.NewWriterSize(to, 64<<10)
 	write(b, states, lag)
+	writeOpen(b, open, h.o.Series)
 	_ = b.Flush() // whoever asked has gone
 }
 
-// read returns the newest state of each partition, and how old the oldest batch
-// is that they do not count.
-func (h *Handler) read(ctx context.Context) (states []*state, lag time.Duration, err error) {
+// read returns the newest state of each partition, the connections that are open,
+// and how old the oldest batch is that they do not count.
+func (h *Handler) read(ctx context.Context) (states []*state, open []gauge, lag time.Duration, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var wg sync.WaitGroup
@@ -85,16 +88,20 @@ func (h *Handler) read(ctx context.Context) (states []*state, lag time.Duration,
 	now := time.Now()
 	for n := range h.parts {
 		if errs[n] != nil {
-			return nil, 0, errs[n]
+			return nil, nil, 0, errs[n]
 		}
 		if s := h.parts[n].state; s != nil {
 			states = append(states, s)
+			// Where a proxy is live, its heartbeats change the state.
+			if now.Sub(time.UnixMicro(s.written)) <= openFor {
+				open = append(open, h.parts[n].open...)
+			}
 		}
 		if !waiting[n].IsZero() {
 			lag = max(lag, now.Sub(waiting[n]))
 		}
 	}
-	return states, lag, nil
+	return states, open, lag, nil
 }
 
 // readPart reads one partition's state, and since when its next batch waits.
@@ -107,6 +114,9 @@ func (h *Handler) readPart(ctx context.Context, n int) (waiting time.Time, err e
 	if data != nil && sequence != p.sequence {
 		s, err := decodeState(data)
 		if err != nil {
+			return time.Time{}, fmt.Errorf("cannot read the state on %s: %w", bus.ExportSubject(h.o.Name, strconv.Itoa(n)), err)
+		}
+		if p.open, err = gauges(s); err != nil {
 			return time.Time{}, fmt.Errorf("cannot read the state on %s: %w", bus.ExportSubject(h.o.Name, strconv.Itoa(n)), err)
 		}
 		s.marks, s.open = nil, nil

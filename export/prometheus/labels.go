@@ -1,6 +1,7 @@
 package prometheus
 
 import (
+	"cmp"
 	"encoding/binary"
 	"strconv"
 	"strings"
@@ -28,13 +29,14 @@ const (
 	labelGRPCStatus
 	labelClassification
 	labelError
+	labelDstPod // places are part of what is stored: new ones come last
 	labelCount
 )
 
 // labelNames are the names as Linkerd has them, where it has them.
 var labelNames = [labelCount]string{
 	"direction", "cluster", "namespace", "", "", "pod", "dst_namespace", "", "", "authority", "tls", "no_tls_reason",
-	"status_code", "grpc_status", "classification", "error",
+	"status_code", "grpc_status", "classification", "error", "dst_pod",
 }
 
 type labels [labelCount]string
@@ -103,6 +105,11 @@ func common(h *event.Header, e *event.Event) labels {
 	l[labelDirection] = e.Direction.String()
 	if p := &e.Peer.Workload; e.Direction == event.Outbound && !p.IsZero() {
 		l[labelDstNamespace], l[labelDstKind], l[labelDstWorkload] = p.Namespace, kindLabel(p.Kind), p.Name
+		l[labelDstPod] = e.Peer.Pod
+		if l[labelDstKind] == "pod" {
+			// There is no workload, and one label of that name.
+			l[labelDstKind], l[labelDstWorkload], l[labelDstPod] = "", "", cmp.Or(e.Peer.Pod, p.Name)
+		}
 	}
 	switch e.Security {
 	case event.Mutual:

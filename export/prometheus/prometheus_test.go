@@ -48,6 +48,9 @@ type proxy struct {
 	instance uint64
 	sequence uint64
 	produced uint64
+	// open is its gauge of connections, final that it ends.
+	open  uint64
+	final bool
 }
 
 func (p *proxy) batch(events ...event.Event) []byte {
@@ -59,6 +62,7 @@ func (p *proxy) batch(events ...event.Event) []byte {
 	p.produced += uint64(len(events))
 	return enc.Encode(nil, &event.Header{
 		Source: p.source, Instance: p.instance, Sequence: p.sequence, Produced: p.produced, Sent: time.Now().UnixMicro(),
+		OpenConnections: p.open, Final: p.final,
 	})
 }
 
@@ -263,6 +267,7 @@ func TestMetricsAreLinkerds(t *testing.T) {
 	grpc := call("voting.shop:8080", 200, 5_001_000)
 	grpc.Direction, grpc.Protocol, grpc.GRPCStatus = event.Outbound, event.GRPC, 2
 	grpc.Peer.Workload = event.Workload{Cluster: "east", Namespace: "back", Kind: "sts", Name: "voting"}
+	grpc.Peer.Pod = "voting-0"
 	grpc.Security, grpc.SecurityReason = event.Mutual, ""
 	hostile := call("a\"b\\c\nd\xff"+strings.Repeat("x", 300), 0, 5_000_000)
 	hostile.Error = event.ErrServerClosed
@@ -287,17 +292,18 @@ func TestMetricsAreLinkerds(t *testing.T) {
 	})
 	stop(false)
 	const pod = `direction="outbound",cluster="east",namespace="shop",deployment="web",pod="web-0",dst_namespace="back",dst_statefulset="voting",authority="voting.shop:8080",tls="true"`
+	const dst = `,dst_pod="voting-0"`
 	const own = `direction="inbound",cluster="east",namespace="shop",deployment="web",pod="web-0",tls="no_identity",no_tls_reason="no_identity"`
 	for key, want := range map[string]float64{
-		"request_total{" + pod + "}": 1,
-		"response_total{" + pod + `,status_code="200",grpc_status="2",classification="failure"}`: 1,
-		"response_latency_ms_bucket{" + pod + `,status_code="200",le="5000"}`:                    0,
-		"response_latency_ms_bucket{" + pod + `,status_code="200",le="10000"}`:                   1,
-		"response_latency_ms_bucket{" + pod + `,status_code="200",le="+Inf"}`:                    1,
-		"response_latency_ms_sum{" + pod + `,status_code="200"}`:                                 5001,
-		"tcp_open_total{" + own + `,peer="src"}`:                                                 2,
-		"tcp_close_total{" + own + `,peer="src"}`:                                                1,
-		"tcp_close_total{" + own + `,error="client_reset",peer="src"}`:                           1,
+		"request_total{" + pod + dst + "}": 1,
+		"response_total{" + pod + `,status_code="200",grpc_status="2",classification="failure"` + dst + "}": 1,
+		"response_latency_ms_bucket{" + pod + `,status_code="200"` + dst + `,le="5000"}`:                    0,
+		"response_latency_ms_bucket{" + pod + `,status_code="200"` + dst + `,le="10000"}`:                   1,
+		"response_latency_ms_bucket{" + pod + `,status_code="200"` + dst + `,le="+Inf"}`:                    1,
+		"response_latency_ms_sum{" + pod + `,status_code="200"` + dst + `}`:                                 5001,
+		"tcp_open_total{" + own + `,peer="src"}`:                                                            2,
+		"tcp_close_total{" + own + `,peer="src"}`:                                                           1,
+		"tcp_close_total{" + own + `,error="client_reset",peer="src"}`:                                      1,
 	} {
 		if got, ok := samples[key]; !ok || got != want {
 			t.Errorf("%s is %v, %v; want %v", key, got, ok, want)

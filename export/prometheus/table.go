@@ -39,8 +39,10 @@ type row struct {
 
 // Bounds of a table.
 const (
-	// maxAuthorities of a workload and direction have rows of their own.
+	// maxAuthorities of a workload and direction have rows of their own, and
+	// maxDstPods that it sends to.
 	maxAuthorities = 100
+	maxDstPods     = 200
 	// workloadShare of all rows may be one workload's.
 	workloadShare = 4
 	// maxTableBytes bounds the rows of a partition as they are stored: a state
@@ -55,7 +57,7 @@ const (
 	// longLived connections may have told of themselves before their end, µs.
 	longLived = 5e6
 	// maxPeers of a batch are told apart cheaply.
-	maxPeers = 32
+	maxPeers = 128
 )
 
 // budget is how many rows there may be in all tables together.
@@ -76,10 +78,10 @@ type table struct {
 	budget *budget
 	rows   map[string]*row
 	bytes  int
-	// perWorkload counts the rows of each workload and direction, authorities
-	// those that it has rows for.
-	perWorkload map[string]int
-	authorities map[string]map[string]struct{}
+	// perWorkload counts the rows of each workload and direction; authorities and
+	// dstPods are those that it has rows for.
+	perWorkload          map[string]int
+	authorities, dstPods names
 	// open has when connections ended that were counted while they were open:
 	// 0 where they did not, yet.
 	open   map[connectionID]int64
@@ -95,9 +97,33 @@ type table struct {
 	id      []byte
 }
 
+// names are those that have rows of their own, by workload and direction.
+type names map[string]map[string]struct{}
+
+// bound is the name, or that of the others where a workload has most already.
+func (n names) bound(workload, name string, most int) string {
+	if known := n[workload]; name != "" && len(known) >= most {
+		if _, ok := known[name]; !ok {
+			return otherName
+		}
+	}
+	return name
+}
+
+func (n names) add(workload, name string) {
+	if name == "" || name == otherName {
+		return
+	}
+	if n[workload] == nil {
+		n[workload] = map[string]struct{}{}
+	}
+	n[workload][name] = struct{}{}
+}
+
 // peer is what the labels say of a connection.
 type peer struct {
 	workload event.Workload
+	pod      string // of an outbound one
 	security event.Security
 	reason   string
 }
@@ -123,7 +149,8 @@ func newTable(b *budget) *table {
 		budget:      b,
 		rows:        map[string]*row{},
 		perWorkload: map[string]int{},
-		authorities: map[string]map[string]struct{}{},
+		authorities: names{},
+		dstPods:     names{},
 		open:        map[connectionID]int64{},
 	}
 }
@@ -191,7 +218,10 @@ func (t *table) learn(d *event.Decoder, r *event.Row, now int64) *entry {
 // peer is the number of an event's peer: beyond maxPeers there is one for all,
 // whose entries lookup does not keep.
 func (t *table) peer(e *event.Event) int {
-	p := peer{e.Peer.Workload, e.Security, e.SecurityReason}
+	p := peer{workload: e.Peer.Workload, security: e.Security, reason: e.SecurityReason}
+	if e.Direction == event.Outbound {
+		p.pod = e.Peer.Pod
+	}
 	if i := slices.Index(t.peers, p); i >= 0 {
 		return i + 1
 	}
@@ -323,13 +353,8 @@ func (t *table) connection(x *entry, id connectionID, r *event.Row, now int64) {
 func (t *table) row(f family, l labels, now int64) *row {
 	l.bounded()
 	workload := l.workload()
-	if a := l[labelAuthority]; a != "" {
-		if known := t.authorities[workload]; len(known) >= maxAuthorities {
-			if _, ok := known[a]; !ok {
-				l[labelAuthority] = otherName
-			}
-		}
-	}
+	l[labelAuthority] = t.authorities.bound(workload, l[labelAuthority], maxAuthorities)
+	l[labelDstPod] = t.dstPods.bound(workload, l[labelDstPod], maxDstPods)
 	if r := t.find(f, &l, now); r != nil {
 		return r
 	}
@@ -382,22 +407,20 @@ func (t *table) account(r *row) {
 	w := r.labels.workload()
 	t.bytes += rowBytes + r.labels.size()
 	t.perWorkload[w]++
-	if a := r.labels[labelAuthority]; a != "" && a != otherName {
-		if t.authorities[w] == nil {
-			t.authorities[w] = map[string]struct{}{}
-		}
-		t.authorities[w][a] = struct{}{}
-	}
+	t.authorities.add(w, r.labels[labelAuthority])
+	t.dstPods.add(w, r.labels[labelDstPod])
 }
 
-// sweep drops the rows of pods that are not live and that were not counted in
-// since horizon, Unix seconds; rows of others stay. It forgets connections that
-// ended long before now.
+// sweep drops the rows that were not counted in since horizon, Unix seconds, of
+// pods that are not live and of those that a pod sent to, which may be no more;
+// rows of others stay. It forgets connections that ended long before now.
 func (t *table) sweep(live func(l *labels) bool, horizon, now int64) {
 	maps.DeleteFunc(t.open, func(_ connectionID, ended int64) bool { return ended != 0 && now-ended > endedMemory })
 	dropped := 0
 	for id, r := range t.rows {
-		if r.used < horizon && r.labels[labelPod] != otherName && r.labels[labelNamespace] != otherName && !live(&r.labels) {
+		dst := r.labels[labelDstPod]
+		ended := r.labels[labelPod] != otherName && r.labels[labelNamespace] != otherName && !live(&r.labels)
+		if r.used < horizon && (ended || dst != "" && dst != otherName) {
 			delete(t.rows, id)
 			dropped++
 		}
@@ -409,6 +432,7 @@ func (t *table) sweep(live func(l *labels) bool, horizon, now int64) {
 	t.bytes = 0
 	clear(t.perWorkload)
 	clear(t.authorities)
+	clear(t.dstPods)
 	for _, r := range t.rows {
 		t.account(r)
 	}

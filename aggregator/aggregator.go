@@ -168,8 +168,10 @@ type Aggregator struct {
 	partitions []*partition
 
 	mu sync.Mutex
-	// members is guarded by mu: how many there are, as we last heard.
+	// members and heard are guarded by mu: how many there are, as we last heard, and
+	// when we began the last heartbeat that was told; zero before the first.
 	members int
+	heard   time.Time
 }
 
 // New returns an aggregator that does nothing until Run.
@@ -204,7 +206,7 @@ func (a *Aggregator) WriteMetrics(w io.Writer) {
 	a.offenders.write(w)
 }
 
-// Owned is how many partitions are owned and answer queries. It is safe for
+// Owned is how many partitions are owned and have come far enough to answer. It is safe for
 // concurrent use.
 func (a *Aggregator) Owned() (n int) {
 	for _, p := range a.partitions {
@@ -221,9 +223,9 @@ func (a *Aggregator) Owned() (n int) {
 const (
 	beatEvery   = time.Second
 	beatTimeout = 2 * time.Second
-	// lapse is how long after its last heartbeat a member may have been taken for
-	// dead, by the bus's reckoning, and others have gone on with its partitions.
-	lapse    = 2 * time.Second
+	// lease is how long after a heartbeat the others leave a member its partitions,
+	// at least: Members' some seconds.
+	lease    = 3 * time.Second
 	tapEvery = 100 * time.Millisecond
 	// grace is how long a partition that is given up may take to publish what
 	// it counted last.
@@ -288,14 +290,13 @@ func (a *Aggregator) own(ctx context.Context) {
 	tenures := map[int]*tenure{}
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
-	last := time.Now()
 	for ctx.Err() == nil {
 		began := time.Now()
-		if began.Sub(last) > lapse {
+		if a.untouched(began, lease-beatEvery) {
 			a.lookAgain(ctx)
 		}
 		if members, err := a.beat(ctx); err == nil {
-			last = began
+			a.touched(began)
 			a.assign(ctx, tenures, members)
 		} else if ctx.Err() == nil {
 			// Whatever the others do meanwhile: the fence guards the partitions.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/aggregator/rollup"
@@ -99,6 +100,9 @@ func (a *Aggregator) fill(reply *query.Reply, method string, request []byte) err
 // begin settles which partitions the answer is about.
 func (q *question) begin() {
 	q.terms = make([]*rollup.Folder, len(q.a.partitions))
+	if q.a.untouched(time.Now(), lease) {
+		return // others may be answering for more than is known here
+	}
 	for i, p := range q.a.partitions {
 		p.mu.RLock()
 		if p.answering() {

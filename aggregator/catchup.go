@@ -36,6 +36,21 @@ func (p *partition) answering() bool {
 	return p.ready && (p.folder.Position() >= p.end || !p.a.o.Now().Before(p.answerBy))
 }
 
+// touched notes that a heartbeat was told, which began then.
+func (a *Aggregator) touched(began time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.heard = began
+}
+
+// untouched tells whether the last heartbeat, if there was any, is so long ago. It
+// goes by the time that passes, be the process paused or cut off.
+func (a *Aggregator) untouched(now time.Time, long time.Duration) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.heard.IsZero() && now.Sub(a.heard) >= long
+}
+
 // lookAgain is for a member that has been out of touch and may get back what others
 // have meanwhile answered for: its partitions answer once they have come as far. It
 // is to be done before the next heartbeat, upon which the others give them up.

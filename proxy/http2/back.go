@@ -64,9 +64,6 @@ func (b *back) run() {
 		return
 	}
 	b.meta = c
-	for _, t := range b.streams.byID {
-		t.meta = &b.meta
-	}
 	b.link.connect(c.Conn, nil)
 	_ = c.SetReadDeadline(time.Now().Add(settleTime))
 	b.put(b.buffer())
@@ -203,7 +200,7 @@ func (b *back) headBlock(fr frame, block []byte, size int, now time.Time) *failu
 	if t.f.overrun() {
 		return nil // it ends with its connection
 	}
-	hd := &b.s.head
+	hd := b.s.head
 	t.received += uint64(size)
 	t.f.s.credit(dataCredit)
 	end := fr.has(flagEndStream)
@@ -212,7 +209,7 @@ func (b *back) headBlock(fr frame, block []byte, size int, now time.Time) *failu
 		t.violate(&b.link, codeClosed)
 		return nil
 	case t.headed:
-		if !end || b.fields.trailersFault() != "" {
+		if !end || b.s.head.fields.trailersFault() != "" {
 			t.violate(&b.link, codeProtocol)
 			return nil
 		}
@@ -221,14 +218,14 @@ func (b *back) headBlock(fr frame, block []byte, size int, now time.Time) *failu
 		}
 		b.trailers(t)
 		return nil
-	case b.fields.responseFault(hd) != "" || hd.status < 200 && end || hd.status == 101:
+	case b.s.head.fields.responseFault(hd) != "" || hd.status < 200 && end || hd.status == 101:
 		t.violate(&b.link, codeProtocol)
 		return nil
 	}
 	t.responded = true
 	t.forget()
 	if hd.status < 200 {
-		t.f.headers(t.id, 0, b.fields.buf)
+		t.f.headers(t.id, 0, b.s.head.fields.buf)
 		return nil
 	}
 	b.respond(t, end, now)
@@ -237,7 +234,7 @@ func (b *back) headBlock(fr frame, block []byte, size int, now time.Time) *failu
 
 // respond passes a final response's head on.
 func (b *back) respond(t *transfer, end bool, now time.Time) {
-	hd := &b.s.head
+	hd := b.s.head
 	t.headed = true
 	t.status, t.grpcStatus = hd.status, hd.grpcStatus
 	t.latency = max(1, now.Sub(t.start))
@@ -248,7 +245,7 @@ func (b *back) respond(t *transfer, end bool, now time.Time) {
 		flags = flagEndStream
 		t.down.ended = true
 	}
-	t.f.headers(t.id, flags, b.fields.buf)
+	t.f.headers(t.id, flags, b.s.head.fields.buf)
 	if end {
 		t.down.finish()
 	}
@@ -259,11 +256,11 @@ func (b *back) trailers(t *transfer) {
 	h := &t.down
 	h.ended, h.hasTrailers = true, true
 	if len(h.pending()) == 0 && !t.f.dead {
-		t.f.headers(t.id, flagEndStream, b.fields.buf)
+		t.f.headers(t.id, flagEndStream, b.s.head.fields.buf)
 		h.finish()
 		return
 	}
-	h.trailers = append([]byte(nil), b.fields.buf...)
+	h.trailers = append([]byte(nil), b.s.head.fields.buf...)
 	if t.up.done {
 		t.uncount()
 	}

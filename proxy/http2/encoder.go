@@ -23,6 +23,8 @@ type encoder struct {
 	added  uint32 // how many fields ever entered the table
 	resize bool   // the table's size changed, and the peer must be told
 	memory *encoderMemory
+	noted  bool // a field was remembered, so that it is encoded otherwise next time
+	lists  lists
 }
 
 // encoderMemory says where in the table a field may be, by its hash.
@@ -62,6 +64,11 @@ func (e *encoder) append(dst, list []byte) []byte {
 		dst = append(dst, 0x20)
 		dst = appendInt(dst, 0x20, 5, uint64(e.table.max))
 	}
+	if block := e.lists.find(list, e.table.state); block != nil {
+		return append(dst, block...)
+	}
+	whole, at, before := list, len(dst), e.table.state
+	e.noted = false
 	for len(list) > 0 {
 		id, never := fieldName(list[0]), list[1] != 0
 		n := int(binary.LittleEndian.Uint32(list[2:]))
@@ -69,6 +76,9 @@ func (e *encoder) append(dst, list []byte) []byte {
 		text := list[fieldHeader : fieldHeader+n+v]
 		list = list[fieldHeader+n+v:]
 		dst = e.field(dst, id, text, n, never)
+	}
+	if !e.noted && e.table.state == before {
+		e.lists.keep(whole, dst[at:], before)
 	}
 	return dst
 }
@@ -96,6 +106,7 @@ func (e *encoder) field(dst []byte, id fieldName, text []byte, n int, never bool
 	}
 	if slot.hash != hash {
 		*slot = remembered{hash: hash}
+		e.noted = true
 		return e.literal(dst, 0, 4, index, text, n)
 	}
 	if i := e.index(slot.at); i > 0 {

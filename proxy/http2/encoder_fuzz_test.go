@@ -18,6 +18,8 @@ func FuzzEncoder(f *testing.F) {
 	f.Add(":method GET\n:path /a\nx-a b\n=\n:method GET\n:path /a\nx-a b\n=\nx-a b\nx-a c")
 	f.Add("!authorization secret\n:status 200\n=" + strings.Repeat("x", 90) + "\n!authorization secret\n:status 299\nx y\n=\nx y\n=\nx y\n=====\nx y")
 	f.Add("a b\n=\na b\n=\na b\nb " + strings.Repeat("c", 2000) + "\n=\na b\nb " + strings.Repeat("c", 2000))
+	f.Add(strings.Repeat("a b\n!c d\n=\n", 6) + "a b\n!c d\n=xxxx\n" + strings.Repeat("a b\n!c d\n=\n:status 200\ne f\n=\n", 6) +
+		"=" + strings.Repeat("x", 6) + "\na b\n!c d\n=\na b\n!c d\n=\na b\n!c d")
 	f.Add(" \n=\n \n\x00 \xff\n:authority h\nhost h")
 	f.Fuzz(func(t *testing.T, script string) {
 		var e encoder

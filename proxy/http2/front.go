@@ -132,13 +132,13 @@ func (f *front) headBlock(fr frame, block []byte, size int, now time.Time) *fail
 		return f.trailers(fr, size)
 	}
 	s.maxID = fr.stream
-	st := newStream(fr.stream, &s.head, f.d.in.since)
+	st := newStream(fr.stream, s.head, f.d.in.since)
 	st.sent += uint64(size)
-	t := f.o.newTransfer(f, st, f.fields.buf, now)
+	t := f.o.newTransfer(f, st, f.s.head.fields.buf, now)
 	f.streams.put(fr.stream, t)
 	f.tick()
-	fault := f.fields.requestFault(s.head.method)
-	t.length = f.fields.length
+	fault := f.s.head.fields.requestFault(s.head.method)
+	t.length = f.s.head.fields.length
 	if end := fr.has(flagEndStream); end {
 		t.up.ended = true
 		if t.length > 0 {
@@ -175,11 +175,11 @@ func (f *front) trailers(fr frame, size int) *failure {
 		return f.late(fr)
 	case t.up.ended:
 		return f.malformed(fr, t, codeClosed, event.ErrMalformed, time.Now())
-	case !fr.has(flagEndStream) || f.fields.trailersFault() != "" || t.length > 0:
+	case !fr.has(flagEndStream) || f.s.head.fields.trailersFault() != "" || t.length > 0:
 		return f.malformed(fr, t, codeProtocol, event.ErrMalformed, time.Now())
 	}
 	t.sent += uint64(size)
-	t.up.trailers, t.up.hasTrailers = append([]byte(nil), f.fields.buf...), true
+	t.up.trailers, t.up.hasTrailers = append([]byte(nil), f.s.head.fields.buf...), true
 	t.up.ended = true
 	t.forward(&t.up)
 	return nil
@@ -341,12 +341,11 @@ func (f *front) refuse(fail *failure, now time.Time) {
 		t.finish(fail.reason, t.fate|fail.fate, now)
 		return
 	}
-	f.s.head.reset()
 	id := fail.stream
 	if id <= f.s.maxID || id&1 == 0 {
 		id = 0
 	}
-	st := newStream(id, &f.s.head, now)
+	st := newStream(id, &head{}, now)
 	f.s.c = f.c
 	c := f.c
 	e := &f.s.event

@@ -38,7 +38,7 @@ type head struct {
 func (h *head) reset() {
 	*h = head{
 		method: h.method[:0], authority: h.authority[:0], path: h.path[:0], host: h.host[:0],
-		literal: h.literal[:0], grpcStatus: event.NoGRPCStatus, fields: h.fields,
+		literal: h.literal[:0], grpcStatus: event.NoGRPCStatus, fields: h.fields, keepAll: h.keepAll,
 	}
 }
 

@@ -14,10 +14,7 @@ func (d *direction) headers(f frame, b []byte, now time.Time) (n int, drop bool,
 	if n == 0 || fail != nil {
 		return 0, false, fail
 	}
-	s := d.s
-	s.head.reset()
-	s.head.keepAll = d.transcode
-	switch err := d.hpack.decode(block, s.maxHead, &s.head); {
+	switch err := d.decode(block, false); {
 	case err == nil:
 	case errors.Is(err, errListTooLong):
 		return 0, false, d.tooLong(f)

@@ -150,6 +150,7 @@ type dynamicTable struct {
 	ring         []tableEntry
 	first, count int
 	size, max    uint32 // as RFC 7541 counts
+	state        uint32 // another one whenever the table changes
 }
 
 // get returns the entry of index i, 1 being the newest. The bytes are valid
@@ -163,7 +164,10 @@ func (t *dynamicTable) get(i int) (name, value []byte, id fieldName) {
 
 // resize sets the maximum, evicting what no longer fits.
 func (t *dynamicTable) resize(max uint32) {
-	t.max = max
+	if t.max != max {
+		t.max = max
+		t.state++
+	}
 	t.evict(0)
 }
 
@@ -174,6 +178,7 @@ func (t *dynamicTable) evict(need uint32) {
 		t.size -= e.name + e.value + entryCost
 		t.first = (t.first + 1) & (len(t.ring) - 1)
 		t.count--
+		t.state++
 	}
 }
 
@@ -199,6 +204,7 @@ func (t *dynamicTable) insert(name, value []byte, id fieldName) {
 	t.data = append(append(t.data, name...), value...)
 	t.count++
 	t.size += need
+	t.state++
 }
 
 func (t *dynamicTable) growRing() {

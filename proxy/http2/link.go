@@ -20,10 +20,9 @@ type link struct {
 	raw  syscall.RawConn
 	// s accounts for what the peer sends, as it does in the observing relay,
 	// by whose rules its frames are judged.
-	s      session
-	d      *direction
-	fields fields
-	enc    encoder
+	s   session
+	d   *direction
+	enc encoder
 
 	// out is what is to be written, base how many bytes were taken from it
 	// ever. Only one goroutine writes at a time.
@@ -66,7 +65,6 @@ func (l *link) init(o *Outbound, from side, maxHead int) {
 	}
 	l.d = &s.dirs[from]
 	l.d.hpack.init()
-	s.head.fields = &l.fields
 }
 
 // connect sets the connection.
@@ -431,14 +429,9 @@ func (l *link) frames(b []byte, now time.Time, handle func(f frame, payload []by
 	return used, nil
 }
 
-// decode decodes a header block into l.s.head and l.fields.
+// decode decodes a header block into l.s.head and its fields.
 func (l *link) decode(f frame, block []byte) *failure {
-	l.s.head.reset()
-	if cap(l.fields.buf) > bufferSize {
-		l.fields.buf = nil
-	}
-	l.fields.reset()
-	switch err := l.d.hpack.decode(block, l.s.maxHead, &l.s.head); {
+	switch err := l.d.decode(block, true); {
 	case err == nil:
 		return nil
 	case errors.Is(err, errListTooLong):

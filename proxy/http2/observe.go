@@ -17,6 +17,7 @@ type direction struct {
 	in   reader
 
 	hpack    decoder
+	heads    heads
 	maxFrame uint32 // that the receiver takes
 	preface  string // what of the preface is still to come
 	settled  bool   // the first SETTINGS came
@@ -326,7 +327,7 @@ func (d *direction) response(f frame, size int, now time.Time) {
 		return
 	}
 	d.count(st, size)
-	if h := &s.head; h.status >= 200 && st.status == 0 {
+	if h := s.head; h.status >= 200 && st.status == 0 {
 		st.status = h.status
 		st.latency = max(1, now.Sub(st.start))
 	}

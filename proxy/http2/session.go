@@ -42,7 +42,7 @@ type session struct {
 	mu      sync.Mutex
 	dirs    [2]direction // by the side that they come from
 	streams streamTable
-	head    head
+	head    *head // what the last header block said
 	event   event.Event
 	cause   *cause // why the session ends; nil while it does not
 	ticking bool
@@ -109,7 +109,7 @@ func newSession(c *relay.Conn) *session {
 
 // open adds a stream.
 func (s *session) open(id uint32, start time.Time) *stream {
-	st := newStream(id, &s.head, start)
+	st := newStream(id, s.head, start)
 	s.streams.put(st)
 	s.tick()
 	return st
@@ -215,12 +215,11 @@ func (s *session) refuse(f *failure, now time.Time) {
 		s.finish(st, f.reason, f.fate, now)
 		return
 	}
-	s.head.reset()
 	id := f.stream
 	if id <= s.maxID || id&1 == 0 {
 		id = 0 // its stream has had its event, or is none
 	}
-	st := newStream(id, &s.head, now)
+	st := newStream(id, &head{}, now)
 	s.record(st, event.End, f.reason, f.fate, now)
 	streamPool.Put(st)
 }

@@ -70,8 +70,9 @@ func BenchmarkQueries(b *testing.B) {
 		name, method string
 		request      query.Request
 	}{
-		{"stat/1m", query.MethodStat, query.Request{Since: now - 62, Until: now - 2}},
-		{"stat/10s", query.MethodStat, query.Request{Since: now - 12, Until: now - 2}},
+		{"stat/1m", query.MethodStat, query.Request{Since: now - 62, Until: now - 2, Brief: true}},
+		{"stat/10s", query.MethodStat, query.Request{Since: now - 12, Until: now - 2, Brief: true}},
+		{"stat/full", query.MethodStat, query.Request{Since: now - 62, Until: now - 2}},
 		{"stat/ns", query.MethodStat, query.Request{Since: now - 62, Until: now - 2, Resource: query.Selector{Kind: query.KindNamespace}}},
 		{"series/one", query.MethodSeries, query.Request{Since: now - 62, Until: now - 2, Step: 1, Resource: query.Selector{Name: "w00042"}}},
 	} {

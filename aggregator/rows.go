@@ -18,10 +18,11 @@ func (q *question) statRows() error {
 	var next atomic.Int64
 	var mu sync.Mutex
 	var failed error
+	var packed []query.Packed
 	var group sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(q.a.partitions)) {
 		group.Go(func() {
-			w := rowWorker{q: q}
+			w := rowWorker{q: q, quantiles: query.Quantiles()}
 			for at := next.Add(1); int(at) <= len(q.a.partitions); at = next.Add(1) {
 				w.rows = w.rows[:0]
 				covered, err := w.partition(q.a.partitions[at-1])
@@ -35,14 +36,20 @@ func (q *question) statRows() error {
 				q.reply.Rows = append(q.reply.Rows, w.rows...)
 				mu.Unlock()
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			packed = append(packed, w.packed)
 		})
 	}
 	group.Wait()
 	slices.Sort(q.reply.Partitions)
-	if failed != nil {
-		return failed
+	if failed == nil {
+		failed = q.sorted()
 	}
-	return q.sorted()
+	for _, rows := range packed {
+		q.reply.AddPacked(rows)
+	}
+	return failed
 }
 
 // What a value is added to.
@@ -63,6 +70,13 @@ type rowSum struct {
 	open   uint64
 }
 
+// alone tells that no other partition knows of the row: its workload is of this
+// one. The workloads of a namespace are not, nor are those without a row of
+// their own.
+func (s *rowSum) alone() bool {
+	return s.key.Kind != query.KindNamespace && s.key.Name != rollup.OtherName
+}
+
 // value is one of a list of values: encoded, or a cell.
 type value struct {
 	next int32
@@ -78,14 +92,19 @@ type podState struct {
 
 // rowWorker sums up the rows of one partition after the other.
 type rowWorker struct {
-	q       *question
-	decoder rollup.Decoder
-	cells   [targets]rollup.Cell
-	index   map[query.Selector]int32
-	sums    []rowSum
-	values  []value // from 1
-	pods    map[podID]podState
-	rows    []query.Row
+	q      *question
+	adder  rollup.Adder
+	cells  [targets]rollup.Cell
+	index  map[query.Selector]int32
+	sums   []rowSum
+	values []value // from 1
+	pods   map[podID]podState
+	rows   []query.Row
+	// packed are those of the rows that came to nobody else, packed at once;
+	// brief is scratch for them.
+	packed    query.Packed
+	brief     query.Row
+	quantiles [7]float64
 }
 
 // partition sums up a partition. What it returns is to be called in turn with
@@ -200,7 +219,7 @@ func (w *rowWorker) sum(s *rowSum) (failed error) {
 			v := &w.values[at]
 			if v.cell != nil {
 				c.Merge(v.cell)
-			} else if err := w.decoder.Add(c, v.data); err != nil {
+			} else if err := w.adder.Add(c, v.data); err != nil {
 				failed = err
 			}
 			at = v.next
@@ -213,16 +232,49 @@ func (w *rowWorker) sum(s *rowSum) (failed error) {
 		side, sums = query.Outbound, out
 	}
 	ledger := &w.cells[toLedger]
-	w.rows = append(w.rows, query.Row{
+	row := query.Row{
 		Resource:        s.key,
 		Owner:           s.owner,
 		Direction:       side,
-		Stats:           statsOf(sums),
 		PodsSeen:        s.seen,
 		PodsLive:        s.live,
 		OpenConnections: s.open,
 		Shed:            ledger.Shed,
 		LostBatches:     uint64(max(ledger.Lost, 0)),
-	})
+	}
+	if w.q.Packed && w.q.Brief && s.alone() {
+		row.Brief, row.Stats = true, w.brief.Stats
+		w.briefly(&row.Stats, sums)
+		w.packed.Add(&row)
+		w.brief.Stats = row.Stats
+		return failed
+	}
+	row.Stats = statsOf(sums)
+	w.rows = append(w.rows, row)
 	return failed
+}
+
+// briefly sets stats to a cell's sums, and uses its memory again.
+func (w *rowWorker) briefly(stats *query.Stats, c *rollup.Cell) {
+	stats.Requests, stats.Successes, stats.Connections = c.Requests, c.Successes, c.Connections
+	stats.RequestBytes, stats.ResponseBytes = c.RequestBytes, c.ResponseBytes
+	stats.Status = countsInto(stats.Status, c.Status)
+	stats.GRPC = countsInto(stats.GRPC, c.GRPC)
+	stats.Errors = countsInto(stats.Errors, c.Errors)
+	// What was merged waits nowhere.
+	c.Latency.Thin(&stats.Latency, w.quantiles[:]...)
+	c.Duration.Thin(&stats.Duration, w.quantiles[:]...)
+}
+
+func countsInto[T comparable](m map[T]uint64, all []rollup.Count[T]) map[T]uint64 {
+	if len(m) > 0 {
+		clear(m)
+	}
+	if m == nil && len(all) > 0 {
+		m = make(map[T]uint64, len(all))
+	}
+	for _, n := range all {
+		m[n.Value] = n.N
+	}
+	return m
 }

@@ -69,8 +69,9 @@ func quantiles(h *event.SparseHistogram) *weirpb.Quantiles {
 	if n == 0 {
 		return nil
 	}
-	var at [7]float64
-	h.Quantiles(at[:], 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999)
+	qs := query.Quantiles()
+	var at [len(qs)]float64
+	h.Quantiles(at[:], qs[:]...)
 	return &weirpb.Quantiles{
 		P50:   ms(at[0]),
 		P75:   ms(at[1]),

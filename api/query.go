@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -191,7 +192,7 @@ func (s *service) gather(ctx context.Context, method string, q *query.Request) (
 	case <-ctx.Done():
 		return nil, 0, status.Errorf(codes.ResourceExhausted, "all %d places for questions were taken until this one timed out; ask less often", maxQueries)
 	}
-	q.Packed = true
+	q.Packed, q.Brief = true, true
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, 0, fmt.Errorf("cannot encode the question: %w", err)
@@ -232,12 +233,22 @@ func (s *service) gather(ctx context.Context, method string, q *query.Request) (
 func (s *service) agree(ctx context.Context, method string, q *query.Request, body []byte) (*query.Reply, int, error) {
 	for tries := 0; ; tries++ {
 		reply, answered, err := s.ask(ctx, method, body)
-		if err != nil {
+		brief := errors.Is(err, query.ErrBrief)
+		if err != nil && !brief {
 			return nil, 0, err
 		}
-		next, again := query.Again(*q, reply)
-		if !again {
-			return reply, answered, nil
+		var next query.Request
+		if brief {
+			// A workload has moved between partitions, or one is being handed
+			// over.
+			whole := *q
+			whole.Brief = false
+			q, next = &whole, whole
+		} else {
+			var again bool
+			if next, again = query.Again(*q, reply); !again {
+				return reply, answered, nil
+			}
 		}
 		if tries == maxAgree {
 			return nil, 0, status.Error(codes.Unavailable, "the aggregators are loading their history and reach back differently far; ask again in a moment")
@@ -290,6 +301,9 @@ func (s *service) merge(method string, raw [][]byte) (*query.Reply, int, error) 
 		return nil, 0, status.Error(codes.Internal, bad.Error())
 	}
 	merged, err := query.Merge(replies)
+	if errors.Is(err, query.ErrBrief) {
+		return nil, 0, err
+	}
 	if err != nil {
 		return nil, 0, status.Errorf(codes.Internal, "cannot add up the aggregators' replies: %v", err)
 	}

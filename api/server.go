@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -95,6 +96,7 @@ func Start(o Options) (*Server, error) {
 	s.loopConn, err = grpc.NewClient("passthrough:///loop",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)), // it is our own
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.loop.DialContext(ctx) }))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start the HTTP gateway: %w", err), s.grpcListener.Close(), s.httpListener.Close())

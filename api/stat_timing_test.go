@@ -42,10 +42,15 @@ func BenchmarkStat(b *testing.B) {
 				latency.Record(us)
 				duration.Record(us + 100)
 			}
+			qs := query.Quantiles()
+			var thinLatency, thinDuration event.SparseHistogram
+			latency.Thin(&thinLatency, qs[:]...)
+			duration.Thin(&thinDuration, qs[:]...)
 			r.Rows = append(r.Rows, query.Row{
+				Brief:     true,
 				Resource:  query.Selector{Cluster: "c", Namespace: fmt.Sprint("ns-", i/100), Kind: "deploy", Name: fmt.Sprint("w-", i)},
 				Direction: query.Inbound, PodsSeen: 1, PodsLive: 1,
-				Stats: query.Stats{Requests: 60, Successes: 59, Status: map[uint16]uint64{200: 59, 503: 1}, Latency: latency.Sparse(), Duration: duration.Sparse()},
+				Stats: query.Stats{Requests: 60, Successes: 59, Status: map[uint16]uint64{200: 59, 503: 1}, Latency: thinLatency, Duration: thinDuration},
 			})
 		}
 		data, err := query.Pack(&r)

@@ -2,6 +2,7 @@ package query
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,8 +21,14 @@ type routeKey struct {
 	Direction, Route, Authority, Protocol string
 }
 
+// ErrBrief is what Merge's error wraps where a row that cannot be added to
+// another has to be. The question is to be put again, not Brief.
+var ErrBrief = errors.New("a row of two members came without what is needed to add it up")
+
 // merger holds the sums under way.
 type merger struct {
+	// brief: ErrBrief.
+	brief     bool
 	rows      []mergedRow
 	index     map[Selector]int // of rows
 	series    map[Selector]*Series
@@ -34,7 +41,7 @@ type merger struct {
 // key become one; the order of the replies does not matter, nor does it in
 // which portions they are merged. The rows come sorted. Merge does not change
 // the replies. It fails where they can't be answers to one request, or one
-// carries an Error.
+// carries an Error, and with [ErrBrief].
 func Merge(replies []Reply) (*Reply, error) {
 	out := &Reply{}
 	m := merger{
@@ -131,6 +138,9 @@ func (m *merger) add(r *Reply) error {
 	for i := range r.Rows {
 		m.row(&r.Rows[i])
 	}
+	if m.brief {
+		return ErrBrief
+	}
 	for i := range r.Series {
 		if err := m.serie(&r.Series[i]); err != nil {
 			return err
@@ -206,6 +216,10 @@ func (m *merger) row(r *Row) {
 		return
 	}
 	have := &m.rows[at]
+	if have.Brief || r.Brief {
+		m.brief = true
+		return
+	}
 	first, second := prefer(have.Direction, r.Direction)
 	if !first {
 		have.Stats, have.Direction, have.own = Stats{}, r.Direction, true

@@ -19,21 +19,53 @@ func Pack(r *Reply) ([]byte, error) {
 	head := *r
 	head.Rows = nil
 	data, err := json.Marshal(&head)
-	if err != nil || len(r.Rows) == 0 {
-		return data, err
+	rows, size := len(r.Rows), len(data)+len(r.Rows)*400+len(packMark)+binary.MaxVarintLen64
+	for i := range r.packed {
+		rows += r.packed[i].rows
+		size += len(r.packed[i].data)
 	}
-	size := len(data)
-	if n := len(r.Rows); n > 0 {
-		size += n * 400
+	if err != nil || rows == 0 {
+		return data, err
 	}
 	out := make([]byte, 0, size)
 	out = append(append(out, data...), packMark...)
-	out = binary.AppendUvarint(out, uint64(len(r.Rows)))
+	out = binary.AppendUvarint(out, uint64(rows))
 	for i := range r.Rows {
 		out = r.Rows[i].appendBinary(out)
 	}
+	for i := range r.packed {
+		out = append(out, r.packed[i].data...)
+	}
 	return out, nil
 }
+
+// Packed are rows that were packed one by one: who has ten thousands of them to
+// tell need not have them all at once. The zero value is empty; it is not safe
+// for concurrent use.
+type Packed struct {
+	data []byte
+	rows int
+}
+
+// Add packs a row; it keeps nothing of it.
+func (p *Packed) Add(r *Row) {
+	p.data = r.appendBinary(p.data)
+	p.rows++
+}
+
+// AddPacked adds rows to what [Pack] writes of r, and to nothing else. It keeps
+// them.
+func (r *Reply) AddPacked(rows Packed) {
+	if rows.rows > 0 {
+		r.packed = append(r.packed, rows)
+	}
+}
+
+// What follows a row's resource: which of its optional parts there are.
+const (
+	hasOwner = 1 << iota
+	isBrief
+)
 
 // Unpack reads a reply that is packed, or all JSON.
 func Unpack(data []byte) (Reply, error) {
@@ -51,14 +83,18 @@ func Unpack(data []byte) (Reply, error) {
 
 func (r *Row) appendBinary(dst []byte) []byte {
 	dst = appendSelector(dst, &r.Resource)
+	var flags byte
+	if r.Brief {
+		flags |= isBrief
+	}
 	if r.Owner == nil {
-		dst = append(dst, 0)
+		dst = append(dst, flags)
 	} else {
-		dst = appendSelector(append(dst, 1), r.Owner)
+		dst = appendSelector(append(dst, flags|hasOwner), r.Owner)
 	}
 	dst = appendText(dst, r.Direction)
 	s := &r.Stats
-	for _, n := range []uint64{
+	for _, n := range [...]uint64{
 		uint64(r.PodsSeen), uint64(r.PodsLive), r.OpenConnections, r.Shed, r.LostBatches,
 		s.Requests, s.Successes, s.RequestBytes, s.ResponseBytes, s.Connections,
 	} {
@@ -128,14 +164,16 @@ func readRows(data []byte) ([]Row, error) {
 
 func (r *reader) row(row *Row) {
 	r.selector(&row.Resource)
-	if r.number() != 0 {
+	flags := r.number()
+	if flags&hasOwner != 0 {
 		row.Owner = &Selector{}
 		r.selector(row.Owner)
 	}
+	row.Brief = flags&isBrief != 0
 	row.Direction = r.string()
 	s := &row.Stats
 	row.PodsSeen, row.PodsLive = int(r.number()), int(r.number())
-	for _, into := range []*uint64{
+	for _, into := range [...]*uint64{
 		&row.OpenConnections, &row.Shed, &row.LostBatches,
 		&s.Requests, &s.Successes, &s.RequestBytes, &s.ResponseBytes, &s.Connections,
 	} {

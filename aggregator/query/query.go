@@ -52,7 +52,13 @@ type Request struct {
 	Step     int64     `json:"step,omitempty"`
 	// Packed lets the answer come as Encode writes it, and not all as JSON.
 	Packed bool `json:"packed,omitempty"`
+	// Brief lets rows of MethodStat come as Row.Brief says, where Packed is set:
+	// it takes a tenth of the bytes.
+	Brief bool `json:"brief,omitempty"`
 }
+
+// Quantiles are those that a [Row] that is Brief has, ascending.
+func Quantiles() [7]float64 { return [...]float64{0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999} }
 
 // Window is [Since, Until), Unix seconds.
 type Window struct {
@@ -95,6 +101,9 @@ type Reply struct {
 	Edges     []Edge     `json:"edges,omitempty"`
 	Routes    []Route    `json:"routes,omitempty"`
 	Workloads []Workload `json:"workloads,omitempty"`
+
+	// packed are more rows, which Pack writes as they are.
+	packed []Packed
 }
 
 // Stats are exact sums over finished exchanges, mergeable by addition.
@@ -137,6 +146,10 @@ type Row struct {
 	// missing in their numbering, and in no Stats.
 	Shed        uint64 `json:"shed"`
 	LostBatches uint64 `json:"lost_batches"`
+	// Brief: of the histograms of Stats count, sum, least, greatest and the
+	// [Quantiles] are right, and nothing else. Such a row cannot be added to
+	// another; a member gives it only of what no other should know of.
+	Brief bool `json:"brief,omitempty"`
 }
 
 // Series is a resource's row of steps: Points[i] covers

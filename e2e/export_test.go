@@ -305,8 +305,10 @@ func checkMetrics(t *testing.T, text string) {
 			t.Errorf("promtool: %s", line)
 		}
 	}
-	if !strings.Contains(text, "# TYPE response_latency_ms histogram") {
-		t.Error("the exposition has no latencies")
+	for _, part := range []string{"# TYPE response_latency_ms histogram", "# TYPE tcp_open_connections gauge", `,dst_pod="web-0"`} {
+		if !strings.Contains(text, part) {
+			t.Errorf("the exposition has no %s", part)
+		}
 	}
 }
 

@@ -176,7 +176,7 @@ func (s *service) addPods(ctx context.Context, rows []*weirpb.StatRow, sel query
 		k := &known.rows[i]
 		row := index[k.resource]
 		if row == nil {
-			if !all || k.pods.GetTotal() == 0 {
+			if !all || k.pods.GetTotal() == 0 && ends(k.resource.Kind) {
 				continue
 			}
 			row = &weirpb.StatRow{Resource: resource(k.resource), Stats: stats(&query.Stats{}, seconds), Direction: query.Inbound}
@@ -191,6 +191,16 @@ func (s *service) addPods(ctx context.Context, rows []*weirpb.StatRow, sel query
 		return compareSelectors(selectorOf(a.GetResource()), selectorOf(b.GetResource()))
 	})
 	return rows
+}
+
+// ends tells whether what is of a kind ends by itself: without pods that run, it is
+// over rather than scaled to 0.
+func ends(kind string) bool {
+	switch kind {
+	case kindPod, kindNamespace, "job", "cronjob":
+		return true
+	}
+	return false
 }
 
 // selectorOf is the inverse of resource.

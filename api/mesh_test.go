@@ -151,8 +151,8 @@ func TestStatKnowsPods(t *testing.T) {
 			t.Errorf("%v:\n%s\nwant\n%s", req.GetResource(), got, want)
 		}
 	}
-	f("deploy/idle 0 0/2, deploy/web 10 2/3, deploy/web 0", &weirpb.StatRequest{Resource: &weirpb.Resource{Kind: "deploy"}})
-	f("deploy/idle 0 0/2, deploy/web 10 2/3, deploy/web 0", &weirpb.StatRequest{})
+	f("deploy/idle 0 0/2, deploy/scaled-down 0 0/0, deploy/web 10 2/3, deploy/web 0", &weirpb.StatRequest{Resource: &weirpb.Resource{Kind: "deploy"}})
+	f("deploy/idle 0 0/2, deploy/scaled-down 0 0/0, deploy/web 10 2/3, deploy/web 0", &weirpb.StatRequest{})
 	f("pod/web-1 0 1/1 CrashLoopBackOff v1.2.0 of web", &weirpb.StatRequest{Resource: &weirpb.Resource{Kind: "pod"}})
 	f("ns/emojivoto 0 2/5", &weirpb.StatRequest{Resource: &weirpb.Resource{Kind: "ns"}})
 	// Another cluster's controller knows nothing of this one.

@@ -274,7 +274,7 @@ func (s *statCommand) table(rows []beside[weirpb.StatRow], requests []*weirpb.St
 		now := both.now
 		stats := with.traffic(now.GetStats(), both.before.GetStats(), s.output == outputWide)
 		cells = append(append(cells, meshed(now)), stats[:len(trafficHeads)]...)
-		cells = append(cells, fmt.Sprint(now.GetTcpOpenConnections()))
+		cells = append(cells, openConnections(now))
 		if s.output == outputWide {
 			st := now.GetStats()
 			cells = append(append(cells, stats[len(trafficHeads):]...), byteRate(st.GetTcpReadBytesRate()), byteRate(st.GetTcpWriteBytesRate()),
@@ -289,13 +289,26 @@ func (s *statCommand) table(rows []beside[weirpb.StatRow], requests []*weirpb.St
 // knows none, how many of those seen report now. What has no proxy of its own is
 // not meshed.
 func meshed(r *weirpb.StatRow) string {
-	if pods := r.GetPods(); pods.GetTotal() > 0 {
+	pods := r.GetPods()
+	if pods.GetTotal() > 0 || pods != nil && !reported(r) {
 		return fmt.Sprintf("%d/%d", pods.GetMeshed(), pods.GetTotal())
 	}
-	if r.GetPodsSeen() == 0 && r.GetPodsLive() == 0 {
+	if !reported(r) {
 		return none
 	}
 	return fmt.Sprintf("%d/%d", r.GetPodsLive(), max(r.GetPodsSeen(), r.GetPodsLive()))
+}
+
+// reported tells whether a proxy of a row's resource reported anything within the
+// window, or does now.
+func reported(r *weirpb.StatRow) bool { return r.GetPodsSeen() > 0 || r.GetPodsLive() > 0 }
+
+// openConnections is a dash where no proxy counts them.
+func openConnections(r *weirpb.StatRow) string {
+	if !reported(r) && r.GetTcpOpenConnections() == 0 {
+		return none
+	}
+	return fmt.Sprint(r.GetTcpOpenConnections())
 }
 
 // statRow is a row of the JSON output.

@@ -28,6 +28,8 @@ func knowing(_ context.Context, service, _ string, request []byte) ([]byte, erro
 		rows := []control.WorkloadState{
 			{Namespace: "emojivoto", Kind: "deploy", Name: "web", PodCounts: control.PodCounts{Total: 2, Meshed: 1, Ready: 1, ProxyReady: 1, Running: 1, Pending: 1}},
 			{Namespace: "emojivoto", Kind: "deploy", Name: "legacy", PodCounts: control.PodCounts{Total: 3, Ready: 3, Running: 3}},
+			{Namespace: "emojivoto", Kind: "deploy", Name: "scaled-to-0"},
+			{Namespace: "emojivoto", Kind: "job", Name: "over", PodCounts: control.PodCounts{Finished: 1}},
 		}
 		for _, row := range rows {
 			if r.Name == "" || r.Name == row.Name {

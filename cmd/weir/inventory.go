@@ -12,7 +12,7 @@ import (
 // inventoryPart tells what is in the cluster, from discovery's caches.
 func (c *controller) inventoryPart(d *discovery.Discovery) (part, error) {
 	v, err := inventory.New(inventory.Options{
-		Pods: d.Pods(), Owners: d.Owners(), Synced: func() bool { return d.Ready() == nil },
+		Pods: d.Pods(), Owners: d.Owners(), Scaled: d.Scaled, Synced: func() bool { return d.Ready() == nil },
 		Cluster: c.kube.cluster, Namespace: c.kube.namespace,
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/weirmesh/weir/bus/bustest"
 	"github.com/weirmesh/weir/control"
 	"github.com/weirmesh/weir/controller/discovery"
+	"github.com/weirmesh/weir/event"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -215,6 +217,33 @@ func (w *world) fill() {
 
 const whole = "shop/cart:80 grpc 10.244.0.1:8080=deploy/cart/cart-a(shop/sa/cart) 10.244.0.2:8080=deploy/cart/cart-b(peer_not_meshed)ending " +
 	"10.244.0.3:8080=deploy/cart/cart-c(identity_not_ready) 10.244.0.4:8080=deploy/cart/cart-d(no_identity)"
+
+// TestScaled holds that Deployments and StatefulSets are known without their pods.
+func TestScaled(t *testing.T) {
+	w := newWorld(t)
+	w.synced()
+	ctx := t.Context()
+	for name, owner := range map[string]meta.OwnerReference{
+		"cart-1": {Kind: "Deployment", Name: "cart", Controller: ptr(true)},
+		"cart-2": {Kind: "Deployment", Name: "cart", Controller: ptr(true)},
+		"canary": {Kind: "Rollout", Name: "canary", Controller: ptr(true)},
+	} {
+		must[*apps.ReplicaSet](t)(w.k.AppsV1().ReplicaSets("shop").Create(ctx, &apps.ReplicaSet{
+			ObjectMeta: meta.ObjectMeta{Namespace: "shop", Name: name, OwnerReferences: []meta.OwnerReference{owner}}}, meta.CreateOptions{}))
+	}
+	must[*apps.StatefulSet](t)(w.k.AppsV1().StatefulSets("shop").Create(ctx, &apps.StatefulSet{ObjectMeta: meta.ObjectMeta{Namespace: "shop", Name: "db"}}, meta.CreateOptions{}))
+	want := []event.Workload{{Namespace: "shop", Kind: "deploy", Name: "cart"}, {Namespace: "shop", Kind: "sts", Name: "db"}}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		got := w.Scaled()
+		slices.SortFunc(got, func(a, b event.Workload) int { return strings.Compare(a.Name, b.Name) })
+		if slices.Equal(got, want) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("scaled: %v, want %v", got, want)
+		}
+	}
+}
 
 func TestResolve(t *testing.T) {
 	w := newWorld(t)

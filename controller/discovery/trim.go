@@ -26,6 +26,8 @@ func trim(o any) (any, error) {
 		return trimSlice(o), nil
 	case *apps.ReplicaSet:
 		return &apps.ReplicaSet{ObjectMeta: trimMeta(&o.ObjectMeta)}, nil
+	case *apps.StatefulSet:
+		return &apps.StatefulSet{ObjectMeta: trimMeta(&o.ObjectMeta)}, nil
 	case *batch.Job:
 		return &batch.Job{ObjectMeta: trimMeta(&o.ObjectMeta)}, nil
 	}

@@ -37,8 +37,8 @@ const (
 
 // stores are what the informers hold.
 type stores struct {
-	services, slices, pods, replicaSets, jobs cache.Indexer
-	synced                                    []cache.InformerSynced
+	services, slices, pods, replicaSets, jobs, statefulSets cache.Indexer
+	synced                                                  []cache.InformerSynced
 }
 
 // watch sets the informers up; the factory starts them.
@@ -48,7 +48,11 @@ func (d *Discovery) watch() error {
 	pods := d.factory.Core().V1().Pods().Informer()
 	replicaSets := d.factory.Apps().V1().ReplicaSets().Informer()
 	jobs := d.factory.Batch().V1().Jobs().Informer()
-	d.stores = stores{services: services.GetIndexer(), slices: slices.GetIndexer(), pods: pods.GetIndexer(), replicaSets: replicaSets.GetIndexer(), jobs: jobs.GetIndexer()}
+	statefulSets := d.factory.Apps().V1().StatefulSets().Informer()
+	d.stores = stores{
+		services: services.GetIndexer(), slices: slices.GetIndexer(), pods: pods.GetIndexer(),
+		replicaSets: replicaSets.GetIndexer(), jobs: jobs.GetIndexer(), statefulSets: statefulSets.GetIndexer(),
+	}
 	for _, s := range []struct {
 		informer cache.SharedIndexInformer
 		indexers cache.Indexers
@@ -75,6 +79,7 @@ func (d *Discovery) watch() error {
 		})},
 		{replicaSets, nil, nil},
 		{jobs, nil, nil},
+		{statefulSets, nil, nil},
 	} {
 		if err := s.informer.AddIndexers(s.indexers); err != nil {
 			return err

@@ -20,6 +20,7 @@ import (
 
 	"github.com/weirmesh/weir/control"
 	"github.com/weirmesh/weir/controller/workload"
+	"github.com/weirmesh/weir/event"
 )
 
 // Answerer answers requests for a method of a service until ctx ends. Package
@@ -37,6 +38,9 @@ type Options struct {
 	Pods corelisters.PodLister
 	// Owners looks up ReplicaSets and Jobs in caches.
 	Owners workload.Owners
+	// Scaled lists the workloads that are there though they may have no pods, being
+	// scaled to 0; nil: none is known. Their Cluster is not read.
+	Scaled func() []event.Workload
 	// Synced tells whether the caches are complete; nil: they are.
 	Synced func() bool
 	// Cluster is the name under which the cluster's proxies report; Namespace

@@ -24,6 +24,7 @@ import (
 	"github.com/weirmesh/weir/bus/client"
 	"github.com/weirmesh/weir/control"
 	"github.com/weirmesh/weir/controller/inventory"
+	"github.com/weirmesh/weir/event"
 )
 
 func TestMain(m *testing.M) {
@@ -131,6 +132,11 @@ func somePods() []runtime.Object {
 
 var owners = owned{"web-5d": "web", "nightly-1": "nightly", "nightly-2": "nightly", "weir-api-1": "weir-api"}
 
+// scaled are the workloads that may have no pods; one of them has.
+func scaled() []event.Workload {
+	return []event.Workload{{Namespace: "shop", Kind: "deploy", Name: "web"}, {Namespace: "shop", Kind: "deploy", Name: "asleep"}}
+}
+
 // start runs an inventory over an informer and a bus, and gives a client of it.
 func start(t *testing.T, objects ...runtime.Object) *client.Client {
 	t.Helper()
@@ -143,7 +149,7 @@ func start(t *testing.T, objects ...runtime.Object) *client.Client {
 	if !cache.WaitForCacheSync(ctx.Done(), synced) {
 		t.Fatal("the caches were not filled")
 	}
-	v, err := inventory.New(inventory.Options{Pods: pods.Lister(), Owners: owners, Synced: synced, Cluster: "east", Logger: quiet})
+	v, err := inventory.New(inventory.Options{Pods: pods.Lister(), Owners: owners, Scaled: scaled, Synced: synced, Cluster: "east", Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +222,7 @@ func TestWorkloads(t *testing.T) {
 	web := control.WorkloadState{Namespace: "shop", Kind: "deploy", Name: "web",
 		PodCounts:     control.PodCounts{Total: 3, Meshed: 2, Ready: 2, ProxyReady: 2, Running: 3},
 		ProxyVersions: map[string]int{"v0.2.0": 1, "v0.3.0": 1}}
-	f(control.InventoryRequest{Kind: "deploy", Namespace: "shop"}, web)
+	f(control.InventoryRequest{Kind: "deploy", Namespace: "shop"}, control.WorkloadState{Namespace: "shop", Kind: "deploy", Name: "asleep"}, web)
 	f(control.InventoryRequest{Name: "web"}, web)
 	f(control.InventoryRequest{Namespace: "nowhere"})
 	f(control.InventoryRequest{Kind: "cronjob"},

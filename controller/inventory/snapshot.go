@@ -72,6 +72,13 @@ func (v *Inventory) summarize(ctx context.Context) (*snapshot, error) {
 			c.Version = addVersion(c.Version, versionOf(pod))
 		}
 	}
+	if v.o.Scaled != nil {
+		for _, w := range v.o.Scaled() {
+			if k := (key{w.Namespace, w.Kind, w.Name}); workloads[k] == nil {
+				workloads[k] = &control.WorkloadState{Namespace: k.namespace, Kind: k.kind, Name: k.name}
+			}
+		}
+	}
 	for _, w := range workloads {
 		if w.Kind == control.KindNamespace {
 			out.namespaces = append(out.namespaces, *w)

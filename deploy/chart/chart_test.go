@@ -80,6 +80,8 @@ var reasons = map[string]string{
 	"ClusterRole/weir-controller: get apps/replicasets":                                                           "injection: the Deployment above a pod that is created just now",
 	"ClusterRole/weir-controller: list apps/replicasets":                                                          "discovery: the Deployment above a pod",
 	"ClusterRole/weir-controller: watch apps/replicasets":                                                         "discovery: and of new pods",
+	"ClusterRole/weir-controller: list apps/statefulsets":                                                         "inventory: those that are scaled to 0",
+	"ClusterRole/weir-controller: watch apps/statefulsets":                                                        "inventory: and how that changes",
 	"ClusterRole/weir-controller: get batch/jobs":                                                                 "injection: the CronJob above a pod that is created just now",
 	"ClusterRole/weir-controller: list batch/jobs":                                                                "discovery: the CronJob above a pod",
 	"ClusterRole/weir-controller: watch batch/jobs":                                                               "discovery: and of new pods",

@@ -63,7 +63,7 @@ func TestPods(t *testing.T) {
 	s := suite.Start(t)
 	s.Apply(plainServer)
 	s.Rollout("server")
-	s.Kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
+	s.Kubectl("wait", "--for=condition=Ready", "pod/client", clustertest.Timeout)
 
 	servers := map[string]bool{}
 	for _, p := range pods(t, s, "server").Items {
@@ -100,7 +100,7 @@ func TestPods(t *testing.T) {
 func TestHostIsReachable(t *testing.T) {
 	s := suite.Start(t)
 	s.Apply(strings.Split(plainServer, "---")[2])
-	s.Kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
+	s.Kubectl("wait", "--for=condition=Ready", "pod/client", clustertest.Timeout)
 	l, err := s.Cluster.Listen(s.Ctx, "tcp", fmt.Sprintf("%s:0", s.Cluster.Config().Address.Addr()))
 	if err != nil {
 		t.Fatal(err)

@@ -150,12 +150,12 @@ func TestProxiesCarryPodsTraffic(t *testing.T) {
 	s := suite.Start(t)
 	s.Apply(control())
 	s.Apply(meshedServer(s.Name))
-	s.Kubectl("wait", "--for=condition=Ready", "pod/control", "--timeout=180s")
+	s.Kubectl("wait", "--for=condition=Ready", "pod/control", clustertest.Timeout)
 	s.Rollout("server")
 	checkConfinement(t, s)
 
 	s.Apply(meshedJob(s.Name, requests))
-	s.Kubectl("wait", "--for=condition=Complete", "job/client", "--timeout=180s")
+	s.Kubectl("wait", "--for=condition=Complete", "job/client", clustertest.Timeout)
 	if out := s.Kubectl("logs", "job/client", "-c", "client"); !strings.HasPrefix(out, fmt.Sprintf("%d 200 OK server-", requests)) {
 		t.Errorf("the client's answers: %q", out)
 	}
@@ -258,7 +258,7 @@ func readStatus(t *testing.T, pid string) map[string]string {
 func TestPodStartOverhead(t *testing.T) {
 	s := suite.Start(t)
 	s.Apply(control())
-	s.Kubectl("wait", "--for=condition=Ready", "pod/control", "--timeout=180s")
+	s.Kubectl("wait", "--for=condition=Ready", "pod/control", clustertest.Timeout)
 	bare := func(name, spec string) string {
 		return `
 apiVersion: v1

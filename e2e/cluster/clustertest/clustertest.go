@@ -42,8 +42,12 @@ const (
 	ImageTestapp   = "localhost/testapp:e2e"
 )
 
-// wait bounds each wait of a test: several times what it takes on a busy machine.
-const wait = 3 * time.Minute
+// Timeout is kubectl's bound for whatever it waits for in a test: many times what that
+// takes on a busy machine. Until and the like are bounded by little more.
+const Timeout = "--timeout=330s"
+
+// wait bounds each wait of a test.
+const wait = 6 * time.Minute
 
 // A Suite is the tests of one package, over one cluster.
 type Suite struct {
@@ -217,7 +221,7 @@ func (sp *Space) Apply(manifests string) {
 func (sp *Space) Rollout(deployments ...string) {
 	sp.t.Helper()
 	for _, d := range deployments {
-		sp.Kubectl("rollout", "status", "deployment/"+d, "--timeout="+wait.String())
+		sp.Kubectl("rollout", "status", "deployment/"+d, Timeout)
 	}
 }
 

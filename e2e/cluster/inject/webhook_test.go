@@ -19,7 +19,7 @@ func TestWebhook(t *testing.T) {
 	if err := s.Cluster.Apply(s.Ctx, manifests); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "rollout", "status", "deployment/weir-controller", "--timeout=180s"); err != nil {
+	if _, err := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "rollout", "status", "deployment/weir-controller", clustertest.Timeout); err != nil {
 		t.Fatal(err)
 	}
 	names := func() string {
@@ -31,7 +31,7 @@ func TestWebhook(t *testing.T) {
 		t.Errorf("without a label the pod is injected: %s", got)
 	}
 	s.Kubectl("label", "namespace", s.Name, "weir.dev/inject=enabled")
-	s.Kubectl("delete", "deployment", "server", "--cascade=foreground", "--timeout=120s")
+	s.Kubectl("delete", "deployment", "server", "--cascade=foreground", clustertest.Timeout)
 	s.Apply(server)
 	s.Rollout("server")
 	if got := names(); !strings.HasPrefix(got, "weir-init weir-proxy before") {

@@ -140,7 +140,7 @@ spec:
   containers:
   - {name: app, image: "` + clustertest.ImageTestapp + `", imagePullPolicy: Never, args: [serve, "0.0.0.0:8080"]}
 `)
-	s.Kubectl("wait", "--for=condition=Ready", "pod/mine", "--timeout=120s")
+	s.Kubectl("wait", "--for=condition=Ready", "pod/mine", clustertest.Timeout)
 	token := strings.TrimSpace(s.Kubectl("create", "token", "default", "--audience=weir", "--bound-object-kind=Pod", "--bound-object-name=mine"))
 	anchors := s.Kubectl("-n", "weir", "get", "configmap", "weir-trust-anchors", "-o", `jsonpath={.data.ca\.crt}`)
 	c, err := dialBus(t, s, anchors, token)

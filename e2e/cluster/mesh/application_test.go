@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +29,7 @@ func TestApplication(t *testing.T) {
 	}
 	s.Until("every edge is secured", func() error { return secured(t, s) })
 	checkCapture(t, s)
+	checkMemory(t, s)
 	for _, args := range [][]string{{"check"}, {"check", "--proxy", "-n", s.Name}} {
 		out, err := s.Weir(args...)
 		if err != nil {
@@ -62,24 +62,15 @@ func busy(s *clustertest.Space) error {
 
 // secured errs unless each edge between pods has both ends' identities.
 func secured(t *testing.T, s *clustertest.Space) error {
-	out, err := s.Weir("edges", "deploy", "-n", s.Name, "-t", "10s", "-o", "json")
+	edges, err := edgesOf(s, "deploy", "-t", "10s")
 	if err != nil {
 		return err
-	}
-	var edges []struct {
-		Src, Dst    string
-		ClientID    string `json:"client_id"`
-		ServerID    string `json:"server_id"`
-		NoTLSReason string `json:"no_tls_reason"`
-	}
-	if err := json.Unmarshal([]byte(out), &edges); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
 	}
 	want := map[string]string{"web emoji": "", "web voting": "", "vote-bot web": ""}
 	for _, e := range edges {
 		id := func(account string) string { return "spiffe://cluster.local/ns/" + s.Name + "/sa/" + account }
 		if _, known := want[e.Src+" "+e.Dst]; !known {
-			continue // the kubelet's probes
+			continue // the node, whose kubelet probes
 		}
 		if e.ClientID != id(e.Src) && !strings.HasPrefix(e.ClientID, e.Src+".") || e.ServerID != id(e.Dst) && !strings.HasPrefix(e.ServerID, e.Dst+".") || e.NoTLSReason != "" {
 			return fmt.Errorf("not secured: %+v", e)
@@ -87,9 +78,9 @@ func secured(t *testing.T, s *clustertest.Space) error {
 		delete(want, e.Src+" "+e.Dst)
 	}
 	if len(want) > 0 {
-		return fmt.Errorf("no edge %v in %s", want, out)
+		return fmt.Errorf("no edge %v in %+v", want, edges)
 	}
-	t.Logf("weir edges\n%s", out)
+	t.Logf("weir edges: %+v", edges)
 	return nil
 }
 
@@ -107,11 +98,44 @@ func checkCapture(t *testing.T, s *clustertest.Space) {
 	}
 	plain := capture(t, s, func() {
 		s.Kubectl("run", "plain", "--restart=Never", "--image="+clustertest.ImageTestapp, "--image-pull-policy=Never", "--", "get", "http://web/api/list", "3")
-		s.Kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/plain", "--timeout=60s")
+		s.Kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/plain", clustertest.Timeout)
 	})
 	if !strings.Contains(plain, "GET /api/list") {
 		t.Errorf("the capture does not show the request of a pod that is not meshed: %d bytes", len(plain))
 	}
+}
+
+// mostProxy is the memory (VmRSS, bytes) from which on something is wrong with a proxy
+// of little traffic. docs/benchmarks.md has what they take.
+const mostProxy = 16 << 20
+
+// checkMemory holds what the proxies take after some traffic, and logs what the
+// control plane does: of a program that works more pages are in memory than of one
+// that has just started, which package install holds.
+func checkMemory(t *testing.T, s *clustertest.Space) {
+	t.Helper()
+	for _, app := range application() {
+		for _, pod := range pods(s, app) {
+			m, err := s.Resident(s.Name, pod, 4191)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("the proxy of %s takes %d kB, %d of them its own", app, m.Resident>>10, m.Anonymous>>10)
+			if m.Resident > mostProxy {
+				t.Errorf("the proxy of %s takes %d bytes, want %d at most", app, m.Resident, mostProxy)
+			}
+		}
+	}
+	taken, err := s.ControlPlane()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum clustertest.Memory
+	for pod, m := range taken {
+		t.Logf("%s takes %d kB, %d of them its own", pod, m.Resident>>10, m.Anonymous>>10)
+		sum.Resident, sum.Anonymous = sum.Resident+m.Resident, sum.Anonymous+m.Anonymous
+	}
+	t.Logf("the control plane takes %d kB, %d of them its own", sum.Resident>>10, sum.Anonymous>>10)
 }
 
 // capture returns the packets between pods while f runs. The node itself, which

@@ -56,7 +56,7 @@ func install(s *clustertest.Space) (time.Duration, error) {
 		return 0, err
 	}
 	for _, c := range components() {
-		if _, err := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "rollout", "status", c, "--timeout=180s"); err != nil {
+		if _, err := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "rollout", "status", c, clustertest.Timeout); err != nil {
 			pods, _ := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "get", "pods,events", "-o", "wide")
 			return 0, fmt.Errorf("%w\n%s", err, pods)
 		}

@@ -68,7 +68,7 @@ func TestShortJobs(t *testing.T) {
 			text.WriteString(job(fmt.Sprintf("client-%d", n), requests))
 		}
 		inject(t, s, text.String())
-		s.Kubectl("wait", "--for=condition=Complete", "job", "--all", "--timeout=170s")
+		s.Kubectl("wait", "--for=condition=Complete", "job", "--all", clustertest.Timeout)
 	}
 	s.Until("all requests are counted", func() error {
 		rows, err := stat(s, "job")
@@ -121,7 +121,7 @@ spec:
 `+spec)
 	s.Rollout("server")
 	s.Kubectl("create", "job", "--from=cronjob/nightly", "now")
-	s.Kubectl("wait", "--for=condition=Complete", "job/now", "--timeout=170s")
+	s.Kubectl("wait", "--for=condition=Complete", "job/now", clustertest.Timeout)
 	s.Until("its requests are counted", func() error {
 		rows, err := stat(s, "cronjob/nightly")
 		if err != nil {

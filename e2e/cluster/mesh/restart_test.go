@@ -172,7 +172,7 @@ func TestRestarts(t *testing.T) {
 		if _, err := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "rollout", "restart", c); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "rollout", "status", c, "--timeout=170s"); err != nil {
+		if _, err := s.Cluster.Kubectl(s.Ctx, "-n", "weir", "rollout", "status", c, clustertest.Timeout); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -180,12 +180,32 @@ func TestRestarts(t *testing.T) {
 	balanced(s, answers(t, first, second))
 }
 
+// client is a pod from which requests can be made.
+const client = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: client}
+spec:
+  selector: {matchLabels: {app: client}}
+  template:
+    metadata: {labels: {app: client}}
+    spec:
+      containers:
+      - name: client
+        image: ` + clustertest.ImageTestapp + `
+        imagePullPolicy: Never
+        args: [serve, "0.0.0.0:8080"]
+`
+
 // TestAway takes the whole control plane and the bus away: the application goes on,
-// also new pods' traffic is served, and what happened meanwhile is counted once they
-// are back.
+// a service that a pod never asked before is reached, if without mutual TLS, and what
+// happened meanwhile is counted once they are back.
 func TestAway(t *testing.T) {
 	s := start(t)
+	inject(t, s, server)
+	inject(t, s, client)
 	vote(t, s, 20)
+	s.Rollout("server", "client")
 	s.Until("the application is busy", func() error { return busy(s) })
 	b := follow(t, s)
 	weir := func(args ...string) {
@@ -194,20 +214,49 @@ func TestAway(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	back := func() {
-		for _, c := range components() {
-			weir("scale", c, "--replicas=1")
-		}
-		for _, c := range components() {
-			weir("rollout", "status", c, "--timeout=170s")
+	const requests = 10
+	ask := func() {
+		t.Helper()
+		if out := s.Kubectl("exec", "deploy/client", "-c", "client", "--", "/testapp", "get", "http://server", strconv.Itoa(requests)); strings.Count(out, "\n") != strings.Count(out, " 200 OK ") {
+			t.Errorf("a service that is new to the client: %s", out)
 		}
 	}
 	for _, c := range components() {
 		weir("scale", c, "--replicas=0")
 	}
-	weir("wait", "--for=delete", "pod", "--all", "--timeout=120s")
+	weir("wait", "--for=delete", "pod", "--all", clustertest.Timeout)
+	ask()
 	time.Sleep(15 * time.Second)
-	back()
+	for _, c := range components() {
+		weir("scale", c, "--replicas=1")
+	}
+	for _, c := range components() {
+		weir("rollout", "status", c, clustertest.Timeout)
+	}
+	ask()
 	s.Kubectl("scale", "deployment/vote-bot", "--replicas=0")
 	balanced(s, answers(t, b))
+	s.Until("what was asked of the new service is counted, and is mutual TLS again", func() error {
+		rows, err := stat(s, "deploy/server")
+		if err != nil {
+			return err
+		}
+		if len(rows) != 1 || rows[0].Requests < 2*requests {
+			return fmt.Errorf("weir stat says %+v, want %d requests", rows, 2*requests)
+		}
+		edges, err := edgesOf(s, "deploy/client")
+		if err != nil {
+			return err
+		}
+		reasons := map[string]bool{}
+		for _, e := range edges {
+			if e.Src == "client" {
+				reasons[e.NoTLSReason] = true
+			}
+		}
+		if !reasons[""] || !reasons["discovery_unavailable"] {
+			return fmt.Errorf("edges %+v, want one with identities and one without", edges)
+		}
+		return whole(rows)
+	})
 }

@@ -19,10 +19,19 @@ const (
 )
 
 // bufferSize is how many requests wait for the histograms.
-const bufferSize = 32
+const bufferSize = 64
 
-// samples are requests that wait for the histograms, µs.
-type samples struct{ latency, duration [bufferSize]uint32 }
+// samples are requests that wait for the histograms: in which buckets they
+// count.
+type samples struct{ latency, duration [bufferSize]uint16 }
+
+// spread are exact moments of latency and duration.
+type spread struct{ latency, duration event.Moments }
+
+func (s *spread) add(o *spread) {
+	s.latency.Add(&o.latency)
+	s.duration.Add(&o.duration)
+}
 
 // outcome is how an exchange ended, as far as a cell tells it apart.
 type outcome struct {
@@ -62,11 +71,15 @@ type Cell struct {
 	// give is complete.
 	Latency, Duration event.Histogram
 
-	// buffer holds the last requests that were observed. A histogram takes KiBs
-	// in several places of memory, which most cells never need, and the others
-	// only once for many requests.
-	buffer   samples
-	buffered uint8
+	// waiting and buffer hold the last requests that were observed. A histogram
+	// takes KiBs in several places of memory, which most cells never need, and
+	// the others only once for many requests. overflown: more of waiting's
+	// requests were observed than there is room for in buffer, and some are
+	// already counted in the histograms' buckets; settle must follow.
+	buffered  uint8
+	overflown bool
+	waiting   spread
+	buffer    samples
 
 	// The rest is set in cells of the dimension Ledger only.
 
@@ -119,25 +132,64 @@ func (c *Cell) add(o *outcome, request, success bool, n, requestBytes, responseB
 
 // sample adds the latency and duration of one request, µs.
 func (c *Cell) sample(latency, duration uint64) {
-	if latency > math.MaxUint32 || duration > math.MaxUint32 {
-		c.Latency.Record(latency)
-		c.Duration.Record(duration)
-		return
-	}
-	if c.buffered == bufferSize {
-		c.pour(&c.Latency, &c.Duration)
-		c.buffered = 0
-	}
-	i := c.buffered & (bufferSize - 1)
-	c.buffer.latency[i] = uint32(latency)
-	c.buffer.duration[i] = uint32(duration)
-	c.buffered++
+	var at [2]uint16
+	event.Buckets(at[:], []uint64{latency, duration})
+	c.record(latency, duration, at[0], at[1])
 }
 
-// pour records what is in the buffer, which it leaves as it is.
+// record adds one request; latencyAt and durationAt are its buckets.
+func (c *Cell) record(latency, duration uint64, latencyAt, durationAt uint16) {
+	c.waiting.latency.Record(latency)
+	c.waiting.duration.Record(duration)
+	if c.push(latencyAt, durationAt) {
+		c.settle()
+	}
+}
+
+// push adds one request by its buckets, and tells whether the buffer is full
+// then. What waiting must have of it, the caller adds before the cell is used
+// for anything else.
+func (c *Cell) push(latencyAt, durationAt uint16) (full bool) {
+	i := c.buffered & (bufferSize - 1)
+	c.buffer.latency[i] = latencyAt
+	c.buffer.duration[i] = durationAt
+	c.buffered++
+	return c.buffered == bufferSize
+}
+
+// overflow makes room in the buffer.
+func (c *Cell) overflow() {
+	c.Latency.Fill(c.buffer.latency[:c.buffered])
+	c.Duration.Fill(c.buffer.duration[:c.buffered])
+	c.buffered, c.overflown = 0, true
+}
+
+// pushAll is push for many, and overflow.
+func (c *Cell) pushAll(latencyAt, durationAt []uint16) {
+	n := len(latencyAt)
+	if int(c.buffered)+n < bufferSize {
+		copy(c.buffer.latency[c.buffered:], latencyAt)
+		copy(c.buffer.duration[c.buffered:], durationAt)
+		c.buffered += uint8(n)
+		return
+	}
+	c.Latency.Fill(latencyAt)
+	c.Duration.Fill(durationAt)
+	c.overflown = true
+}
+
+// settle brings all that waits into the histograms.
+func (c *Cell) settle() {
+	c.pour(&c.Latency, &c.Duration)
+	c.buffered, c.overflown, c.waiting = 0, false, spread{}
+}
+
+// pour records what waits, which it leaves as it is.
 func (c *Cell) pour(latency, duration *event.Histogram) {
-	latency.RecordAll(c.buffer.latency[:c.buffered])
-	duration.RecordAll(c.buffer.duration[:c.buffered])
+	latency.Fill(c.buffer.latency[:c.buffered])
+	duration.Fill(c.buffer.duration[:c.buffered])
+	latency.AddMoments(&c.waiting.latency)
+	duration.AddMoments(&c.waiting.duration)
 }
 
 // addCount adds n to the count of v, or to that of other when there are too
@@ -199,10 +251,7 @@ func (c *Cell) Merge(o *Cell) {
 
 // Distributions are the latency and the duration of requests, complete.
 func (c *Cell) Distributions() (latency, duration event.SparseHistogram) {
-	if c.buffered > 0 {
-		c.pour(&c.Latency, &c.Duration)
-		c.buffered = 0
-	}
+	c.settle()
 	return c.Latency.Sparse(), c.Duration.Sparse()
 }
 
@@ -222,7 +271,7 @@ func (c *Cell) Reset() {
 	c.Status, c.GRPC, c.Errors = c.Status[:0], c.GRPC[:0], c.Errors[:0]
 	c.Latency.Reset()
 	c.Duration.Reset()
-	c.buffered = 0
+	c.buffered, c.waiting = 0, spread{}
 	c.Batches, c.Events, c.Shed, c.Lost = 0, 0, 0, 0
 }
 

@@ -24,8 +24,7 @@ type scratch struct{ latency, duration event.Histogram }
 // all there is, for a cell of few requests has no histograms of its own.
 func (c *Cell) histograms(s *scratch) (latency, duration *event.Histogram) {
 	if c.Latency.Count() > 0 && c.buffered > 0 {
-		c.pour(&c.Latency, &c.Duration)
-		c.buffered = 0
+		c.settle()
 	}
 	if c.buffered == 0 {
 		return &c.Latency, &c.Duration

@@ -107,26 +107,55 @@ type batch struct {
 	// which of them the one of a number was last, from 1.
 	peers  []peerSlots
 	byPeer []int32
+	// classes are the different outcomes, as far as cells tell them apart.
+	classes []class
 	// second is that of the events at hand. What follows holds for it alone:
 	// touched are the exchanges that have any, podCells and routeCells the cells.
 	second     int64
 	touched    []int32
 	podCells   [3]*Cell
 	routeCells []*Cell
+	// from and until are the ends of exchanges that are in this second for
+	// certain, µs by the source's clock.
+	from, until int64
+	// latencyAt and durationAt are the buckets of the rows at hand.
+	latencyAt, durationAt [event.RowsAtOnce]uint16
 }
 
 // exchange is what all events of a route and outcome have in common, and their
 // sums in the second at hand.
 type exchange struct {
-	route            int32
-	direction        event.Direction
-	known            bool
+	state     exchangeState
+	direction event.Direction
+	request   bool
+	class     uint8 // number in classes; maxClasses: in none
+	route     int32
+	cell, pod *Cell // of the route and the pod, where n is not 0
+	n         uint64
+	requests  uint64 // bytes
+	responses uint64
+	waiting   spread
+	success   bool
+	outcome   outcome
+}
+
+type exchangeState uint8
+
+const (
+	unknown exchangeState = iota
+	counted
+	skipped // neither inbound nor outbound
+)
+
+// class is an outcome and what it is to the cells.
+type class struct {
+	number           int
 	request, success bool
 	outcome          outcome
-	n                uint64
-	requestBytes     uint64
-	responseBytes    uint64
 }
+
+// maxClasses is how many are counted together; events of others one by one.
+const maxClasses = 16
 
 // peerSlots are the slots of a peer in the batch at hand, with its cells of the
 // second at hand.
@@ -137,6 +166,8 @@ type peerSlots struct {
 	reason    string
 	slot      *slot
 	cell      *Cell
+	// tally are the events of each class in the second at hand.
+	tally [maxClasses]uint32
 	// pairs are those with each route; empty where there would be too many.
 	pairs []*slot
 }
@@ -282,8 +313,9 @@ func (f *Folder) begin(h *event.Header, m *memo, sent, shift int64) *batch {
 		b.peers = nil // of a burst
 	}
 	b.byPeer = emptied(b.byPeer, f.decoder.Peers())
-	b.peers, b.touched = b.peers[:0], b.touched[:0]
+	b.peers, b.touched, b.classes = b.peers[:0], b.touched[:0], b.classes[:0]
 	b.second, b.podCells = math.MinInt64, [3]*Cell{}
+	b.from, b.until = 0, 0
 	return b
 }
 
@@ -319,124 +351,10 @@ func (f *Folder) account(s *Source, m *memo, h *event.Header, b *batch, lost int
 	return ledger
 }
 
-// events counts the events of the batch, whose decoder is at its beginning.
-func (f *Folder) events(b *batch, visit func(int, *event.Event)) (n int) {
-	var r event.Row
-	for ; f.decoder.NextRow(&r); n++ {
-		x := &b.exchanges[r.Exchange]
-		if !x.known {
-			f.meet(b, x, r.Exchange)
-		}
-		if x.direction != event.Inbound && x.direction != event.Outbound {
-			b.skipped++
-			continue
-		}
-		if visit != nil {
-			f.decoder.Fill(&f.whole)
-			visit(n, &f.whole)
-		}
-		f.observe(b, x, &r)
-	}
-	f.settle(b)
-	return n
-}
-
-// meet finds out what all events of an exchange have in common.
-func (f *Folder) meet(b *batch, x *exchange, number int) {
-	e := &f.event
-	f.decoder.DescribeExchange(number, e)
-	route, _ := f.decoder.Exchange(number)
-	x.known, x.route, x.direction = true, int32(route), e.Direction
-	x.outcome = outcomeOf(e)
-	x.request = e.IsRequest()
-	x.success = x.request && e.Success()
-}
-
-// observe counts one event: at once in its peer's cells, and in its exchange's
-// sums, which settle brings into the cells of its route and pod. The total is
-// the sum over the pods, and is worked out when it is needed.
-func (f *Folder) observe(b *batch, x *exchange, r *event.Row) {
-	if second := f.second(b, r); second != b.second {
-		f.settle(b)
-		b.second = second
-	}
-	if x.n == 0 {
-		b.touched = append(b.touched, int32(r.Exchange))
-	}
-	x.n++
-	x.requestBytes += r.RequestBytes
-	x.responseBytes += r.ResponseBytes
-	route, pod := b.routeCells[x.route], b.podCells[x.direction]
-	if route == nil || pod == nil {
-		route, pod = f.cells(b, x, r)
-	}
-	at := b.conns[r.Connection]
-	if at == 0 || b.peers[at-1].direction != x.direction {
-		at = f.peer(b, x, r)
-		b.conns[r.Connection] = at
-	}
-	peer := &b.peers[at-1]
-	if peer.cell == nil {
-		peer.cell = f.cell(peer.slot, b.second)
-	}
-	peer.cell.add(&x.outcome, x.request, x.success, 1, r.RequestBytes, r.ResponseBytes)
-	var pair *Cell
-	if x.direction == event.Outbound {
-		pair = f.cell(f.pair(b, peer, x, r), b.second)
-		pair.add(&x.outcome, x.request, x.success, 1, r.RequestBytes, r.ResponseBytes)
-	}
-	if !x.request {
-		return
-	}
-	route.sample(r.Latency, r.Duration)
-	pod.sample(r.Latency, r.Duration)
-	peer.cell.sample(r.Latency, r.Duration)
-	if pair != nil {
-		pair.sample(r.Latency, r.Duration)
-	}
-}
-
-// settle brings the sums of the exchanges into the cells of their second.
-func (f *Folder) settle(b *batch) {
-	if len(b.touched) == 0 {
-		return
-	}
-	for _, number := range b.touched {
-		x := &b.exchanges[number]
-		b.routeCells[x.route].add(&x.outcome, x.request, x.success, x.n, x.requestBytes, x.responseBytes)
-		b.podCells[x.direction].add(&x.outcome, x.request, x.success, x.n, x.requestBytes, x.responseBytes)
-		x.n, x.requestBytes, x.responseBytes = 0, 0, 0
-	}
-	b.touched = b.touched[:0]
-	b.podCells = [3]*Cell{}
-	clear(b.routeCells)
-	for i := range b.peers {
-		b.peers[i].cell = nil
-	}
-}
-
-// cells finds the cells of an event's route and pod, of the second at hand.
-func (f *Folder) cells(b *batch, x *exchange, r *event.Row) (route, pod *Cell) {
-	d := x.direction
-	if b.pods[d] == nil {
-		b.pods[d] = f.slot(Key{Dimension: ByPod, Direction: d, Workload: b.workload, Pod: b.pod}, b.second)
-	}
-	if b.podCells[d] == nil {
-		b.podCells[d] = f.cell(b.pods[d], b.second)
-	}
-	if b.routes[x.route] == nil {
-		b.routes[x.route] = f.route(b, x, r)
-	}
-	if b.routeCells[x.route] == nil {
-		b.routeCells[x.route] = f.cell(b.routes[x.route], b.second)
-	}
-	return b.routeCells[x.route], b.podCells[d]
-}
-
 // route finds the slot of an event's route.
-func (f *Folder) route(b *batch, x *exchange, r *event.Row) *slot {
+func (f *Folder) route(b *batch, exchange int) *slot {
 	e := &f.event
-	f.decoder.DescribeExchange(r.Exchange, e)
+	f.decoder.DescribeExchange(exchange, e)
 	d := e.Direction
 	if b.routings[d] == nil || b.routings[d].gone {
 		b.routings[d] = f.routing(b.workload, d)
@@ -455,8 +373,8 @@ func (f *Folder) route(b *batch, x *exchange, r *event.Row) *slot {
 
 // peer finds the slots of an event's peer, that of another connection, mostly;
 // the result is its number in b.peers, from 1.
-func (f *Folder) peer(b *batch, x *exchange, r *event.Row) int32 {
-	number, security, reason := f.decoder.Peer(r.Connection)
+func (f *Folder) peer(b *batch, x *exchange, exchange, connection int) int32 {
+	number, security, reason := f.decoder.Peer(connection)
 	if at := b.byPeer[number]; at > 0 {
 		p := &b.peers[at-1]
 		if p.direction == x.direction && p.security == security && p.reason == reason && (x.direction == event.Inbound || !p.said.Workload.IsZero()) {
@@ -464,7 +382,7 @@ func (f *Folder) peer(b *batch, x *exchange, r *event.Row) int32 {
 		}
 	}
 	e := &f.event
-	f.decoder.Describe(r.Exchange, r.Connection, e)
+	f.decoder.Describe(exchange, connection, e)
 	for i := range b.peers[:min(len(b.peers), maxPeers)] {
 		p := &b.peers[i]
 		if p.direction == e.Direction && p.security == e.Security && p.reason == e.SecurityReason && samePeer(e, &p.said) {
@@ -502,12 +420,12 @@ func samePeer(e *event.Event, p *event.Peer) bool {
 }
 
 // pair is the slot of a peer and route.
-func (f *Folder) pair(b *batch, p *peerSlots, x *exchange, r *event.Row) *slot {
+func (f *Folder) pair(b *batch, p *peerSlots, x *exchange, exchange, connection int) *slot {
 	if len(p.pairs) > 0 && p.pairs[x.route] != nil {
 		return p.pairs[x.route]
 	}
 	e := &f.event
-	f.decoder.Describe(r.Exchange, r.Connection, e)
+	f.decoder.Describe(exchange, connection, e)
 	key := Key{Dimension: ByPeerRoute, Direction: e.Direction, Workload: b.workload, Route: b.routes[x.route].key.Route}
 	key.Peer.Workload = peerOf(e).Workload
 	s := f.slot(key, b.second)
@@ -515,16 +433,4 @@ func (f *Folder) pair(b *batch, p *peerSlots, x *exchange, r *event.Row) *slot {
 		p.pairs[x.route] = s
 	}
 	return s
-}
-
-// second is the Unix second in which an exchange ended. Where that is not
-// possible, or there are too many seconds at once, it is the batch's.
-func (f *Folder) second(b *batch, r *event.Row) int64 {
-	start := bounded(r.End - int64(r.Duration))
-	end := start + int64(min(r.Duration, farTime)) + b.shift
-	if end > b.sent+maxSkew || end < b.sent-maxAge || f.pending >= 2*f.limits.Pending {
-		b.moved++
-		end = b.sent
-	}
-	return end / 1e6
 }

@@ -90,6 +90,7 @@ type Folder struct {
 	scratch  scratch
 	// event, whole and name are scratch, too.
 	event, whole event.Event
+	rows         event.Rows
 	name         []byte
 	// latency and duration are those of the summary at hand.
 	latency, duration event.Histogram

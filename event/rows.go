@@ -1,0 +1,53 @@
+package event
+
+// RowsAtOnce is how many events [Decoder.NextRows] gives at most.
+const RowsAtOnce = blockRows
+
+// Rows are some events of a batch in numbers, column by column: elements of the
+// same index are of the same event, and those from N on mean nothing. The
+// numbers are those of a [Row].
+type Rows struct {
+	N                                              int
+	Exchange, Connection                           [RowsAtOnce]uint64
+	End                                            [RowsAtOnce]int64
+	Latency, Duration, RequestBytes, ResponseBytes [RowsAtOnce]uint64
+}
+
+// NextRows sets r to the next events' numbers and returns false where there are
+// none left. It takes less than as many calls of [Decoder.NextRow], which must
+// not be called for the same batch, nor Next or Fill.
+func (d *Decoder) NextRows(r *Rows) bool {
+	r.N = min(RowsAtOnce, d.count-d.row)
+	if r.N <= 0 {
+		r.N = 0
+		return false
+	}
+	n, c := r.N, &d.block
+	d.column(r.Exchange[:n], eventExchange)
+	d.column(r.Connection[:n], eventConnection)
+	d.column(r.Latency[:n], eventLatency)
+	d.column(r.Duration[:n], eventTail)
+	d.column(c[eventEnd][:n], eventEnd)
+	d.column(r.RequestBytes[:n], eventRequestBytes)
+	d.column(r.ResponseBytes[:n], eventResponseBytes)
+	sent := d.header.Sent
+	for i := range n {
+		r.Duration[i] += r.Latency[i]
+		r.End[i] = sent + int64(c[eventEnd][i])
+		x := &d.exchanges[r.Exchange[i]]
+		x.request += r.RequestBytes[i]
+		x.response += r.ResponseBytes[i]
+		r.RequestBytes[i], r.ResponseBytes[i] = x.request, x.response
+	}
+	d.row += n
+	return true
+}
+
+// column unpacks one column for the rows from d.row on.
+func (d *Decoder) column(dst []uint64, number int) {
+	if p := &d.columns[number]; p.n > 0 {
+		p.read(dst, d.row)
+		return
+	}
+	clear(dst)
+}

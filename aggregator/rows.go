@@ -86,8 +86,8 @@ type value struct {
 
 // podState is what is known of a pod.
 type podState struct {
-	row        int32
-	seen, live bool
+	row  int32
+	live bool
 }
 
 // rowWorker sums up the rows of one partition after the other.
@@ -97,8 +97,9 @@ type rowWorker struct {
 	cells  [targets]rollup.Cell
 	index  map[query.Selector]int32
 	sums   []rowSum
-	values []value // from 1
-	pods   map[podID]podState
+	values []value         // from 1
+	pods   map[podID]int32 // in states
+	states []podState
 	rows   []query.Row
 	// packed are those of the rows that came to nobody else, packed at once;
 	// brief is scratch for them.
@@ -116,7 +117,12 @@ func (w *rowWorker) partition(p *partition) (covered func(), err error) {
 	if !q.about(p) {
 		return nil, nil
 	}
-	w.index, w.pods = map[query.Selector]int32{}, map[podID]podState{}
+	if w.index == nil {
+		w.index, w.pods = map[query.Selector]int32{}, map[podID]int32{}
+	}
+	clear(w.index)
+	clear(w.pods)
+	w.states = w.states[:0]
 	w.sums, w.values = w.sums[:0], append(w.values[:0], value{})
 	p.store.Visit(q.Since, q.Until, q.Step, w.pick, func(picked int, _ int64, data []byte) {
 		w.put(picked, value{data: data})
@@ -166,9 +172,10 @@ func (w *rowWorker) pick(k *rollup.Key) int {
 	switch {
 	case k.Dimension == rollup.Ledger:
 		id := podID{k.Workload, k.Pod}
-		if state := w.pods[id]; !state.seen {
+		if _, known := w.pods[id]; !known {
 			s.seen++
-			w.pods[id] = podState{row: at, seen: true}
+			w.pods[id] = int32(len(w.states))
+			w.states = append(w.states, podState{row: at})
 		}
 		return int(at)*targets + toLedger
 	case k.Direction == event.Outbound:
@@ -192,19 +199,23 @@ func (w *rowWorker) presence(p *partition) {
 			return true
 		}
 		id := podID{s.ID.Workload, s.Pod}
-		state, known := w.pods[id]
+		n, known := w.pods[id]
 		if !known {
 			key, ok := w.q.group(s.ID.Workload, s.Pod)
-			if state.row, known = w.index[key]; !known || !ok {
+			at, known := w.index[key]
+			if !known || !ok {
 				return true
 			}
+			n = int32(len(w.states))
+			w.states = append(w.states, podState{row: at})
+			w.pods[id] = n
 		}
+		state := &w.states[n]
 		row := &w.sums[state.row]
 		row.open += s.OpenConnections
 		if !state.live {
 			state.live = true
 			row.live++
-			w.pods[id] = state
 		}
 		return true
 	})

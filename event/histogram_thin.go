@@ -24,7 +24,7 @@ func (h *Histogram) MergeBinary(data []byte) error {
 
 // addBuckets adds the buckets, and returns the moments of what it read.
 func (h *Histogram) addBuckets(in varints) (moments, error) {
-	m, err := readMoments(&in)
+	m, err := in.moments()
 	if err != nil {
 		return m, err
 	}
@@ -67,6 +67,33 @@ func (h *Histogram) addBuckets(in varints) (moments, error) {
 		return m, errOuter
 	}
 	return m, m.check(first, last)
+}
+
+// moments is as readMoments, and faster where they are of two or three bytes, as
+// milliseconds are.
+func (v *varints) moments() (moments, error) {
+	var m [3]uint64
+	data := v.data
+	for i := range m {
+		switch {
+		case len(data) > 2 && data[0] >= 0x80 && data[1] < 0x80 && data[1] > 0:
+			m[i], data = uint64(data[0]&0x7f)|uint64(data[1])<<7, data[2:]
+		case len(data) > 3 && data[0] >= 0x80 && data[1] >= 0x80 && data[2] < 0x80 && data[2] > 0:
+			m[i], data = uint64(data[0]&0x7f)|uint64(data[1]&0x7f)<<7|uint64(data[2])<<14, data[3:]
+		default:
+			v.data = data
+			var ok bool
+			if m[i], ok = v.next(); !ok {
+				return moments{}, errMoments
+			}
+			data = v.data
+		}
+	}
+	v.data = data
+	if m[1]+m[2] < m[1] {
+		return moments{}, errMoments
+	}
+	return moments{sum: m[0], min: m[1], max: m[1] + m[2]}, nil
 }
 
 // wipe empties h, whatever it holds.

@@ -23,6 +23,8 @@ const (
 	tagStatusN       = 7<<3 | wireLen
 	tagLatency       = 12<<3 | wireLen
 	tagDuration      = 13<<3 | wireLen
+	tagBatches       = 14<<3 | wireVarint
+	tagEvents        = 15<<3 | wireVarint
 )
 
 // Add adds to c what AppendBinary wrote. On an error c is not usable any more.
@@ -67,9 +69,12 @@ func (a *Adder) Add(c *Cell, data []byte) error {
 			err = c.Latency.MergeBinary(body)
 		case tagDuration:
 			err = c.Duration.MergeBinary(body)
+		case tagBatches:
+			c.Batches += n
+		case tagEvents:
+			c.Events += n
 		default:
-			// Field 8 and those after it that have not been read: few cells
-			// have any, but for the ledger's.
+			// Fields that few cells have.
 			return a.others(c, rest)
 		}
 		if err != nil {

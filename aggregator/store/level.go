@@ -4,23 +4,34 @@ package store
 // values to add up. They are made when what they cover is expected not to
 // change any more, and changed along with it if it does.
 type level struct {
-	step   int64
+	step int64
+	// keep is for how long, seconds; 0: as long as the tier.
+	keep   int64
 	blocks map[int64]*block
 	// Sums of [back, next) have been made; next goes up with the time, and back
 	// down to where the tier begins.
 	back, next int64
 }
 
-// levelSteps are the steps of levels, seconds; a tier has those that fit.
-var levelSteps = [...]int64{10, 60, 600, 3600, 6 * 3600}
+// recent is for how long what only short windows that end now need is kept,
+// seconds.
+const recent = 150
 
-func newLevels(t Tier, now int64) (levels []level) {
+// levelSteps are the steps of levels, seconds; a tier has those that fit, and
+// the finest also the recent ones: without them the last minute takes twice as
+// many values.
+var levelSteps = [...]struct{ step, keep int64 }{{5, recent}, {10, 0}, {30, recent}, {60, 0}, {600, 0}, {3600, 0}, {6 * 3600, 0}}
+
+func newLevels(t Tier, finest bool, now int64) (levels []level) {
 	below := t.Step
-	for _, step := range levelSteps {
-		if step > below && step%below == 0 && 4*step <= t.Keep {
-			next := floor(now, step)
-			levels = append(levels, level{step: step, blocks: map[int64]*block{}, back: next, next: next})
-			below = step
+	for _, l := range levelSteps {
+		if l.keep > 0 && (!finest || t.Keep <= l.keep) {
+			continue
+		}
+		if l.step > below && l.step%below == 0 && 4*l.step <= t.Keep {
+			next := floor(now, l.step)
+			levels = append(levels, level{step: l.step, keep: l.keep, blocks: map[int64]*block{}, back: next, next: next})
+			below = l.step
 		}
 	}
 	return levels
@@ -70,40 +81,45 @@ func (s *Store[K]) build(t *tier, now int64, work int) (left int, failed error) 
 			work -= s.sumUp(t, i, l.next, &failed)
 			l.next += l.step
 		}
+		for start, b := range l.blocks {
+			if l.keep > 0 && start < now-l.keep {
+				s.release(b)
+				delete(l.blocks, start)
+			}
+		}
 	}
 	if s.loaded > t.from {
 		return work, failed // what is older is still being loaded
 	}
+	below := t.from
 	for i := range t.levels {
 		l := &t.levels[i]
-		if i > 0 && t.levels[i-1].back > t.from+l.step {
+		if l.keep > 0 {
+			continue
+		}
+		if below > t.from+l.step {
 			break // the level below comes first
 		}
 		for l.back-l.step >= t.from && work > 0 {
 			l.back -= l.step
 			work -= s.sumUp(t, i, l.back, &failed)
 		}
+		below = l.back
 	}
 	return work, failed
 }
 
-// sumUp makes one sum, of the level below or of the tier itself. It returns how
+// sumUp makes one sum, of the levels below or of the tier itself. It returns how
 // many values that took.
 func (s *Store[K]) sumUp(t *tier, i int, start int64, failed *error) (work int) {
 	l := &t.levels[i]
 	if l.blocks[start] != nil {
 		return 1
 	}
-	below, step := t.blocks, t.Step
-	if i > 0 {
-		below, step = t.levels[i-1].blocks, t.levels[i-1].step
-	}
 	var pieces []piece
-	for at := start; at < start+l.step; at += step {
-		b := below[at]
-		if b == nil && i > 0 {
-			return 1 // what it would be made of is not there
-		}
+	for at := start; at < start+l.step; {
+		b, step := t.below(i, at)
+		at += step
 		if b == nil {
 			continue
 		}
@@ -118,6 +134,17 @@ func (s *Store[K]) sumUp(t *tier, i int, start int64, failed *error) (work int) 
 	sums.close()
 	l.blocks[start] = sums
 	return len(pieces) + 1
+}
+
+// below is the greatest block that begins at a time among those of the levels
+// below one and of the tier itself, or nil, and what it covers.
+func (t *tier) below(i int, at int64) (b *block, step int64) {
+	for i--; i >= 0; i-- {
+		if l := &t.levels[i]; l.blocks[at] != nil {
+			return l.blocks[at], l.step
+		}
+	}
+	return t.blocks[at], t.Step
 }
 
 // forget drops the sums over what begins before from.

@@ -144,7 +144,7 @@ func New[K Key[K]](newSummer func() Summer, tiers []Tier, now int64) *Store[K] {
 		}
 		own.from = floor(now-t.Keep, own.coarser)
 		own.safe = now - own.lateness
-		own.levels = newLevels(t, now)
+		own.levels = newLevels(t, i == 0, now)
 		s.tiers = append(s.tiers, own)
 	}
 	return s

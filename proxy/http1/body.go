@@ -10,13 +10,8 @@ var (
 	faultTrailerSize  = malformed("the trailers are too large")
 )
 
-const (
-	// maxChunkLine bounds a chunk's size line with its extensions, in bytes.
-	maxChunkLine = 4096
-	// spliceAbove is how many bytes must be left of a body before it is worth
-	// to move them inside the kernel.
-	spliceAbove = 16 << 10
-)
+// maxChunkLine bounds a chunk's size line with its extensions, in bytes.
+const maxChunkLine = 4096
 
 // framing is how the end of a body is found.
 type framing byte
@@ -62,6 +57,9 @@ func (b *body) done() bool {
 	}
 	return true
 }
+
+// large tells whether enough is left of the body to be moved inside the kernel.
+func (b *body) large() bool { return b.framing == framedLength && b.left > spliceAbove }
 
 // scan follows the framing through p and returns how many bytes of it belong
 // to the body. The message may end in any place of p.

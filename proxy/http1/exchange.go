@@ -13,9 +13,6 @@ import (
 	"github.com/weirmesh/weir/proxy/tcp"
 )
 
-// spliceChunk is how many bytes are spliced before they are counted.
-const spliceChunk = 256 << 10
-
 // exchange is one request and its response.
 type exchange struct {
 	start     time.Time
@@ -75,6 +72,7 @@ func (r *relayer) exchange() bool {
 		return r.refuse(&fault{502, "no connection to the server: " + reason}, reason, 0)
 	}
 	n += x.request.size
+	r.prepare()
 	if r.out != nil {
 		r.keep(head[:n])
 	}
@@ -301,6 +299,8 @@ func (r *relayer) sendResponse() *cut {
 	if f != nil {
 		return r.badResponse(f)
 	}
+	r.server.reader.Limit = 0
+	r.foresee(uint64(s.size+n) + b.left)
 	r.event.Status = s.status
 	r.observe(s.status)
 	x.last = x.last || !x.request.persistent() || !s.persistent() || b.framing == framedClose ||
@@ -310,7 +310,7 @@ func (r *relayer) sendResponse() *cut {
 		x.last = true
 		c = r.sendClosing(s.size, n)
 	} else {
-		c = r.send(s.size + n)
+		c = r.sendBegin(s.size+n, b)
 	}
 	for c == nil && !b.done() {
 		c = r.sendBody(b)
@@ -344,9 +344,11 @@ func (r *relayer) sendClosing(head, n int) *cut {
 
 // sendBody passes more of the response's body on.
 func (r *relayer) sendBody(b *body) *cut {
-	if b.framing == framedLength && b.left > spliceAbove && r.server.tcp != nil && r.client.tcp != nil &&
-		r.server.buf.Len() == 0 {
-		return r.spliceBody(b)
+	if (b.large() || b.framing == framedClose && r.server.buf.Roomy) && r.server.buf.Len() == 0 &&
+		joined(&r.splicer, &r.server, &r.client) {
+		if c, ok := r.spliceBody(b); ok {
+			return c
+		}
 	}
 	c := r.fillServer()
 	if c != nil {
@@ -361,27 +363,6 @@ func (r *relayer) sendBody(b *body) *cut {
 		return &cut{event.ErrMalformedServer, true}
 	}
 	return r.send(n)
-}
-
-// spliceBody passes a large body on inside the kernel.
-func (r *relayer) spliceBody(b *body) *cut {
-	s := tcp.Splicer{Src: r.server.tcp, Dst: r.client.tcp}
-	for b.left > spliceAbove {
-		n, srcErr, dstErr := s.Move(int64(min(b.left, spliceChunk)))
-		b.left -= uint64(n)
-		r.x.down.Add(uint64(n))
-		switch {
-		case dstErr != nil:
-			return clientGone(dstErr)
-		case woken(srcErr):
-			if c := r.lookAfter(); c != nil {
-				return c
-			}
-		case srcErr != nil:
-			return &cut{tcp.ServerError(srcErr), tcp.IsReset(srcErr)}
-		}
-	}
-	return nil
 }
 
 // finish ends an exchange whose response is whole.

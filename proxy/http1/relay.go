@@ -141,6 +141,10 @@ type relayer struct {
 	x     exchange
 	pump  pump
 	watch watch
+	// splicer moves large response bodies, from the first one on; large and medium
+	// say of which kind the last response was, see foresee.
+	splicer       *tcp.Splicer
+	large, medium bool
 	// unwatch ends the watch of an idle connection's server by c.OnReadable, and
 	// is nil where none is under way; told says that it ended by itself.
 	unwatch func() bool

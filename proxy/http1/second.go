@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"errors"
 	"io"
 	"sync/atomic"
 	"time"
@@ -82,10 +83,10 @@ func (w *watch) join() bool {
 // the response.
 type pump struct {
 	second
-	clientErr error  // the client ended or broke before the body was whole
-	serverErr error  // the server takes no more
-	fault     *fault // the body's framing is not valid
-	splicer   tcp.Splicer
+	clientErr error        // the client ended or broke before the body was whole
+	serverErr error        // the server takes no more
+	fault     *fault       // the body's framing is not valid
+	splicer   *tcp.Splicer // of the first large body on
 }
 
 // startPump begins with the rest of the request's body.
@@ -93,7 +94,6 @@ func (r *relayer) startPump() {
 	p := &r.pump
 	p.begin()
 	p.clientErr, p.serverErr, p.fault = nil, nil, nil
-	p.splicer.Src, p.splicer.Dst = r.client.tcp, r.server.tcp
 	go r.runPump()
 }
 
@@ -122,11 +122,13 @@ func (r *relayer) runPump() {
 // pumpOnce carries what one read gives. The error is one of reading; others
 // are left in p.
 func (r *relayer) pumpOnce(p *pump, b *body) error {
-	if b.framing == framedLength && b.left > spliceAbove && p.splicer.Ready() && r.client.buf.Len() == 0 {
+	if r.client.buf.Len() == 0 && b.large() && joined(&p.splicer, &r.client, &r.server) {
 		n, srcErr, dstErr := p.splicer.Move(int64(min(b.left, spliceChunk)))
 		b.left -= uint64(n)
 		r.x.up.Add(uint64(n))
-		return p.sent(dstErr, srcErr)
+		if !errors.Is(srcErr, tcp.ErrNoPipe) {
+			return p.sent(dstErr, srcErr)
+		}
 	}
 	if r.client.buf.Len() == 0 {
 		if _, err := r.client.reader.Fill(&r.client.buf); err != nil {

@@ -12,7 +12,7 @@ func read(fd uintptr, p []byte) (int, syscall.Errno) {
 	return max(n, 0), errno(err)
 }
 
-func write(fd uintptr, p []byte) (int, syscall.Errno) {
+func write(fd uintptr, p []byte, _ bool) (int, syscall.Errno) {
 	n, err := syscall.Write(int(fd), p)
 	return max(n, 0), errno(err)
 }

@@ -23,6 +23,7 @@ type Writer struct {
 	try  func(fd uintptr) bool // kept, for a method value allocates
 
 	left []byte
+	more bool // what is written is followed by more at once
 	sent int
 	err  error
 }
@@ -48,7 +49,21 @@ func (w *Writer) Write(p []byte) (int, error) {
 	if w.raw == nil {
 		return w.conn.Write(p)
 	}
-	w.left, w.sent, w.err = p, 0, nil
+	return w.write(p, false)
+}
+
+// WriteMore is Write of what is followed by more at once: the kernel may keep
+// the end of it until then, to send both together. Who does not write more
+// leaves it lying there.
+func (w *Writer) WriteMore(p []byte) (int, error) {
+	if w.raw == nil {
+		return w.conn.Write(p)
+	}
+	return w.write(p, true)
+}
+
+func (w *Writer) write(p []byte, more bool) (int, error) {
+	w.left, w.more, w.sent, w.err = p, more, 0, nil
 	err := w.raw.Write(w.try)
 	w.left = nil
 	if err == nil && w.err != nil {
@@ -61,7 +76,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 // takes more.
 func (w *Writer) attempt(fd uintptr) bool {
 	for len(w.left) > 0 {
-		n, errno := write(fd, w.left)
+		n, errno := write(fd, w.left, w.more)
 		switch errno {
 		case 0:
 			w.left = w.left[n:]
@@ -87,5 +102,5 @@ func Read(fd uintptr, p []byte) (int, syscall.Errno) {
 // Write writes what the non-blocking socket fd takes of p, which must not be
 // empty, at once. EAGAIN says that this is nothing.
 func Write(fd uintptr, p []byte) (int, syscall.Errno) {
-	return write(fd, p)
+	return write(fd, p, false)
 }

@@ -2,20 +2,33 @@ package tcp
 
 import "sync"
 
-// BufferSize is what a [Buffer] borrows at first, in bytes.
-const BufferSize = 16 << 10
+const (
+	// BufferSize is what a [Buffer] borrows at first, in bytes, and RoomySize what
+	// it borrows where it is to be roomy.
+	BufferSize = 16 << 10
+	RoomySize  = 64 << 10
+)
 
-// buffers is the memory that idle connections do not hold.
-var buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
+// buffers and roomyBuffers are the memory that idle connections do not hold.
+var (
+	buffers      = sync.Pool{New: func() any { return new([BufferSize]byte) }}
+	roomyBuffers = sync.Pool{New: func() any { return new([RoomySize]byte) }}
+)
 
 // Buffer holds bytes that were read and not yet written. It borrows memory
 // while it holds any and gives it back when it has none, so that a connection
 // that waits costs none. The zero value is empty and ready for use. A Buffer
 // is not safe for concurrent use.
 type Buffer struct {
-	mem    []byte
-	r, w   int
-	pooled *[BufferSize]byte // nil where mem is too large for the pool
+	// Roomy has the buffer borrow RoomySize when it borrows the next time. A Reader
+	// of a *net.TCPConn sets it by what its last read gave.
+	Roomy bool
+
+	mem  []byte
+	r, w int
+	// One of them is mem, or neither where mem is too large for the pools.
+	pooled *[BufferSize]byte
+	roomy  *[RoomySize]byte
 }
 
 // Bytes returns what is unread. The slice is valid until the next call of any
@@ -36,10 +49,17 @@ func (b *Buffer) Advance(n int) {
 
 // Release drops everything and gives the memory back.
 func (b *Buffer) Release() {
-	if b.pooled != nil {
+	b.lendBack()
+	*b = Buffer{Roomy: b.Roomy}
+}
+
+func (b *Buffer) lendBack() {
+	switch {
+	case b.pooled != nil:
 		buffers.Put(b.pooled)
+	case b.roomy != nil:
+		roomyBuffers.Put(b.roomy)
 	}
-	*b = Buffer{}
 }
 
 // Append adds a copy of p to the unread bytes.
@@ -56,6 +76,9 @@ func (b *Buffer) free(n int) []byte {
 	}
 	need := b.Len() + n
 	switch {
+	case b.mem == nil && b.Roomy && need <= RoomySize:
+		b.roomy = roomyBuffers.Get().(*[RoomySize]byte)
+		b.mem = b.roomy[:]
 	case b.mem == nil && need <= BufferSize:
 		b.pooled = buffers.Get().(*[BufferSize]byte)
 		b.mem = b.pooled[:]
@@ -73,8 +96,6 @@ func (b *Buffer) free(n int) []byte {
 func (b *Buffer) grow(size int) {
 	mem := make([]byte, size)
 	w := copy(mem, b.Bytes())
-	if b.pooled != nil {
-		buffers.Put(b.pooled)
-	}
-	*b = Buffer{mem: mem, w: w}
+	b.lendBack()
+	*b = Buffer{Roomy: b.Roomy, mem: mem, w: w}
 }

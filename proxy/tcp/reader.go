@@ -14,6 +14,10 @@ import (
 // *net.TCPConn (TLS, a wrapper) the memory is held while it waits. A Reader is
 // for one goroutine at a time.
 type Reader struct {
+	// Limit, where it is not 0, is how many bytes one read of a *net.TCPConn takes
+	// at most.
+	Limit int
+
 	conn net.Conn
 	raw  syscall.RawConn // nil where conn is no *net.TCPConn
 	fn   func(fd uintptr) bool
@@ -31,7 +35,7 @@ type Reader struct {
 
 // Init makes r read conn. It must not be copied afterwards.
 func (r *Reader) Init(conn net.Conn) {
-	r.conn, r.raw, r.fn = conn, nil, nil
+	r.conn, r.raw, r.fn, r.Limit = conn, nil, nil, 0
 	t, ok := conn.(*net.TCPConn)
 	if !ok {
 		return
@@ -108,12 +112,16 @@ func (r *Reader) attempt(fd uintptr) bool {
 	}
 	b := r.buf
 	free := b.free(1)
+	if r.Limit > 0 && r.Limit < len(free) {
+		free = free[:r.Limit]
+	}
 	for {
 		n, errno := socket.Read(fd, free)
 		switch {
 		case n > 0:
 			r.n = n
 			b.w += n
+			b.Roomy = n > BufferSize || n == len(free) && n == BufferSize
 			return true
 		case errno == syscall.EINTR:
 			continue

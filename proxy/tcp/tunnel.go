@@ -17,7 +17,7 @@ import (
 const (
 	// bulkChunk is how much is spliced before the bytes are counted.
 	bulkChunk = 1 << 20
-	// bulkPatience is how long a quiet connection may keep splice's pipe.
+	// bulkPatience is how long a quiet source is taken for one that sends much.
 	bulkPatience = 100 * time.Millisecond
 )
 
@@ -171,8 +171,7 @@ func (f *flow) init(x *tunnel, src, dst net.Conn, early []byte, srcError, dstErr
 	f.tunnel, f.src, f.dst, f.early = x, src, dst, early
 	f.srcError, f.dstError = srcError, dstError
 	f.reader.Init(src)
-	f.splicer.Src, _ = src.(*net.TCPConn)
-	f.splicer.Dst, _ = dst.(*net.TCPConn)
+	f.splicer.Join(src, dst)
 }
 
 // run carries the flow to its end.
@@ -253,8 +252,8 @@ func (f *flow) mark() {
 }
 
 // bulk splices, in chunks so that the bytes are counted while they flow, until
-// the source pauses; whoever sends little is served through a buffer, which
-// costs no pipe while it waits. It tells whether the flow goes on.
+// the source pauses or there is no pipe; whoever sends little is served through
+// a buffer. It tells whether the flow goes on.
 func (f *flow) bulk() bool {
 	for {
 		f.arm(bulkPatience)
@@ -265,7 +264,7 @@ func (f *flow) bulk() bool {
 		case dstErr != nil:
 			f.unwritten(dstErr)
 			return false
-		case errors.Is(srcErr, os.ErrDeadlineExceeded):
+		case errors.Is(srcErr, os.ErrDeadlineExceeded), errors.Is(srcErr, ErrNoPipe):
 			f.arm(f.tunnel.Progress)
 			return true
 		case errors.Is(srcErr, io.EOF):

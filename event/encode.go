@@ -92,7 +92,7 @@ func (e *Encoder) appendPeers(dst []byte, rank []uint32) []byte {
 }
 
 func (e *Encoder) appendExchanges(dst []byte) []byte {
-	n := len(e.exchangeStates)
+	n := len(e.exchanges)
 	dst, at := begin(dst, fieldExchanges, n)
 	for i := range e.exchangeColumns {
 		s := source{data: e.exchangeColumns[i].data, n: n, mode: either}

@@ -16,7 +16,8 @@ type Encoder struct {
 	strings interner
 	work    *Workspace // nil until it is needed
 
-	routes       map[routeKey]uint32
+	routes       []routeKey
+	routeIndex   index
 	routeColumns [routeColumns]column
 
 	peers       map[peerKey]uint32
@@ -33,11 +34,12 @@ type Encoder struct {
 	// each hash of an id, two entries' numbers + 1.
 	connCache [cacheSlots]uint32
 
-	outcomes       map[outcomeKey]uint32
+	outcomes       []outcomeKey
+	outcomeIndex   index
 	outcomeColumns [outcomeColumns]column
 
-	exchanges       map[exchangeKey]uint32
-	exchangeStates  []exchangeState
+	exchanges       []exchangeState
+	exchangeIndex   index
 	exchangeColumns [exchangeColumns]column
 	// exchangeCache does the same for exchanges, by a hash of their path.
 	exchangeCache [cacheSlots]uint32
@@ -67,10 +69,13 @@ func (e *Encoder) Use(w *Workspace) { e.work = w }
 
 const cacheSlots = 512
 
+// routeKey is a route with numbers for its strings, as all of the dictionaries
+// are: traffic may have a path for each request, and then what takes memory is an
+// entry of each.
 type routeKey struct {
+	method, authority, path uint32
 	direction               Direction
 	protocol                Protocol
-	method, authority, path string
 }
 
 // peerKey is a peer with numbers for its strings: a map keeps keys longer than
@@ -97,21 +102,18 @@ type connectionState struct {
 }
 
 type outcomeKey struct {
-	kind       Kind
-	attempt    uint8
+	error      uint32
 	status     uint16
 	grpcStatus int16
 	fate       Fate
-	error      string
+	kind       Kind
+	attempt    uint8
 }
-
-type exchangeKey struct{ route, outcome uint32 }
 
 // exchangeState is an exchange, and what the next event's bytes are told
 // relative to.
 type exchangeState struct {
-	route             routeKey
-	outcome           outcomeKey
+	route, outcome    uint32
 	request, response uint64
 }
 
@@ -121,7 +123,7 @@ func (e *Encoder) Len() int { return e.count }
 // Exchanges is how many different exchanges (a route and how it ended) the batch
 // names. Each takes far more memory here than its event does, so a caller that
 // wants to stay small seals when there are many.
-func (e *Encoder) Exchanges() int { return len(e.exchangeStates) }
+func (e *Encoder) Exchanges() int { return len(e.exchanges) }
 
 // Size is about how long the batch is so far, in bytes, but for its header:
 // rather more than less.
@@ -179,7 +181,7 @@ func (e *Encoder) add(ev *Event, exchange, connection uint32) {
 	c[eventLatency].put(ev.Latency)
 	c[eventTail].put(ev.Duration - ev.Latency)
 
-	x := &e.exchangeStates[exchange]
+	x := &e.exchanges[exchange]
 	c[eventRequestBytes].put(ev.RequestBytes - x.request)
 	c[eventResponseBytes].put(ev.ResponseBytes - x.response)
 	x.request, x.response = ev.RequestBytes, ev.ResponseBytes
@@ -230,26 +232,26 @@ func pathHash(s string) uint64 {
 }
 
 func (e *Encoder) sameExchange(n uint32, ev *Event) bool {
-	s := &e.exchangeStates[n]
-	r, o := &s.route, &s.outcome
+	s := &e.exchanges[n]
+	r, o := &e.routes[s.route], &e.outcomes[s.outcome]
+	t := &e.strings
 	return o.status == ev.Status && o.kind == ev.Kind && o.attempt == ev.Attempt && o.grpcStatus == ev.GRPCStatus &&
 		o.fate == ev.Fate && r.direction == ev.Direction && r.protocol == ev.Protocol &&
-		r.path == ev.Path && r.method == ev.Method && r.authority == ev.Authority && o.error == ev.Error
+		t.text(r.path) == ev.Path && t.text(r.method) == ev.Method && t.text(r.authority) == ev.Authority && t.text(o.error) == ev.Error
 }
 
 func (e *Encoder) findExchange(ev *Event) uint32 {
-	route, r := e.route(ev)
-	outcome, o := e.outcome(ev)
-	key := exchangeKey{route, outcome}
-	if n, ok := e.exchanges[key]; ok {
+	route, outcome := e.route(ev), e.outcome(ev)
+	hash := mix(uint64(route), uint64(outcome))
+	n, ok := e.exchangeIndex.find(hash, func(n uint32) bool {
+		return e.exchanges[n].route == route && e.exchanges[n].outcome == outcome
+	})
+	if ok {
 		return n
 	}
-	if e.exchanges == nil {
-		e.exchanges = make(map[exchangeKey]uint32)
-	}
-	n := uint32(len(e.exchangeStates))
-	e.exchanges[key] = n
-	e.exchangeStates = append(e.exchangeStates, exchangeState{r, o, ev.RequestBytes, ev.ResponseBytes})
+	n = uint32(len(e.exchanges))
+	e.exchangeIndex.add(hash)
+	e.exchanges = append(e.exchanges, exchangeState{route, outcome, ev.RequestBytes, ev.ResponseBytes})
 	c := &e.exchangeColumns
 	c[exchangeRoute].put(uint64(route))
 	c[exchangeOutcome].put(uint64(outcome))
@@ -258,53 +260,50 @@ func (e *Encoder) findExchange(ev *Event) uint32 {
 	return n
 }
 
-// route finds a route, and returns it with strings that live until Reset.
-func (e *Encoder) route(ev *Event) (uint32, routeKey) {
+// route finds what was asked for.
+func (e *Encoder) route(ev *Event) uint32 {
 	key := routeKey{direction: ev.Direction, protocol: ev.Protocol}
 	if key.direction > 3 {
 		key.direction = 0
 	}
-	var method, authority, path uint32
-	method, key.method = e.strings.intern(ev.Method, classWord)
-	authority, key.authority = e.strings.intern(ev.Authority, classWord)
-	path, key.path = e.strings.intern(ev.Path, classPath)
-	if n, ok := e.routes[key]; ok {
-		return n, key
-	}
-	if e.routes == nil {
-		e.routes = make(map[routeKey]uint32)
+	key.method, _ = e.strings.intern(ev.Method, classWord)
+	key.authority, _ = e.strings.intern(ev.Authority, classWord)
+	key.path, _ = e.strings.intern(ev.Path, classPath)
+	hash := mix(uint64(key.method)<<32|uint64(key.path), uint64(key.authority)<<16|uint64(key.direction)<<8|uint64(key.protocol))
+	if n, ok := e.routeIndex.find(hash, func(n uint32) bool { return e.routes[n] == key }); ok {
+		return n
 	}
 	n := uint32(len(e.routes))
-	e.routes[key] = n
+	e.routeIndex.add(hash)
+	e.routes = append(e.routes, key)
 	c := &e.routeColumns
 	c[routeKind].put(uint64(key.direction) | uint64(key.protocol)<<2)
-	c[routeMethod].put(uint64(method))
-	c[routeAuthority].put(uint64(authority))
-	c[routePath].put(uint64(path))
-	return n, key
+	c[routeMethod].put(uint64(key.method))
+	c[routeAuthority].put(uint64(key.authority))
+	c[routePath].put(uint64(key.path))
+	return n
 }
 
-// outcome finds an outcome, and returns it with strings that live until Reset.
-func (e *Encoder) outcome(ev *Event) (uint32, outcomeKey) {
-	key := outcomeKey{ev.Kind, ev.Attempt, ev.Status, max(ev.GRPCStatus, NoGRPCStatus), ev.Fate, ""}
-	var errorN uint32
-	errorN, key.error = e.strings.intern(ev.Error, classWord)
-	if n, ok := e.outcomes[key]; ok {
-		return n, key
-	}
-	if e.outcomes == nil {
-		e.outcomes = make(map[outcomeKey]uint32)
+// outcome finds how it ended.
+func (e *Encoder) outcome(ev *Event) uint32 {
+	key := outcomeKey{kind: ev.Kind, attempt: ev.Attempt, status: ev.Status, grpcStatus: max(ev.GRPCStatus, NoGRPCStatus), fate: ev.Fate}
+	key.error, _ = e.strings.intern(ev.Error, classWord)
+	hash := mix(uint64(key.error)<<32|uint64(key.status)<<16|uint64(uint16(key.grpcStatus)),
+		uint64(key.fate)<<16|uint64(key.kind)<<8|uint64(key.attempt))
+	if n, ok := e.outcomeIndex.find(hash, func(n uint32) bool { return e.outcomes[n] == key }); ok {
+		return n
 	}
 	n := uint32(len(e.outcomes))
-	e.outcomes[key] = n
+	e.outcomeIndex.add(hash)
+	e.outcomes = append(e.outcomes, key)
 	c := &e.outcomeColumns
 	c[outcomeKind].put(uint64(key.kind))
 	c[outcomeStatus].put(uint64(key.status))
 	c[outcomeGRPC].put(uint64(int32(key.grpcStatus) + 1))
-	c[outcomeError].put(uint64(errorN))
+	c[outcomeError].put(uint64(key.error))
 	c[outcomeFate].put(uint64(key.fate))
 	c[outcomeAttempt].put(uint64(key.attempt))
-	return n, key
+	return n
 }
 
 func (e *Encoder) connection(ev *Event) uint32 {
@@ -414,30 +413,23 @@ var peerClasses = [...]uint8{classWord, classWord, classWord, className, classPo
 func (e *Encoder) Reset() {
 	e.count, e.firstEnd, e.lastEnd = 0, 0, 0
 	e.connCache, e.exchangeCache = [cacheSlots]uint32{}, [cacheSlots]uint32{}
-	if len(e.routes) > keepRoutes {
-		e.routes = nil
-	}
+	e.routes = emptied(e.routes, keepRoutes)
+	e.outcomes = emptied(e.outcomes, keepEntries)
+	e.exchanges = emptied(e.exchanges, keepRoutes)
+	e.routeIndex.reset(keepRoutes)
+	e.outcomeIndex.reset(keepEntries)
+	e.exchangeIndex.reset(keepRoutes)
 	if len(e.peers) > keepEntries {
 		e.peers, e.peerList, e.peerIDs = nil, nil, nil
 	}
 	if len(e.connections) > keepEntries {
 		e.connections, e.connStates = nil, nil
 	}
-	if len(e.outcomes) > keepEntries {
-		e.outcomes = nil
-	}
-	if len(e.exchanges) > keepRoutes {
-		e.exchanges, e.exchangeStates = nil, nil
-	}
-	clear(e.routes)
 	clear(e.peers)
 	clear(e.connections)
-	clear(e.outcomes)
-	clear(e.exchanges)
 	clear(e.peerList)
 	clear(e.connStates)
-	clear(e.exchangeStates)
-	e.peerList, e.connStates, e.exchangeStates = e.peerList[:0], e.connStates[:0], e.exchangeStates[:0]
+	e.peerList, e.connStates = e.peerList[:0], e.connStates[:0]
 	e.peerIPs, e.peerIDs, e.traceIDs = e.peerIPs[:0], e.peerIDs[:0], e.traceIDs[:0]
 	resetColumns(e.routeColumns[:])
 	resetColumns(e.peerColumns[:])
@@ -449,4 +441,13 @@ func (e *Encoder) Reset() {
 	e.traced.data, e.traced.any = e.traced.data[:0], 0
 	e.resetSummaries()
 	e.strings.reset()
+}
+
+// emptied is a list without its entries, and without its memory where they were
+// more than keep.
+func emptied[T any](list []T, keep int) []T {
+	if len(list) > keep {
+		return nil
+	}
+	return list[:0]
 }

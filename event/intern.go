@@ -1,6 +1,7 @@
 package event
 
 import (
+	"hash/maphash"
 	"unicode/utf8"
 	"unsafe"
 )
@@ -28,11 +29,12 @@ const (
 	classes
 )
 
-// interner numbers strings and keeps copies of them until its reset. Its maps
+// interner numbers strings and keeps copies of them until its reset. Its tables
 // and chunks are used again, so that it stops allocating once it has seen a
 // batch of the usual size.
 type interner struct {
-	numbers map[string]uint32
+	index   index
+	seed    maphash.Seed // nobody else can make strings collide
 	strings []string
 	class   []uint8 // of each string
 	bytes   int     // of the strings, about as encoded
@@ -54,25 +56,39 @@ func (t *interner) intern(s string, class uint8) (uint32, string) {
 	if s == "" {
 		return 0, ""
 	}
-	if n, ok := t.numbers[s]; ok {
+	if len(t.strings) == 0 && t.seed == (maphash.Seed{}) {
+		t.seed = maphash.MakeSeed()
+	}
+	hash := maphash.String(t.seed, s)
+	if n, ok := t.find(hash, s); ok {
 		return n, t.strings[n-1]
 	}
 	clean := t.clean(s)
 	if len(clean) != len(s) || clean != s {
-		if n, ok := t.numbers[clean]; ok {
+		hash = maphash.String(t.seed, clean)
+		if n, ok := t.find(hash, clean); ok {
 			return n, t.strings[n-1]
 		}
-	}
-	if t.numbers == nil {
-		t.numbers = make(map[string]uint32)
 	}
 	kept := t.keep(clean)
 	t.strings = append(t.strings, kept)
 	t.class = append(t.class, class)
-	n := uint32(len(t.strings))
-	t.numbers[kept] = n
+	t.index.add(hash)
 	t.bytes += fieldSize(len(kept))
-	return n, kept
+	return uint32(len(t.strings)), kept
+}
+
+func (t *interner) find(hash uint64, s string) (uint32, bool) {
+	n, ok := t.index.find(hash, func(n uint32) bool { return t.strings[n] == s })
+	return n + 1, ok
+}
+
+// number is that of a string, if it is there.
+func (t *interner) number(s string) (uint32, bool) {
+	if len(t.strings) == 0 {
+		return 0, false
+	}
+	return t.find(maphash.String(t.seed, s), s)
 }
 
 // shared is how many bytes two strings have in common at their beginnings.
@@ -124,9 +140,9 @@ func (t *interner) keep(s string) string {
 // reset forgets all strings; what intern returned is no longer valid.
 func (t *interner) reset() {
 	if len(t.strings) > keepRoutes {
-		t.numbers, t.strings, t.class = nil, nil, nil
+		t.strings, t.class = nil, nil
 	}
-	clear(t.numbers)
+	t.index.reset(keepRoutes)
 	clear(t.strings)
 	t.strings, t.class, t.bytes = t.strings[:0], t.class[:0], 0
 	if len(t.chunks) > keepChunks {

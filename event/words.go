@@ -127,7 +127,7 @@ func (w *words) piece(t *interner, s string) uint32 {
 	if s == "" {
 		return 0
 	}
-	if n, ok := t.numbers[s]; ok && t.class[n-1] < classPath {
+	if n, ok := t.number(s); ok && t.class[n-1] < classPath {
 		return w.ranks[n]
 	}
 	n, ok := w.pieces[s]
@@ -150,7 +150,7 @@ func (w *words) split(t *interner, class uint8, s string) int {
 		if end = strings.LastIndexByte(s[:end], '-'); end <= 0 {
 			return 0
 		}
-		if n, ok := t.numbers[s[:end]]; ok && t.class[n-1] == className {
+		if n, ok := t.number(s[:end]); ok && t.class[n-1] == className {
 			return end
 		}
 	}

@@ -99,10 +99,18 @@ func New(o Options) (*Pipeline, error) {
 		}
 	}
 	for i := range p.shards {
-		p.shards[i].buffer = buffer{new(event.Encoder), s.spool.journal(i)}
+		p.shards[i].buffer = p.newBuffer(i)
 	}
-	s.spare = buffer{new(event.Encoder), s.spool.journal(len(p.shards))}
+	s.spare = p.newBuffer(len(p.shards))
 	return p, nil
+}
+
+// newBuffer makes the one that has a journal's number. All are encoded under the
+// sealer's lock.
+func (p *Pipeline) newBuffer(journal int) buffer {
+	enc := new(event.Encoder)
+	enc.Use(&p.sealer.work)
+	return buffer{enc, p.sealer.spool.journal(journal)}
 }
 
 // Start begins to publish; a first, empty batch goes out at once. It is called

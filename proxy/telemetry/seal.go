@@ -20,6 +20,7 @@ type sealer struct {
 	last     time.Time
 	spare    buffer // empty; swapped with a shard's
 	scratch  []byte
+	work     event.Workspace // of all encoders
 	sums     coalescer
 	spool    *spool // nil where there is none
 }

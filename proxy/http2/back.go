@@ -97,9 +97,9 @@ func (b *back) read() (reason string) {
 			}
 			return lost(server, err).reason
 		}
-		b.o.mu.Lock()
+		b.o.enter(now)
 		used, fail := b.frames(data, now, handle)
-		b.o.unlock(&list)
+		b.o.leave(&list)
 		if fail != nil {
 			b.blame(fail)
 			return fail.reason

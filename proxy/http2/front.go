@@ -72,11 +72,11 @@ func (f *front) run() *cause {
 		if err != nil {
 			return lost(client, err)
 		}
-		f.o.mu.Lock()
+		f.o.enter(now)
 		used, fail := f.frames(b, now, handle)
 		over := f.s.closing && f.streams.len() == 0
 		f.await(used, b[used:], now)
-		f.o.unlock(&list)
+		f.o.leave(&list)
 		switch {
 		case fail != nil:
 			return fail.cause()

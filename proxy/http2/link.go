@@ -33,6 +33,9 @@ type link struct {
 	queued  bool      // in dirty
 	dead    bool
 	writers sync.WaitGroup
+	flight  []byte // being written
+	sent    int    // what of it was
+	failed  error
 	try     func(fd uintptr) bool
 	trying  []byte
 	tried   int
@@ -103,47 +106,83 @@ func recycle(b []byte) {
 	}
 }
 
-// unlock gives o.mu up and writes what is to be written.
+// enter takes o.mu for what was read at the time now.
+func (o *Outbound) enter(now time.Time) {
+	o.entering.Add(1)
+	o.mu.Lock()
+	o.entering.Add(-1)
+	o.now = now
+}
+
+// clock is the time of what is being handled; o.mu is held.
+func (o *Outbound) clock() time.Time {
+	if o.now.IsZero() {
+		return time.Now()
+	}
+	return o.now
+}
+
+// leave is unlock after enter. Where others wait for the lock with what they
+// have read, the writing is left to them, so that what comes of all that goes
+// with one call; but not many times in a row.
+func (o *Outbound) leave(list *[]*link) {
+	if o.entering.Load() > 0 && o.deferred < maxDeferred {
+		o.deferred++
+		o.now = time.Time{}
+		o.mu.Unlock()
+		return
+	}
+	o.unlock(list)
+}
+
+// unlock gives o.mu up and writes what is to be written, without waiting: what
+// cannot be written is left to a goroutine.
 func (o *Outbound) unlock(list *[]*link) {
+	o.now, o.deferred = time.Time{}, 0
 	for len(o.dirty) > 0 {
-		*list = append((*list)[:0], o.dirty...)
+		writing := (*list)[:0]
+		for _, l := range o.dirty {
+			l.queued = false
+			if !l.writing && !l.dead && l.conn != nil && len(l.out) > 0 {
+				l.writing = true
+				l.flight = l.take()
+				writing = append(writing, l)
+			}
+		}
 		clear(o.dirty)
 		o.dirty = o.dirty[:0]
-		for _, l := range *list {
-			l.queued = false
-		}
 		o.mu.Unlock()
-		for _, l := range *list {
-			l.flush()
+		for _, l := range writing {
+			l.sent, l.failed = l.write(l.flight)
 		}
-		clear(*list)
 		o.mu.Lock()
+		for _, l := range writing {
+			l.written()
+		}
+		clear(writing)
+		*list = writing
 	}
 	o.mu.Unlock()
 }
 
-// flush writes without waiting; what cannot be written is left to a goroutine.
-func (l *link) flush() {
-	l.o.mu.Lock()
-	defer l.o.mu.Unlock()
-	defer l.wrote.Broadcast()
-	for !l.writing && !l.dead && l.conn != nil && len(l.out) > 0 {
-		l.writing = true
-		b := l.take()
-		l.o.mu.Unlock()
-		n, err := l.write(b)
-		l.o.mu.Lock()
-		if err == nil && n < len(b) && !l.dead {
-			l.writers.Go(func() { l.drainSlowly(b, n) })
-			return
-		}
-		l.writing = false
-		recycle(b)
-		if err != nil {
-			l.broken()
-			return
-		}
-		l.pump()
+// written goes on after a write.
+func (l *link) written() {
+	b, n, err := l.flight, l.sent, l.failed
+	l.flight, l.failed = nil, nil
+	if err == nil && n < len(b) && !l.dead {
+		l.writers.Go(func() { l.drainSlowly(b, n) })
+		return
+	}
+	l.writing = false
+	l.wrote.Broadcast()
+	recycle(b)
+	if err != nil {
+		l.broken()
+		return
+	}
+	l.pump()
+	if len(l.out) > 0 {
+		l.put(l.out) // by others, who left it to this goroutine
 	}
 }
 

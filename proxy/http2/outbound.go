@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/event"
@@ -45,6 +46,9 @@ const (
 	maxKept = 8 << 20
 	// backIdle is how long a connection to a server is kept without streams.
 	backIdle = 60 * time.Second
+	// maxDeferred is how many times in a row writing is left to whoever waits
+	// for the lock.
+	maxDeferred = 8
 	// settleTime is how long a server may take for its SETTINGS.
 	settleTime = 10 * time.Second
 )
@@ -91,14 +95,19 @@ type Outbound struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wait   sync.WaitGroup // of goroutines of backs
+	// entering is how many wait for mu with what they have read.
+	entering atomic.Int32
 
-	mu     sync.Mutex // guards all below and all of links, streams and pools
-	pools  map[*balance.Member]*pool
-	dirty  []*link     // that have something to write
-	free   []*transfer // to be used again
-	block  []byte      // scratch
-	timer  *time.Timer // looks for idle connections; nil where there are none
-	closed bool
+	mu    sync.Mutex // guards all below and all of links, streams and pools
+	pools map[*balance.Member]*pool
+	dirty []*link   // that have something to write
+	now   time.Time // of what is being handled; zero: look
+	// deferred is how many times in a row writing was left to others.
+	deferred int
+	free     []*transfer // to be used again
+	block    []byte      // scratch
+	timer    *time.Timer // looks for idle connections; nil where there are none
+	closed   bool
 }
 
 // pool is the connections to one endpoint.

@@ -279,7 +279,7 @@ func (h *half) credit(n int) {
 // finish notes that the end went on.
 func (h *half) finish() {
 	h.done = true
-	h.t.settle(time.Now())
+	h.t.settle(h.t.f.o.clock())
 }
 
 // clear drops what is pending.
@@ -318,7 +318,7 @@ func (t *transfer) uncount() {
 	t.counted = false
 	b := t.b
 	if b.open--; b.open == 0 {
-		b.idleSince = time.Now()
+		b.idleSince = b.o.clock()
 	}
 	b.pool.dispatch(b.o)
 }

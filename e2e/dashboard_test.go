@@ -38,7 +38,30 @@ func TestDashboardShowsTheSameNumbers(t *testing.T) {
 	}
 	shot(t, ctx, "overview-desktop-light")
 	m.workloadPage(ctx, s)
+	m.meshPage(ctx)
 	m.otherLooks(ctx)
+}
+
+// meshPage opens the page of the mesh itself, by its link: outside of Kubernetes it
+// counts proxies and aggregators, and says that no controller answers.
+func (m *mesh) meshPage(ctx context.Context) {
+	t := m.t
+	t.Helper()
+	do(t, ctx, chromedp.Click(chromedp.CSS(`.top nav a[href="#/mesh"]`)), chromedp.WaitVisible(chromedp.CSS(".tiles")))
+	eventually(t, 30*time.Second, func() string {
+		got := evaluate[string](t, ctx, `[...document.querySelectorAll(".tiles > div")].map((d) => d.textContent).join("; ")`)
+		if !strings.Contains(got, "Data-plane proxies4report") || !strings.Contains(got, "Aggregators1of 1 answer") || strings.Contains(got, "Pods meshed") {
+			return fmt.Sprintf("the mesh's page shows %q", got)
+		}
+		return ""
+	})
+	if got := evaluate[string](t, ctx, `document.querySelector(".empty")?.textContent ?? ""`); !strings.Contains(got, "No controller answers") {
+		t.Errorf("without Kubernetes the mesh's page says %q", got)
+	}
+	if problem := evaluate[string](t, ctx, `document.querySelector("[role=alert]")?.textContent ?? ""`); problem != "" {
+		t.Errorf("the mesh's page complains: %s", problem)
+	}
+	shot(t, ctx, "mesh-desktop-light")
 }
 
 // workloadPage opens voting's page and watches its requests live.
@@ -64,8 +87,8 @@ func (m *mesh) workloadPage(ctx context.Context, s sent) {
 	shot(t, ctx, "workload-desktop-light")
 }
 
-// otherLooks keeps pictures of both pages on a phone and in the dark, and
-// checks that neither is wider than its screen.
+// otherLooks keeps pictures of all pages on a phone and in the dark, and
+// checks that none is wider than its screen.
 func (m *mesh) otherLooks(ctx context.Context) {
 	t := m.t
 	t.Helper()
@@ -77,12 +100,14 @@ func (m *mesh) otherLooks(ctx context.Context) {
 		{"phone-light", "light", 390, 844},
 		{"phone-dark", "dark", 390, 844},
 	} {
-		for page, hash := range map[string]string{"overview": "#/", "workload": "#/local/emojivoto/deploy/voting"} {
+		for page, at := range map[string]struct{ hash, shows string }{
+			"overview": {"#/", "table"}, "workload": {"#/local/emojivoto/deploy/voting", "table"}, "mesh": {"#/mesh", ".tiles"},
+		} {
 			do(t, ctx,
 				chromedp.EmulateViewport(look.width, look.height), scheme(look.scheme),
 				chromedp.Navigate("about:blank"),
-				chromedp.Navigate("http://"+m.dashboard+"/"+hash),
-				chromedp.WaitVisible(chromedp.CSS("table")),
+				chromedp.Navigate("http://"+m.dashboard+"/"+at.hash),
+				chromedp.WaitVisible(chromedp.CSS(at.shows)),
 				chromedp.Sleep(1500*time.Millisecond)) // charts take their width
 			if evaluate[bool](t, ctx, `document.documentElement.scrollWidth > innerWidth`) {
 				t.Errorf("%s, %s: the page is wider than its screen", page, look.name)

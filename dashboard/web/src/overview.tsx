@@ -41,7 +41,7 @@ function Row({ row, trend }: { row: StatRow; trend?: SeriesRow }) {
         <Success share={row.stats.success} requests={requests} />
       </td>
       <td data-label="RPS" class="num" data-requests={requests}>
-        {rps(row.stats.rps)}
+        {requests === 0 && row.pods_seen === 0 && row.pods_live === 0 ? <span class="dim">–</span> : rps(row.stats.rps)}
       </td>
       <td data-label="P50" class="num">{quantile(q?.p50)}</td>
       <td data-label="P95" class="num">{quantile(q?.p95)}</td>

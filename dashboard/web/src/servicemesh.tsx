@@ -14,7 +14,7 @@ function ComponentRow({ component }: { component: Component }) {
         <span class="name">{component.name}</span>
         <span class="ns">{component.resource.kind}/{component.resource.name}</span>
       </th>
-      <td data-label="Pods">
+      <td class="pods">
         <span class="dots">
           {component.pods.map((p) => (
             <span key={p.name} class={`dot ${podHealth(p)}`} role="img" title={podTitle(p)} aria-label={podTitle(p)} />

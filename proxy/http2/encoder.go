@@ -2,7 +2,6 @@ package http2
 
 import (
 	"bytes"
-	"encoding/binary"
 	"hash/maphash"
 )
 
@@ -70,11 +69,8 @@ func (e *encoder) append(dst, list []byte) []byte {
 	whole, at, before := list, len(dst), e.table.state
 	e.noted = false
 	for len(list) > 0 {
-		id, never := fieldName(list[0]), list[1] != 0
-		n := int(binary.LittleEndian.Uint32(list[2:]))
-		v := int(binary.LittleEndian.Uint32(list[6:]))
-		text := list[fieldHeader : fieldHeader+n+v]
-		list = list[fieldHeader+n+v:]
+		id, never, text, n, rest := nextField(list)
+		list = rest
 		dst = e.field(dst, id, text, n, never)
 	}
 	if !e.noted && e.table.state == before {

@@ -25,16 +25,7 @@ func (f *fields) reset() { *f = fields{buf: f.buf[:0], length: -1} }
 
 // add takes a field. One that is known was checked before it came into a table.
 func (f *fields) add(id fieldName, name, value []byte, never, known bool) {
-	var header [fieldHeader]byte
-	header[0] = byte(id)
-	if never {
-		header[1] = 1
-	}
-	binary.LittleEndian.PutUint32(header[2:], uint32(len(name)))
-	binary.LittleEndian.PutUint32(header[6:], uint32(len(value)))
-	f.buf = append(f.buf, header[:]...)
-	f.buf = append(f.buf, name...)
-	f.buf = append(f.buf, value...)
+	f.buf = appendFieldParts(f.buf, id, name, value, never)
 	if f.fault != "" {
 		return
 	}
@@ -42,6 +33,28 @@ func (f *fields) add(id fieldName, name, value []byte, never, known bool) {
 		f.checkText(id, name, value)
 	}
 	f.check(id, name, value)
+}
+
+// appendFieldParts appends a field in the form of fields.buf.
+func appendFieldParts(dst []byte, id fieldName, name, value []byte, never bool) []byte {
+	var header [fieldHeader]byte
+	header[0] = byte(id)
+	if never {
+		header[1] = 1
+	}
+	binary.LittleEndian.PutUint32(header[2:], uint32(len(name)))
+	binary.LittleEndian.PutUint32(header[6:], uint32(len(value)))
+	dst = append(dst, header[:]...)
+	dst = append(dst, name...)
+	return append(dst, value...)
+}
+
+// nextField is the first field of a list in that form: text is its name of n
+// bytes and its value.
+func nextField(list []byte) (id fieldName, never bool, text []byte, n int, rest []byte) {
+	n = int(binary.LittleEndian.Uint32(list[2:]))
+	end := fieldHeader + n + int(binary.LittleEndian.Uint32(list[6:]))
+	return fieldName(list[0]), list[1] != 0, list[fieldHeader:end], n, list[end:]
 }
 
 // check judges a field by its meaning.

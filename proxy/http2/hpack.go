@@ -24,6 +24,12 @@ type decoder struct {
 	limit   uint32
 	scratch []byte
 	huffman *huffmanTables
+
+	// Of the block that was decoded last: whether it refers to the dynamic
+	// table, and what it enters there, as fields has it. unkept: it does more
+	// to the table than that.
+	refers, unkept bool
+	entered        []byte
 }
 
 func (d *decoder) init() {
@@ -38,6 +44,7 @@ func (d *decoder) decode(block []byte, maxList int, h *head) error {
 	if cap(d.scratch) > maxScratch {
 		d.scratch = nil
 	}
+	d.refers, d.unkept, d.entered = false, false, d.entered[:0]
 	first := true
 	for len(block) > 0 {
 		var err error
@@ -75,6 +82,7 @@ func (d *decoder) update(block []byte, first bool) ([]byte, error) {
 	if !ok || !first || size > uint64(d.limit) {
 		return nil, errCompression
 	}
+	d.unkept = true
 	d.table.resize(uint32(size))
 	return rest, nil
 }
@@ -103,6 +111,7 @@ func (d *decoder) entry(index uint64) (name, value []byte, id fieldName, ok bool
 		e := &staticTable[index-1]
 		return bytesOf(e.name), bytesOf(e.value), e.id, true
 	case index <= staticFields+uint64(d.table.count):
+		d.refers = true
 		name, value, id = d.table.get(int(index - staticFields))
 		return name, value, id, true
 	}
@@ -138,6 +147,11 @@ func (d *decoder) literal(block []byte, prefix uint, keep bool, h *head) ([]byte
 	h.field(id, name, value)
 	if keep {
 		d.table.insert(name, value, id)
+		if len(d.entered)+len(name)+len(value) > maxKeptList {
+			d.unkept = true
+		} else {
+			d.entered = appendFieldParts(d.entered, id, name, value, false)
+		}
 	}
 	return rest, nil
 }

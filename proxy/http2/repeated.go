@@ -3,10 +3,12 @@ package http2
 import "bytes"
 
 // Peers send the same header blocks over and over: once a connection's dynamic
-// table has what all its requests say, a block is some bytes of indexes, and
-// many servers do not use the table at all. So the last blocks that left the
-// table as it was are kept with what they say, for as long as the table stays:
-// one that comes again byte for byte says the same, and need not be decoded.
+// table has what all its requests say, a block is some bytes of indexes; and
+// many servers do not look fields up in the table at all, though they may enter
+// them (nginx does). So the last blocks are kept with what they say, where that
+// needs no decoding to know again: a block that refers to the table and leaves
+// it as it was says the same for as long as the table stays, and one that does
+// not refer to it always does, and enters the same fields.
 
 const (
 	// keptBlocks is how many blocks are kept: responses of gRPC are two in
@@ -22,9 +24,12 @@ const (
 type headBlock struct {
 	block []byte
 	valid bool   // head and fields are what block says
-	state uint32 // the table's, for which that is so
-	keeps bool   // head has literals
-	head  head
+	state uint32 // the table's, for which that is so, where refers is set
+	// refers: the block refers to the table. entered is what it enters there.
+	refers  bool
+	entered []byte
+	keeps   bool // head has literals
+	head    head
 	// fields has all fields, where the direction wants them.
 	fields fields
 }
@@ -39,7 +44,7 @@ type heads struct {
 func (hs *heads) find(block []byte, state uint32, keeps bool) *headBlock {
 	for n := range hs.kept {
 		i := (hs.last + n) % keptBlocks
-		if h := hs.kept[i]; h != nil && h.valid && h.state == state && h.keeps == keeps && bytes.Equal(h.block, block) {
+		if h := hs.kept[i]; h != nil && h.valid && (!h.refers || h.state == state) && h.keeps == keeps && bytes.Equal(h.block, block) {
 			hs.last = i
 			return h
 		}
@@ -66,6 +71,11 @@ func (d *direction) decode(block []byte, all bool) error {
 	s := d.s
 	if h := d.heads.find(block, d.hpack.table.state, d.transcode); h != nil {
 		s.head = &h.head
+		for list := h.entered; len(list) > 0; {
+			id, _, text, n, rest := nextField(list)
+			d.hpack.table.insert(text[:n], text[n:], id)
+			list = rest
+		}
 		return nil
 	}
 	h := d.heads.next()
@@ -80,15 +90,16 @@ func (d *direction) decode(block []byte, all bool) error {
 		h.head.fields = &h.fields
 	}
 	h.head.reset()
-	before := d.hpack.table.state
-	if err := d.hpack.decode(block, s.maxHead, &h.head); err != nil {
+	hp := &d.hpack
+	if err := hp.decode(block, s.maxHead, &h.head); err != nil {
 		return err
 	}
-	if d.hpack.table.state != before || len(block) > maxKeptBlock {
+	if hp.unkept || hp.refers && len(hp.entered) > 0 || len(block) > maxKeptBlock {
 		return nil
 	}
 	h.block = append(h.block[:0], block...)
-	h.valid, h.state, h.keeps = true, before, d.transcode
+	h.entered = append(h.entered[:0], hp.entered...)
+	h.valid, h.refers, h.state, h.keeps = true, hp.refers, hp.table.state, d.transcode
 	return nil
 }
 

@@ -111,6 +111,66 @@ func TestRepeatedBlocks(t *testing.T) {
 	}
 }
 
+// TestRepeatedEntries decodes blocks that enter fields in the table and come
+// again, and others that refer to those, beside a decoder that keeps nothing.
+func TestRepeatedEntries(t *testing.T) {
+	entering := 0
+	for seed := range uint64(60) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		s := &session{maxHead: 1 << 16}
+		d := &s.dirs[server]
+		d.s, d.from = s, server
+		d.hpack.init()
+		var plain decoder
+		plain.init()
+		for range 300 {
+			block := entryBlock(random, plain.table.count)
+			if h := d.heads.find(block, d.hpack.table.state, false); h != nil && len(h.entered) > 0 {
+				entering++
+			}
+			var list fields
+			var h head
+			h.fields = &list
+			h.reset()
+			list.reset()
+			err := plain.decode(bytes.Clone(block), s.maxHead, &h)
+			if got := d.decode(block, true); got != nil || err != nil {
+				t.Fatalf("%x: %v and %v", block, got, err)
+			}
+			if !bytes.Equal(s.head.fields.buf, list.buf) || s.head.status != h.status || s.head.size != h.size ||
+				s.head.fields.fault != list.fault {
+				t.Fatalf("%x: %v, want %v", block, fieldsOf(s.head.fields.buf), fieldsOf(list.buf))
+			}
+			if d.hpack.table.size != plain.table.size || d.hpack.table.count != plain.table.count {
+				t.Fatalf("%x: a table of %d fields, want %d", block, d.hpack.table.count, plain.table.count)
+			}
+		}
+	}
+	if entering < 1000 {
+		t.Fatalf("only %d blocks came again that enter fields", entering)
+	}
+}
+
+// entryBlock is one of a few blocks: fields that enter the table, references to
+// it, or both, and changes of its size.
+func entryBlock(random *rand.Rand, count int) (block []byte) {
+	if random.IntN(12) == 0 {
+		block = appendInt(block, 0x20, 5, uint64(random.IntN(3)*300))
+		count = 0 // it may be empty now
+	}
+	block = append(block, 0x88)
+	kind := random.IntN(3)
+	if kind > 0 {
+		block = append(block, 0x40, 3, 'x', '-', byte('a'+random.IntN(2)), 40)
+		block = append(block, bytes.Repeat([]byte{'v'}, 40)...)
+		block = append(block, 0x5f, 2, 'b', byte('a'+random.IntN(2))) // content-type
+	}
+	if count >= 3 && kind < 2 {
+		block = appendInt(block, 0x80, 7, staticFields+uint64(1+random.IntN(2)))
+	}
+	return block
+}
+
 // TestTransferTable compares a table with a map.
 func TestTransferTable(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"math/bits"
 	"sync"
 	"time"
 	"unsafe"
@@ -83,13 +84,20 @@ const (
 )
 
 // streamTable maps stream ids to streams: open addressing over a power of two,
-// as the ids are odd and dense, without memory for what was removed.
+// as the ids are odd, without memory for what was removed.
 type streamTable struct {
 	slots []*stream
 	count int
 }
 
-func (t *streamTable) slot(id uint32) int { return int(id>>1) & (len(t.slots) - 1) }
+func (t *streamTable) slot(id uint32) int { return spread(id, len(t.slots)) }
+
+// spread is where in a table of a power of two of slots an identifier belongs.
+// Dense ones are spread: in a row they would be one long run, all of which
+// remove has to look at.
+func spread(id uint32, slots int) int {
+	return int(id >> 1 * 0x9e3779b1 >> (bits.LeadingZeros32(uint32(slots - 1))))
+}
 
 // get returns the stream, or nil.
 func (t *streamTable) get(id uint32) *stream {

@@ -14,7 +14,7 @@ type transferSlot struct {
 
 func (tt *transferTable) len() int { return tt.count }
 
-func (tt *transferTable) slot(id uint32) int { return int(id>>1) & (len(tt.slots) - 1) }
+func (tt *transferTable) slot(id uint32) int { return spread(id, len(tt.slots)) }
 
 // get returns the transfer, or nil.
 func (tt *transferTable) get(id uint32) *transfer {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -33,25 +34,10 @@ func BenchmarkHop(b *testing.B) {
 
 func benchmarkHop(b *testing.B, size int, mutual bool) {
 	const connections = 32
-	in := config("server", listen.Spec{Direction: event.Inbound, Target: fixedServer(b, size)})
-	out := listen.Spec{Direction: event.Outbound, Mesh: true}
-	identities := func(c proxy.Config, _ string) proxy.Config { return c }
-	if mutual {
-		ca := mtlstest.New(b)
-		identities = func(c proxy.Config, name string) proxy.Config {
-			f := ca.Files(b, identityOf(name), time.Hour)
-			c.Identity.Certificate, c.Identity.Key, c.Identity.Anchors = f.Certificate, f.Key, f.Anchors
-			return c
-		}
-		out.Identity = identityOf("server")
-	}
-	server := begin(b, identities(in, "server"))
-	out.Target = server.Addrs()[0].String()
-	client := begin(b, identities(config("client", out), "client"))
-	time.Sleep(100 * time.Millisecond) // certificates
+	to := hop(b, size, mutual)
 	var conns []*bufio.ReadWriter
 	for range connections {
-		c, err := net.Dial("tcp", client.Addrs()[0].String())
+		c, err := net.Dial("tcp", to)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -81,6 +67,28 @@ func benchmarkHop(b *testing.B, size int, mutual bool) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+}
+
+// hop begins a server, that answers with as many bytes, and a pair of proxies in
+// front of it, and returns where the outer one listens.
+func hop(b *testing.B, size int, mutual bool) string {
+	in := config("server", listen.Spec{Direction: event.Inbound, Target: fixedServer(b, size)})
+	out := listen.Spec{Direction: event.Outbound, Mesh: true}
+	identities := func(c proxy.Config, _ string) proxy.Config { return c }
+	if mutual {
+		ca := mtlstest.New(b)
+		identities = func(c proxy.Config, name string) proxy.Config {
+			f := ca.Files(b, identityOf(name), time.Hour)
+			c.Identity.Certificate, c.Identity.Key, c.Identity.Anchors = f.Certificate, f.Key, f.Anchors
+			return c
+		}
+		out.Identity = identityOf("server")
+	}
+	server := begin(b, identities(in, "server"))
+	out.Target = server.Addrs()[0].String()
+	client := begin(b, identities(config("client", out), "client"))
+	time.Sleep(100 * time.Millisecond) // certificates
+	return client.Addrs()[0].String()
 }
 
 // request sends one and reads its answer.
@@ -181,4 +189,44 @@ func BenchmarkConnect(b *testing.B) {
 			b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
 		})
 	}
+}
+
+// BenchmarkIdle measures the memory of connections through a pair of proxies
+// that have carried a request and are silent: heap and stacks of both proxies,
+// the client's and the server's ends among them.
+func BenchmarkIdle(b *testing.B) {
+	for _, mutual := range []bool{false, true} {
+		b.Run(fmt.Sprintf("mutual=%v", mutual), func(b *testing.B) {
+			const connections = 500
+			to := hop(b, 128, mutual)
+			for range b.N {
+				before := inUse()
+				var conns []net.Conn
+				for range connections {
+					c, err := net.Dial("tcp", to)
+					if err != nil {
+						b.Fatal(err)
+					}
+					conns = append(conns, c)
+					if err := request(bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c)), 128); err != nil {
+						b.Fatal(err)
+					}
+				}
+				time.Sleep(time.Second) // until they count as idle
+				b.ReportMetric(float64(inUse()-before)/connections, "B/connection")
+				for _, c := range conns {
+					_ = c.Close()
+				}
+			}
+		})
+	}
+}
+
+// inUse is the memory of heap and stacks, in bytes.
+func inUse() uint64 {
+	runtime.GC()
+	runtime.GC() // what pools dropped
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
 }

@@ -247,6 +247,7 @@ func (r *relayer) idle() bool {
 		_, err := r.client.reader.Fill(&r.client.buf)
 		switch {
 		case err == nil:
+			r.client.buf.Frugal = false
 			if r.stream > 0 || r.c.FirstByte.IsZero() {
 				r.received = time.Now()
 			}
@@ -274,6 +275,8 @@ func (r *relayer) idleTick() {
 		return
 	}
 	r.client.disarm()
+	// Under TLS memory is held for what is read next.
+	r.client.buf.Frugal = r.client.tcp == nil
 	if r.c.OnReadable != nil && r.server.tcp != nil {
 		r.unwatch = r.c.OnReadable(r.server.tcp, r.tell)
 	}

@@ -51,6 +51,7 @@ func (w *watch) start(on, wake *side) {
 	w.begin()
 	w.on, w.wake, w.err = on, wake, nil
 	on.disarm()
+	on.buf.Frugal = on.tcp == nil
 	go w.run()
 }
 
@@ -76,6 +77,7 @@ func (w *watch) join() bool {
 	w.on.wake()
 	<-w.done
 	w.running = false
+	w.on.buf.Frugal = false
 	return w.err == nil && w.on.buf.Len() == 0
 }
 

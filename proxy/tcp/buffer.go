@@ -3,10 +3,11 @@ package tcp
 import "sync"
 
 const (
-	// BufferSize is what a [Buffer] borrows at first, in bytes, and RoomySize what
-	// it borrows where it is to be roomy.
+	// BufferSize is what a [Buffer] borrows at first, in bytes, RoomySize what it
+	// borrows where it is to be roomy, and FrugalSize where it is to be frugal.
 	BufferSize = 16 << 10
 	RoomySize  = 64 << 10
+	FrugalSize = 512
 )
 
 // buffers and roomyBuffers are the memory that idle connections do not hold.
@@ -23,6 +24,8 @@ type Buffer struct {
 	// Roomy has the buffer borrow RoomySize when it borrows the next time. A Reader
 	// of a *net.TCPConn sets it by what its last read gave.
 	Roomy bool
+	// Frugal has it borrow FrugalSize: for who holds memory while it waits long.
+	Frugal bool
 
 	mem  []byte
 	r, w int
@@ -50,7 +53,7 @@ func (b *Buffer) Advance(n int) {
 // Release drops everything and gives the memory back.
 func (b *Buffer) Release() {
 	b.lendBack()
-	*b = Buffer{Roomy: b.Roomy}
+	*b = Buffer{Roomy: b.Roomy, Frugal: b.Frugal}
 }
 
 func (b *Buffer) lendBack() {
@@ -76,6 +79,8 @@ func (b *Buffer) free(n int) []byte {
 	}
 	need := b.Len() + n
 	switch {
+	case b.mem == nil && b.Frugal && need <= FrugalSize:
+		b.mem = make([]byte, FrugalSize)
 	case b.mem == nil && b.Roomy && need <= RoomySize:
 		b.roomy = roomyBuffers.Get().(*[RoomySize]byte)
 		b.mem = b.roomy[:]
@@ -86,16 +91,22 @@ func (b *Buffer) free(n int) []byte {
 		b.w = copy(b.mem, b.mem[b.r:b.w])
 		b.r = 0
 	default:
-		b.grow(max(need, 2*len(b.mem)))
+		b.grow(max(need, 2*len(b.mem), BufferSize)) // the least where it was frugal
 	}
 	return b.mem[b.w:]
 }
 
-// grow moves the unread bytes to memory of their own. That is rare (heads
-// larger than BufferSize), so it is left to the garbage collector afterwards.
+// grow moves the unread bytes to larger memory. More than BufferSize is rare
+// (heads that are so large), so it is left to the garbage collector afterwards.
 func (b *Buffer) grow(size int) {
-	mem := make([]byte, size)
-	w := copy(mem, b.Bytes())
+	next := Buffer{Roomy: b.Roomy, Frugal: b.Frugal}
+	if size <= BufferSize {
+		next.pooled = buffers.Get().(*[BufferSize]byte)
+		next.mem = next.pooled[:]
+	} else {
+		next.mem = make([]byte, size)
+	}
+	next.w = copy(next.mem, b.Bytes())
 	b.lendBack()
-	*b = Buffer{Roomy: b.Roomy, mem: mem, w: w}
+	*b = next
 }

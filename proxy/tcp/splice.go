@@ -23,8 +23,8 @@ type Splicer struct {
 	pull, push func(fd uintptr) bool // kept, for a method value allocates
 
 	pipe *pipe
-	held int // bytes in the pipe
-	want int // how many pull may take
+	held int   // bytes in the pipe
+	want int64 // how many pull may take
 	wait bool
 	err  error
 	late error // what is wrong with the source, found when nobody asked
@@ -105,7 +105,7 @@ func (s *Splicer) take(limit int64, wait bool) error {
 		s.late = nil
 		return err // the kernel tells of it once
 	}
-	s.want, s.wait, s.err = int(min(limit, pipeSize)), wait, nil
+	s.want, s.wait, s.err = limit, wait, nil
 	if err := s.in.Read(s.pull); err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (s *Splicer) pullOnce(fd uintptr) bool {
 			return true
 		}
 	}
-	n, errno := socket.Splice(fd, s.pipe.w, s.want)
+	n, errno := socket.Splice(fd, s.pipe.w, int(min(s.want, int64(s.pipe.size))))
 	switch {
 	case n > 0:
 		s.held = n

@@ -198,8 +198,63 @@ func TestNoPipes(t *testing.T) {
 		pipes.put(one, true)
 	}
 	pipes.mu.Lock()
-	defer pipes.mu.Unlock()
 	if len(pipes.free) > keptPipes || pipes.open != len(pipes.free) {
 		t.Errorf("%d pipes are kept and %d open, want at most %d", len(pipes.free), pipes.open, keptPipes)
+	}
+	pipes.mu.Unlock()
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		pipes.mu.Lock()
+		open, timer := pipes.open, pipes.timer
+		pipes.mu.Unlock()
+		if open == 0 && timer == nil {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%d pipes are open that nobody uses", open)
+		}
+	}
+}
+
+// TestBufferSizes has a buffer borrow as it was told, grow without loss, and
+// follow what reads give.
+func TestBufferSizes(t *testing.T) {
+	var b Buffer
+	b.Frugal = true
+	if got := len(b.free(1)); got != FrugalSize {
+		t.Errorf("a frugal buffer borrows %d bytes, want %d", got, FrugalSize)
+	}
+	b.Append(bytes.Repeat([]byte("a"), FrugalSize))
+	b.Append([]byte("b"))
+	if string(b.Bytes()) != string(bytes.Repeat([]byte("a"), FrugalSize))+"b" || b.pooled == nil {
+		t.Error("a frugal buffer lost bytes, or did not borrow more")
+	}
+	b.Release()
+	if !b.Frugal || b.mem != nil {
+		t.Error("a buffer that is released forgets what it was told, or holds memory")
+	}
+
+	near, far := loopback(t)
+	_ = near.SetDeadline(time.Now().Add(30 * time.Second))
+	b = Buffer{}
+	var r Reader
+	r.Init(near)
+	for _, step := range []struct {
+		limit, arrive, read int
+		roomy               bool
+	}{
+		{0, BufferSize + 10, BufferSize, true}, // a read that fills the buffer
+		{0, 0, 10, false},
+		{100, 300, 100, false},
+		{0, 0, 200, false},
+	} {
+		if step.arrive > 0 {
+			_, _ = far.Write(make([]byte, step.arrive))
+			arrived(t, near, step.arrive)
+		}
+		r.Limit = step.limit
+		if n, err := r.Fill(&b); n != step.read || err != nil || b.Roomy != step.roomy {
+			t.Errorf("%+v: read %d, %v; roomy: %t", step, n, err, b.Roomy)
+		}
+		b.Release()
 	}
 }

@@ -162,7 +162,8 @@ type Aggregator struct {
 	owner      string
 	tap        *tap.Fanout
 	metrics    *counters
-	refusals   limiter
+	refusalLog limiter
+	refusals   refusals
 	trimmer    trimmer
 	offenders  offenders
 	partitions []*partition

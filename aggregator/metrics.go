@@ -96,7 +96,13 @@ func (a *Aggregator) refused(subject string, err error) {
 		reason = r.Reason
 	}
 	a.metrics.set.GetOrCreateCounter(`weir_aggregator_refused_batches_total{reason="` + reason + `"}`).Inc()
-	if ok, silent := a.refusals.allow(a.o.Now()); ok {
+	now := a.o.Now()
+	w, unknown := a.o.Subjects.Parse(subject)
+	if unknown != nil {
+		w = event.Workload{Kind: rollup.External, Name: subject}
+	}
+	a.refusals.note(w, reason, 1, now)
+	if ok, silent := a.refusalLog.allow(now); ok {
 		a.log.Warn("refused a batch", "subject", subject, "error", err, "others_since_last_logged", silent)
 	}
 }

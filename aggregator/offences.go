@@ -48,6 +48,9 @@ func (a *Aggregator) blame(partition int, found []rollup.Offence, now time.Time)
 	defer a.offenders.mu.Unlock()
 	for i := range found {
 		o := &found[i]
+		if o.Kind == rollup.OffenceClock {
+			a.refusals.note(o.Workload, o.Kind, o.Count, now)
+		}
 		r := a.offenders.at(offender{o.Workload, o.Kind})
 		r.count += o.Count
 		r.unlogged += o.Count

@@ -45,8 +45,18 @@ func (q *question) group(w event.Workload, pod string) (query.Selector, bool) {
 	return query.Selector{Cluster: w.Cluster, Namespace: w.Namespace, Kind: query.KindPod, Name: pod}, true
 }
 
-// stat sums up each resource of the request.
+// stat sums up each resource of the request, and names who sent what could not
+// be counted.
 func (q *question) stat() error {
+	err := q.statSums()
+	if err == nil {
+		q.reply.Offenders = q.a.refusals.told(q.Resource, q.Since)
+	}
+	return err
+}
+
+// statSums sums up each resource of the request.
+func (q *question) statSums() error {
 	if q.To == nil && q.From == nil {
 		return q.statRows()
 	}

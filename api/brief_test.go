@@ -73,3 +73,29 @@ func TestManyRows(t *testing.T) {
 		t.Errorf("HTTP: %d, %v, %d rows", code, err, len(over.Rows))
 	}
 }
+
+// Offenders of all members are added up, and the worst are told.
+func TestStatNamesOffenders(t *testing.T) {
+	member := func(n int) query.Reply {
+		r := query.Reply{Member: fmt.Sprint("m", n), Members: 2, Total: 2, Partitions: []int{n}}
+		for i := range query.MaxOffenders {
+			r.Offenders = append(r.Offenders, query.Offender{Source: web(fmt.Sprint("ns", i+5*n)), Reason: "malformed", Count: uint64(100 - i), Last: int64(1000 + n)})
+		}
+		return r
+	}
+	b := &apitest.Backend{}
+	b.Answer(query.MethodStat, member(0), member(1))
+	_, c := start(t, b)
+	r, err := c.Stat(t.Context(), &weirpb.StatRequest{Window: window(1000, 1060)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := r.GetOffenders()
+	if len(all) != query.MaxOffenders {
+		t.Fatalf("%d offenders", len(all))
+	}
+	// ns5 is the sixth of one and the first of the other.
+	if o := all[0]; o.GetSource().GetNamespace() != "ns5" || o.GetCount() != 195 || o.GetReason() != "malformed" || o.GetLast().GetSeconds() != 1001 {
+		t.Errorf("the worst is %v", o)
+	}
+}

@@ -47,3 +47,12 @@ func inParallel(n int, fn func(i int)) {
 	}
 	group.Wait()
 }
+
+// offenders are the worst of them, which come first.
+func offenders(all []query.Offender) []*weirpb.Offender {
+	var out []*weirpb.Offender
+	for _, o := range all[:min(len(all), query.MaxOffenders)] {
+		out = append(out, &weirpb.Offender{Source: resource(o.Source), Reason: o.Reason, Count: o.Count, Last: timestamp(o.Last)})
+	}
+	return out
+}

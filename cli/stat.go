@@ -131,7 +131,7 @@ func (s *statCommand) run(cmd *cobra.Command, args []string) error {
 
 // show asks and renders.
 func (s *statCommand) show(ctx context.Context, c *client.Client, requests []*weirpb.StatRequest, w *weirpb.Window) ([]byte, error) {
-	now, covered, err := s.ask(ctx, c, requests, w)
+	now, offenders, covered, err := s.ask(ctx, c, requests, w)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (s *statCommand) show(ctx context.Context, c *client.Client, requests []*we
 	var with *comparison
 	if earlier := s.before.window(covered); earlier != nil {
 		var reached *weirpb.Coverage
-		if before, reached, err = s.ask(ctx, c, requests, earlier); err != nil {
+		if before, _, reached, err = s.ask(ctx, c, requests, earlier); err != nil {
 			return nil, err
 		}
 		if with = s.compare(compareNumbers, earlier, reached); with == nil {
@@ -154,8 +154,10 @@ func (s *statCommand) show(ctx context.Context, c *client.Client, requests []*we
 		}
 	}
 	if s.output == outputJSON {
-		return statJSON(rows, covered, with)
+		rows = withOffenders(rows, offenders, requests[0].GetResource().GetKind() == kindNamespace)
+		return statJSON(rows, offenders, covered, with)
 	}
+	s.noteOffenders(offenders)
 	if len(rows) == 0 {
 		return nil, nil
 	}
@@ -167,8 +169,8 @@ func (s *statCommand) show(ctx context.Context, c *client.Client, requests []*we
 }
 
 // ask gets the rows of all requests, each once: "deploy/web deploy" names web
-// twice.
-func (s *statCommand) ask(ctx context.Context, c *client.Client, requests []*weirpb.StatRequest, w *weirpb.Window) (rows []*weirpb.StatRow, covered *weirpb.Coverage, err error) {
+// twice; and the offenders among what they select.
+func (s *statCommand) ask(ctx context.Context, c *client.Client, requests []*weirpb.StatRequest, w *weirpb.Window) (rows []*weirpb.StatRow, offenders []*weirpb.Offender, covered *weirpb.Coverage, err error) {
 	seen := map[statID]bool{}
 	for _, req := range requests {
 		req.Window = w
@@ -178,11 +180,12 @@ func (s *statCommand) ask(ctx context.Context, c *client.Client, requests []*wei
 		}
 		resp, err := c.Stat(ctx, req)
 		if err != nil {
-			return nil, nil, callError("get statistics", err)
+			return nil, nil, nil, callError("get statistics", err)
 		}
 		if covered == nil {
 			covered = resp.GetCoverage()
 		}
+		offenders = addOffenders(offenders, resp.GetOffenders())
 		for _, r := range resp.GetRows() {
 			if key := statKey(r); !seen[key] {
 				seen[key] = true
@@ -190,7 +193,7 @@ func (s *statCommand) ask(ctx context.Context, c *client.Client, requests []*wei
 			}
 		}
 	}
-	return rows, covered, nil
+	return rows, offenders, covered, nil
 }
 
 // statID tells rows apart.
@@ -333,6 +336,8 @@ type statRow struct {
 	TCPWriteBytesRate  float64 `json:"tcp_write_bytes_rate"`
 	Shed               uint64  `json:"shed"`
 	LostBatches        uint64  `json:"lost_batches"`
+	// Offenders are absent where there are none.
+	Offenders []statOffender `json:"offenders,omitempty"`
 	span
 	compared
 }
@@ -354,7 +359,7 @@ func newStatPods(p *weirpb.PodCounts) *statPods {
 	return &statPods{p.GetTotal(), p.GetMeshed(), p.GetReady(), p.GetProxyReady(), p.GetFinished(), p.GetFailed()}
 }
 
-func statJSON(rows []beside[weirpb.StatRow], c *weirpb.Coverage, with *comparison) ([]byte, error) {
+func statJSON(rows []beside[weirpb.StatRow], offenders []*weirpb.Offender, c *weirpb.Coverage, with *comparison) ([]byte, error) {
 	var out []statRow
 	for _, both := range rows {
 		names, r := both.row(), both.now
@@ -375,6 +380,7 @@ func statJSON(rows []beside[weirpb.StatRow], c *weirpb.Coverage, with *compariso
 			TCPWriteBytesRate:  r.GetStats().GetTcpWriteBytesRate(),
 			Shed:               r.GetShed(),
 			LostBatches:        r.GetLostBatches(),
+			Offenders:          offendersOf(names.GetResource(), offenders),
 			span:               newSpan(c),
 			compared:           with.json(r.GetStats(), both.before.GetStats()),
 		}

@@ -127,6 +127,27 @@ func TestStatSaysWhatIsMissing(t *testing.T) {
 	golden(t, "stat_partial_wide", out, errOut, err)
 }
 
+// Whose batches were refused is said: in JSON in their rows.
+func TestStatNamesOffenders(t *testing.T) {
+	b := emojivoto()
+	last := now.Unix() - 5
+	b.Answer(query.MethodStat, query.Reply{Member: "a", Members: 1, Total: 1, Partitions: []int{0}, Rows: []query.Row{
+		{Resource: selector("emojivoto", "deploy", "web"), Stats: stats(100, 0, 1000, 2000), PodsSeen: 1, PodsLive: 1, Direction: query.Inbound},
+	}, Offenders: []query.Offender{
+		{Source: selector("emojivoto", "deploy", "forger"), Reason: "wrong_source", Count: 12, Last: last},
+		{Source: selector("emojivoto", "deploy", "web"), Reason: "clock", Count: 7, Last: last},
+		{Source: selector("emojivoto", "deploy", "forger"), Reason: "malformed", Count: 3, Last: last},
+	}})
+	addr := start(t, b)
+	for name, args := range map[string][]string{
+		"stat_offenders":      {"deploy", "-n", "emojivoto"},
+		"stat_offenders_json": {"deploy", "-n", "emojivoto", "-o", "json"},
+	} {
+		out, errOut, err := weir(t, append(append([]string{"stat", "--api-addr", addr}, args...), lastMinute...)...)
+		golden(t, name, out, errOut, err)
+	}
+}
+
 func TestStatAsks(t *testing.T) {
 	f := func(want query.Request, args ...string) {
 		t.Helper()

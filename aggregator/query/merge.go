@@ -35,6 +35,13 @@ type merger struct {
 	edges     map[edgeKey]*Stats
 	routes    map[routeKey]*Stats
 	workloads map[Selector]*Workload
+	offenders map[offenderKey]Offender
+}
+
+// offenderKey: what of the same has gone wrong for the same reason adds up.
+type offenderKey struct {
+	source Selector
+	reason string
 }
 
 // Merge adds up the replies of several members to one request. Rows of the same
@@ -46,6 +53,7 @@ func Merge(replies []Reply) (*Reply, error) {
 	out := &Reply{}
 	m := merger{
 		series: map[Selector]*Series{}, edges: map[edgeKey]*Stats{}, routes: map[routeKey]*Stats{}, workloads: map[Selector]*Workload{},
+		offenders: map[offenderKey]Offender{},
 	}
 	rows := 0
 	for i := range replies {
@@ -157,6 +165,12 @@ func (m *merger) add(r *Reply) error {
 	}
 	for i := range r.Workloads {
 		m.workload(&r.Workloads[i])
+	}
+	for _, o := range r.Offenders {
+		key := offenderKey{o.Source, o.Reason}
+		have := m.offenders[key]
+		o.Count, o.Last = o.Count+have.Count, max(o.Last, have.Last)
+		m.offenders[key] = o
 	}
 	return nil
 }
@@ -318,6 +332,12 @@ func (m *merger) collect(out *Reply) {
 		slices.SortFunc(w.Pods, func(a, b Pod) int { return strings.Compare(a.Name, b.Name) })
 		out.Workloads = append(out.Workloads, *w)
 	}
+	for _, o := range m.offenders {
+		out.Offenders = append(out.Offenders, o)
+	}
+	slices.SortFunc(out.Offenders, func(a, b Offender) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), compare(a.Source, b.Source), strings.Compare(a.Reason, b.Reason))
+	})
 	slices.SortFunc(out.Series, func(a, b Series) int { return compare(a.Resource, b.Resource) })
 	slices.SortFunc(out.Edges, compareEdges)
 	slices.SortFunc(out.Routes, compareRoutes)

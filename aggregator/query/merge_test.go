@@ -34,7 +34,8 @@ func randomReply(rng *rand.Rand, member int) query.Reply {
 		return query.Selector{Namespace: "ns", Kind: "deploy", Name: fmt.Sprint("w", rng.IntN(4))}
 	}
 	directions := []string{query.Inbound, query.Outbound}
-	for range rng.IntN(4) {
+	for i := range rng.IntN(4) {
+		r.Offenders = append(r.Offenders, query.Offender{Source: name(), Reason: fmt.Sprint("reason", i), Count: 1 + rng.Uint64N(3), Last: rng.Int64N(9)})
 		row := query.Row{Resource: name(), Direction: directions[rng.IntN(2)], Stats: randomStats(rng), PodsSeen: 1, PodsLive: rng.IntN(2), Shed: 1, LostBatches: 2}
 		if rng.IntN(2) == 0 {
 			owner := name()

@@ -101,6 +101,9 @@ type Reply struct {
 	Edges     []Edge     `json:"edges,omitempty"`
 	Routes    []Route    `json:"routes,omitempty"`
 	Workloads []Workload `json:"workloads,omitempty"`
+	// Offenders are told beside Rows: the worst [MaxOffenders] of each member
+	// that the request selects, the worst first.
+	Offenders []Offender `json:"offenders,omitempty"`
 
 	// packed are more rows, which Pack writes as they are.
 	packed []Packed
@@ -150,6 +153,25 @@ type Row struct {
 	// [Quantiles] are right, and nothing else. Such a row cannot be added to
 	// another; a member gives it only of what no other should know of.
 	Brief bool `json:"brief,omitempty"`
+}
+
+// MaxOffenders is how many offenders a member names.
+const MaxOffenders = 10
+
+// Offender is a source whose batches could not be counted, or not as they were.
+type Offender struct {
+	// Source is whose batches they are, as the subject says that they were
+	// published on; where that names none, it is the name of the kind
+	// KindExternal.
+	Source Selector `json:"source"`
+	// Reason is what was wrong: malformed, oversized, wrong_source (they say that
+	// they are another's), wrong_sequence, wrong_subject: those were refused; or
+	// clock: they were counted with other times.
+	Reason string `json:"reason"`
+	// Count is how many batches since the member started, Last when the last one
+	// came, Unix seconds: within the request's window or later.
+	Count uint64 `json:"count"`
+	Last  int64  `json:"last"`
 }
 
 // Series is a resource's row of steps: Points[i] covers

@@ -632,9 +632,13 @@ func (x *StatRequest) GetWindow() *Window {
 }
 
 type StatResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rows          []*StatRow             `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
-	Coverage      *Coverage              `protobuf:"bytes,2,opt,name=coverage,proto3" json:"coverage,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Rows     []*StatRow             `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
+	Coverage *Coverage              `protobuf:"bytes,2,opt,name=coverage,proto3" json:"coverage,omitempty"`
+	// Sources that the request selects and whose batches could not be counted, or
+	// not as they were: those that sent any within the window or since, the worst
+	// first, ten at most. They need not have a row.
+	Offenders     []*Offender `protobuf:"bytes,3,rep,name=offenders,proto3" json:"offenders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -683,6 +687,88 @@ func (x *StatResponse) GetCoverage() *Coverage {
 	return nil
 }
 
+func (x *StatResponse) GetOffenders() []*Offender {
+	if x != nil {
+		return x.Offenders
+	}
+	return nil
+}
+
+type Offender struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose batches: what the bus let publish them.
+	Source *Resource `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// What was wrong: "malformed" (no batch, or a truncated one), "oversized",
+	// "wrong_source" (they say that they are another's), "wrong_sequence",
+	// "wrong_subject": those were refused, and are in no count; or "clock": they
+	// were counted, with their times corrected.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Batches, since the aggregators started.
+	Count uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// When the last one came.
+	Last          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Offender) Reset() {
+	*x = Offender{}
+	mi := &file_weirpb_weir_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Offender) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Offender) ProtoMessage() {}
+
+func (x *Offender) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Offender.ProtoReflect.Descriptor instead.
+func (*Offender) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Offender) GetSource() *Resource {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Offender) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Offender) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Offender) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
 type StatRow struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Resource *Resource              `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
@@ -717,7 +803,7 @@ type StatRow struct {
 
 func (x *StatRow) Reset() {
 	*x = StatRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[7]
+	mi := &file_weirpb_weir_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +815,7 @@ func (x *StatRow) String() string {
 func (*StatRow) ProtoMessage() {}
 
 func (x *StatRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[7]
+	mi := &file_weirpb_weir_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +828,7 @@ func (x *StatRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatRow.ProtoReflect.Descriptor instead.
 func (*StatRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{7}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StatRow) GetResource() *Resource {
@@ -850,7 +936,7 @@ type PodCounts struct {
 
 func (x *PodCounts) Reset() {
 	*x = PodCounts{}
-	mi := &file_weirpb_weir_proto_msgTypes[8]
+	mi := &file_weirpb_weir_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +948,7 @@ func (x *PodCounts) String() string {
 func (*PodCounts) ProtoMessage() {}
 
 func (x *PodCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[8]
+	mi := &file_weirpb_weir_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +961,7 @@ func (x *PodCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodCounts.ProtoReflect.Descriptor instead.
 func (*PodCounts) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{8}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PodCounts) GetTotal() uint32 {
@@ -955,7 +1041,7 @@ type SeriesRequest struct {
 
 func (x *SeriesRequest) Reset() {
 	*x = SeriesRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[9]
+	mi := &file_weirpb_weir_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1053,7 @@ func (x *SeriesRequest) String() string {
 func (*SeriesRequest) ProtoMessage() {}
 
 func (x *SeriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[9]
+	mi := &file_weirpb_weir_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1066,7 @@ func (x *SeriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesRequest.ProtoReflect.Descriptor instead.
 func (*SeriesRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{9}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SeriesRequest) GetResource() *Resource {
@@ -1029,7 +1115,7 @@ type SeriesResponse struct {
 
 func (x *SeriesResponse) Reset() {
 	*x = SeriesResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[10]
+	mi := &file_weirpb_weir_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1127,7 @@ func (x *SeriesResponse) String() string {
 func (*SeriesResponse) ProtoMessage() {}
 
 func (x *SeriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[10]
+	mi := &file_weirpb_weir_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1140,7 @@ func (x *SeriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesResponse.ProtoReflect.Descriptor instead.
 func (*SeriesResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{10}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SeriesResponse) GetRows() []*SeriesRow {
@@ -1091,7 +1177,7 @@ type SeriesRow struct {
 
 func (x *SeriesRow) Reset() {
 	*x = SeriesRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[11]
+	mi := &file_weirpb_weir_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1189,7 @@ func (x *SeriesRow) String() string {
 func (*SeriesRow) ProtoMessage() {}
 
 func (x *SeriesRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[11]
+	mi := &file_weirpb_weir_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1202,7 @@ func (x *SeriesRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesRow.ProtoReflect.Descriptor instead.
 func (*SeriesRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{11}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SeriesRow) GetResource() *Resource {
@@ -1159,7 +1245,7 @@ type Point struct {
 
 func (x *Point) Reset() {
 	*x = Point{}
-	mi := &file_weirpb_weir_proto_msgTypes[12]
+	mi := &file_weirpb_weir_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1257,7 @@ func (x *Point) String() string {
 func (*Point) ProtoMessage() {}
 
 func (x *Point) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[12]
+	mi := &file_weirpb_weir_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1270,7 @@ func (x *Point) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Point.ProtoReflect.Descriptor instead.
 func (*Point) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{12}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Point) GetStart() *timestamppb.Timestamp {
@@ -1275,7 +1361,7 @@ type EdgesRequest struct {
 
 func (x *EdgesRequest) Reset() {
 	*x = EdgesRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[13]
+	mi := &file_weirpb_weir_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1373,7 @@ func (x *EdgesRequest) String() string {
 func (*EdgesRequest) ProtoMessage() {}
 
 func (x *EdgesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[13]
+	mi := &file_weirpb_weir_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1386,7 @@ func (x *EdgesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EdgesRequest.ProtoReflect.Descriptor instead.
 func (*EdgesRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{13}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EdgesRequest) GetResource() *Resource {
@@ -1327,7 +1413,7 @@ type EdgesResponse struct {
 
 func (x *EdgesResponse) Reset() {
 	*x = EdgesResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[14]
+	mi := &file_weirpb_weir_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1425,7 @@ func (x *EdgesResponse) String() string {
 func (*EdgesResponse) ProtoMessage() {}
 
 func (x *EdgesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[14]
+	mi := &file_weirpb_weir_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1438,7 @@ func (x *EdgesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EdgesResponse.ProtoReflect.Descriptor instead.
 func (*EdgesResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{14}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EdgesResponse) GetRows() []*EdgeRow {
@@ -1387,7 +1473,7 @@ type EdgeRow struct {
 
 func (x *EdgeRow) Reset() {
 	*x = EdgeRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[15]
+	mi := &file_weirpb_weir_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1485,7 @@ func (x *EdgeRow) String() string {
 func (*EdgeRow) ProtoMessage() {}
 
 func (x *EdgeRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[15]
+	mi := &file_weirpb_weir_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1498,7 @@ func (x *EdgeRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EdgeRow.ProtoReflect.Descriptor instead.
 func (*EdgeRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{15}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EdgeRow) GetSource() *Resource {
@@ -1483,7 +1569,7 @@ type RoutesRequest struct {
 
 func (x *RoutesRequest) Reset() {
 	*x = RoutesRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[16]
+	mi := &file_weirpb_weir_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1581,7 @@ func (x *RoutesRequest) String() string {
 func (*RoutesRequest) ProtoMessage() {}
 
 func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[16]
+	mi := &file_weirpb_weir_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1594,7 @@ func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
 func (*RoutesRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{16}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RoutesRequest) GetResource() *Resource {
@@ -1542,7 +1628,7 @@ type RoutesResponse struct {
 
 func (x *RoutesResponse) Reset() {
 	*x = RoutesResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[17]
+	mi := &file_weirpb_weir_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1640,7 @@ func (x *RoutesResponse) String() string {
 func (*RoutesResponse) ProtoMessage() {}
 
 func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[17]
+	mi := &file_weirpb_weir_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1653,7 @@ func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse.ProtoReflect.Descriptor instead.
 func (*RoutesResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{17}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RoutesResponse) GetRows() []*RouteRow {
@@ -1600,7 +1686,7 @@ type RouteRow struct {
 
 func (x *RouteRow) Reset() {
 	*x = RouteRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[18]
+	mi := &file_weirpb_weir_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1698,7 @@ func (x *RouteRow) String() string {
 func (*RouteRow) ProtoMessage() {}
 
 func (x *RouteRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[18]
+	mi := &file_weirpb_weir_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1711,7 @@ func (x *RouteRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteRow.ProtoReflect.Descriptor instead.
 func (*RouteRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{18}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RouteRow) GetResource() *Resource {
@@ -1679,7 +1765,7 @@ type WorkloadsRequest struct {
 
 func (x *WorkloadsRequest) Reset() {
 	*x = WorkloadsRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[19]
+	mi := &file_weirpb_weir_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1777,7 @@ func (x *WorkloadsRequest) String() string {
 func (*WorkloadsRequest) ProtoMessage() {}
 
 func (x *WorkloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[19]
+	mi := &file_weirpb_weir_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1790,7 @@ func (x *WorkloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadsRequest.ProtoReflect.Descriptor instead.
 func (*WorkloadsRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{19}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WorkloadsRequest) GetResource() *Resource {
@@ -1723,7 +1809,7 @@ type WorkloadsResponse struct {
 
 func (x *WorkloadsResponse) Reset() {
 	*x = WorkloadsResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[20]
+	mi := &file_weirpb_weir_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1821,7 @@ func (x *WorkloadsResponse) String() string {
 func (*WorkloadsResponse) ProtoMessage() {}
 
 func (x *WorkloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[20]
+	mi := &file_weirpb_weir_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1834,7 @@ func (x *WorkloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadsResponse.ProtoReflect.Descriptor instead.
 func (*WorkloadsResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{20}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WorkloadsResponse) GetRows() []*WorkloadRow {
@@ -1770,7 +1856,7 @@ type WorkloadRow struct {
 
 func (x *WorkloadRow) Reset() {
 	*x = WorkloadRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[21]
+	mi := &file_weirpb_weir_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1868,7 @@ func (x *WorkloadRow) String() string {
 func (*WorkloadRow) ProtoMessage() {}
 
 func (x *WorkloadRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[21]
+	mi := &file_weirpb_weir_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1881,7 @@ func (x *WorkloadRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadRow.ProtoReflect.Descriptor instead.
 func (*WorkloadRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{21}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WorkloadRow) GetResource() *Resource {
@@ -1839,7 +1925,7 @@ type PodRow struct {
 
 func (x *PodRow) Reset() {
 	*x = PodRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[22]
+	mi := &file_weirpb_weir_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +1937,7 @@ func (x *PodRow) String() string {
 func (*PodRow) ProtoMessage() {}
 
 func (x *PodRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[22]
+	mi := &file_weirpb_weir_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +1950,7 @@ func (x *PodRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodRow.ProtoReflect.Descriptor instead.
 func (*PodRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{22}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PodRow) GetName() string {
@@ -1948,7 +2034,7 @@ type Filter struct {
 
 func (x *Filter) Reset() {
 	*x = Filter{}
-	mi := &file_weirpb_weir_proto_msgTypes[23]
+	mi := &file_weirpb_weir_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2046,7 @@ func (x *Filter) String() string {
 func (*Filter) ProtoMessage() {}
 
 func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[23]
+	mi := &file_weirpb_weir_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2059,7 @@ func (x *Filter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filter.ProtoReflect.Descriptor instead.
 func (*Filter) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{23}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Filter) GetMethod() string {
@@ -2131,7 +2217,7 @@ type TapRequest struct {
 
 func (x *TapRequest) Reset() {
 	*x = TapRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[24]
+	mi := &file_weirpb_weir_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2229,7 @@ func (x *TapRequest) String() string {
 func (*TapRequest) ProtoMessage() {}
 
 func (x *TapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[24]
+	mi := &file_weirpb_weir_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2242,7 @@ func (x *TapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapRequest.ProtoReflect.Descriptor instead.
 func (*TapRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{24}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TapRequest) GetResource() *Resource {
@@ -2271,7 +2357,7 @@ type TapResponse struct {
 
 func (x *TapResponse) Reset() {
 	*x = TapResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[25]
+	mi := &file_weirpb_weir_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2369,7 @@ func (x *TapResponse) String() string {
 func (*TapResponse) ProtoMessage() {}
 
 func (x *TapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[25]
+	mi := &file_weirpb_weir_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2382,7 @@ func (x *TapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapResponse.ProtoReflect.Descriptor instead.
 func (*TapResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{25}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TapResponse) GetItem() isTapResponse_Item {
@@ -2378,7 +2464,7 @@ type TapGap struct {
 
 func (x *TapGap) Reset() {
 	*x = TapGap{}
-	mi := &file_weirpb_weir_proto_msgTypes[26]
+	mi := &file_weirpb_weir_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2476,7 @@ func (x *TapGap) String() string {
 func (*TapGap) ProtoMessage() {}
 
 func (x *TapGap) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[26]
+	mi := &file_weirpb_weir_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2489,7 @@ func (x *TapGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapGap.ProtoReflect.Descriptor instead.
 func (*TapGap) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{26}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TapGap) GetSkipped() uint64 {
@@ -2478,7 +2564,7 @@ type TapProgress struct {
 
 func (x *TapProgress) Reset() {
 	*x = TapProgress{}
-	mi := &file_weirpb_weir_proto_msgTypes[27]
+	mi := &file_weirpb_weir_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +2576,7 @@ func (x *TapProgress) String() string {
 func (*TapProgress) ProtoMessage() {}
 
 func (x *TapProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[27]
+	mi := &file_weirpb_weir_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +2589,7 @@ func (x *TapProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapProgress.ProtoReflect.Descriptor instead.
 func (*TapProgress) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{27}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TapProgress) GetOldest() *timestamppb.Timestamp {
@@ -2578,7 +2664,7 @@ type ScanRequest struct {
 
 func (x *ScanRequest) Reset() {
 	*x = ScanRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[28]
+	mi := &file_weirpb_weir_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +2676,7 @@ func (x *ScanRequest) String() string {
 func (*ScanRequest) ProtoMessage() {}
 
 func (x *ScanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[28]
+	mi := &file_weirpb_weir_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +2689,7 @@ func (x *ScanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
 func (*ScanRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{28}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ScanRequest) GetResource() *Resource {
@@ -2654,7 +2740,7 @@ type ScanResponse struct {
 
 func (x *ScanResponse) Reset() {
 	*x = ScanResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[29]
+	mi := &file_weirpb_weir_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2752,7 @@ func (x *ScanResponse) String() string {
 func (*ScanResponse) ProtoMessage() {}
 
 func (x *ScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[29]
+	mi := &file_weirpb_weir_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2765,7 @@ func (x *ScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
 func (*ScanResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{29}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ScanResponse) GetItem() isScanResponse_Item {
@@ -2748,7 +2834,7 @@ type ScanResult struct {
 
 func (x *ScanResult) Reset() {
 	*x = ScanResult{}
-	mi := &file_weirpb_weir_proto_msgTypes[30]
+	mi := &file_weirpb_weir_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2760,7 +2846,7 @@ func (x *ScanResult) String() string {
 func (*ScanResult) ProtoMessage() {}
 
 func (x *ScanResult) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[30]
+	mi := &file_weirpb_weir_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2773,7 +2859,7 @@ func (x *ScanResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResult.ProtoReflect.Descriptor instead.
 func (*ScanResult) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{30}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ScanResult) GetBy() []string {
@@ -2867,7 +2953,7 @@ type ScanRow struct {
 
 func (x *ScanRow) Reset() {
 	*x = ScanRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[31]
+	mi := &file_weirpb_weir_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +2965,7 @@ func (x *ScanRow) String() string {
 func (*ScanRow) ProtoMessage() {}
 
 func (x *ScanRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[31]
+	mi := &file_weirpb_weir_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +2978,7 @@ func (x *ScanRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRow.ProtoReflect.Descriptor instead.
 func (*ScanRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{31}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ScanRow) GetValues() []string {
@@ -2958,7 +3044,7 @@ type TapEvent struct {
 
 func (x *TapEvent) Reset() {
 	*x = TapEvent{}
-	mi := &file_weirpb_weir_proto_msgTypes[32]
+	mi := &file_weirpb_weir_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +3056,7 @@ func (x *TapEvent) String() string {
 func (*TapEvent) ProtoMessage() {}
 
 func (x *TapEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[32]
+	mi := &file_weirpb_weir_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +3069,7 @@ func (x *TapEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapEvent.ProtoReflect.Descriptor instead.
 func (*TapEvent) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{32}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TapEvent) GetId() string {
@@ -3189,7 +3275,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_weirpb_weir_proto_msgTypes[33]
+	mi := &file_weirpb_weir_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +3287,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[33]
+	mi := &file_weirpb_weir_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +3300,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{33}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Endpoint) GetIp() string {
@@ -3260,7 +3346,7 @@ type MeshRequest struct {
 
 func (x *MeshRequest) Reset() {
 	*x = MeshRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[34]
+	mi := &file_weirpb_weir_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +3358,7 @@ func (x *MeshRequest) String() string {
 func (*MeshRequest) ProtoMessage() {}
 
 func (x *MeshRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[34]
+	mi := &file_weirpb_weir_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +3371,7 @@ func (x *MeshRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshRequest.ProtoReflect.Descriptor instead.
 func (*MeshRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{34}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{35}
 }
 
 type MeshResponse struct {
@@ -3320,7 +3406,7 @@ type MeshResponse struct {
 
 func (x *MeshResponse) Reset() {
 	*x = MeshResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[35]
+	mi := &file_weirpb_weir_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3418,7 @@ func (x *MeshResponse) String() string {
 func (*MeshResponse) ProtoMessage() {}
 
 func (x *MeshResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[35]
+	mi := &file_weirpb_weir_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3431,7 @@ func (x *MeshResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshResponse.ProtoReflect.Descriptor instead.
 func (*MeshResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{35}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MeshResponse) GetServer() *VersionResponse {
@@ -3462,7 +3548,7 @@ type Component struct {
 
 func (x *Component) Reset() {
 	*x = Component{}
-	mi := &file_weirpb_weir_proto_msgTypes[36]
+	mi := &file_weirpb_weir_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3474,7 +3560,7 @@ func (x *Component) String() string {
 func (*Component) ProtoMessage() {}
 
 func (x *Component) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[36]
+	mi := &file_weirpb_weir_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3487,7 +3573,7 @@ func (x *Component) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Component.ProtoReflect.Descriptor instead.
 func (*Component) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{36}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Component) GetName() string {
@@ -3535,7 +3621,7 @@ type PodState struct {
 
 func (x *PodState) Reset() {
 	*x = PodState{}
-	mi := &file_weirpb_weir_proto_msgTypes[37]
+	mi := &file_weirpb_weir_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3547,7 +3633,7 @@ func (x *PodState) String() string {
 func (*PodState) ProtoMessage() {}
 
 func (x *PodState) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[37]
+	mi := &file_weirpb_weir_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3560,7 +3646,7 @@ func (x *PodState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodState.ProtoReflect.Descriptor instead.
 func (*PodState) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{37}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PodState) GetName() string {
@@ -3626,7 +3712,7 @@ type KindCount struct {
 
 func (x *KindCount) Reset() {
 	*x = KindCount{}
-	mi := &file_weirpb_weir_proto_msgTypes[38]
+	mi := &file_weirpb_weir_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +3724,7 @@ func (x *KindCount) String() string {
 func (*KindCount) ProtoMessage() {}
 
 func (x *KindCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[38]
+	mi := &file_weirpb_weir_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +3737,7 @@ func (x *KindCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindCount.ProtoReflect.Descriptor instead.
 func (*KindCount) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{38}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *KindCount) GetKind() string {
@@ -3692,7 +3778,7 @@ type NamespaceCount struct {
 
 func (x *NamespaceCount) Reset() {
 	*x = NamespaceCount{}
-	mi := &file_weirpb_weir_proto_msgTypes[39]
+	mi := &file_weirpb_weir_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3704,7 +3790,7 @@ func (x *NamespaceCount) String() string {
 func (*NamespaceCount) ProtoMessage() {}
 
 func (x *NamespaceCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[39]
+	mi := &file_weirpb_weir_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3717,7 +3803,7 @@ func (x *NamespaceCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceCount.ProtoReflect.Descriptor instead.
 func (*NamespaceCount) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{39}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *NamespaceCount) GetNamespace() string {
@@ -3749,7 +3835,7 @@ type Aggregators struct {
 
 func (x *Aggregators) Reset() {
 	*x = Aggregators{}
-	mi := &file_weirpb_weir_proto_msgTypes[40]
+	mi := &file_weirpb_weir_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3761,7 +3847,7 @@ func (x *Aggregators) String() string {
 func (*Aggregators) ProtoMessage() {}
 
 func (x *Aggregators) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[40]
+	mi := &file_weirpb_weir_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3774,7 +3860,7 @@ func (x *Aggregators) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aggregators.ProtoReflect.Descriptor instead.
 func (*Aggregators) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{40}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Aggregators) GetAnswered() uint32 {
@@ -3827,7 +3913,7 @@ type Bus struct {
 
 func (x *Bus) Reset() {
 	*x = Bus{}
-	mi := &file_weirpb_weir_proto_msgTypes[41]
+	mi := &file_weirpb_weir_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3839,7 +3925,7 @@ func (x *Bus) String() string {
 func (*Bus) ProtoMessage() {}
 
 func (x *Bus) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[41]
+	mi := &file_weirpb_weir_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3852,7 +3938,7 @@ func (x *Bus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bus.ProtoReflect.Descriptor instead.
 func (*Bus) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{41}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Bus) GetVersion() string {
@@ -3906,7 +3992,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_weirpb_weir_proto_msgTypes[42]
+	mi := &file_weirpb_weir_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3918,7 +4004,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[42]
+	mi := &file_weirpb_weir_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3931,7 +4017,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{42}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Stream) GetName() string {
@@ -4008,7 +4094,7 @@ type PartitionLag struct {
 
 func (x *PartitionLag) Reset() {
 	*x = PartitionLag{}
-	mi := &file_weirpb_weir_proto_msgTypes[43]
+	mi := &file_weirpb_weir_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4020,7 +4106,7 @@ func (x *PartitionLag) String() string {
 func (*PartitionLag) ProtoMessage() {}
 
 func (x *PartitionLag) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[43]
+	mi := &file_weirpb_weir_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4033,7 +4119,7 @@ func (x *PartitionLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionLag.ProtoReflect.Descriptor instead.
 func (*PartitionLag) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{43}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PartitionLag) GetPartition() uint32 {
@@ -4062,7 +4148,7 @@ type EndpointsRequest struct {
 
 func (x *EndpointsRequest) Reset() {
 	*x = EndpointsRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[44]
+	mi := &file_weirpb_weir_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4074,7 +4160,7 @@ func (x *EndpointsRequest) String() string {
 func (*EndpointsRequest) ProtoMessage() {}
 
 func (x *EndpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[44]
+	mi := &file_weirpb_weir_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4087,7 +4173,7 @@ func (x *EndpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointsRequest.ProtoReflect.Descriptor instead.
 func (*EndpointsRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{44}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *EndpointsRequest) GetAddress() string {
@@ -4122,7 +4208,7 @@ type EndpointsResponse struct {
 
 func (x *EndpointsResponse) Reset() {
 	*x = EndpointsResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[45]
+	mi := &file_weirpb_weir_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4134,7 +4220,7 @@ func (x *EndpointsResponse) String() string {
 func (*EndpointsResponse) ProtoMessage() {}
 
 func (x *EndpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[45]
+	mi := &file_weirpb_weir_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4147,7 +4233,7 @@ func (x *EndpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointsResponse.ProtoReflect.Descriptor instead.
 func (*EndpointsResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{45}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *EndpointsResponse) GetKnown() bool {
@@ -4217,7 +4303,7 @@ type MeshEndpoint struct {
 
 func (x *MeshEndpoint) Reset() {
 	*x = MeshEndpoint{}
-	mi := &file_weirpb_weir_proto_msgTypes[46]
+	mi := &file_weirpb_weir_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4229,7 +4315,7 @@ func (x *MeshEndpoint) String() string {
 func (*MeshEndpoint) ProtoMessage() {}
 
 func (x *MeshEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[46]
+	mi := &file_weirpb_weir_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4242,7 +4328,7 @@ func (x *MeshEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshEndpoint.ProtoReflect.Descriptor instead.
 func (*MeshEndpoint) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{46}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *MeshEndpoint) GetIp() string {
@@ -4316,7 +4402,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[47]
+	mi := &file_weirpb_weir_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4328,7 +4414,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[47]
+	mi := &file_weirpb_weir_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4341,7 +4427,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{47}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{48}
 }
 
 type VersionResponse struct {
@@ -4355,7 +4441,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[48]
+	mi := &file_weirpb_weir_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4367,7 +4453,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[48]
+	mi := &file_weirpb_weir_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4380,7 +4466,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{48}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -4471,10 +4557,16 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12!\n" +
 	"\x02to\x18\x02 \x01(\v2\x11.weir.v1.ResourceR\x02to\x12%\n" +
 	"\x04from\x18\x03 \x01(\v2\x11.weir.v1.ResourceR\x04from\x12'\n" +
-	"\x06window\x18\x04 \x01(\v2\x0f.weir.v1.WindowR\x06window\"c\n" +
+	"\x06window\x18\x04 \x01(\v2\x0f.weir.v1.WindowR\x06window\"\x94\x01\n" +
 	"\fStatResponse\x12$\n" +
 	"\x04rows\x18\x01 \x03(\v2\x10.weir.v1.StatRowR\x04rows\x12-\n" +
-	"\bcoverage\x18\x02 \x01(\v2\x11.weir.v1.CoverageR\bcoverage\"\xb4\x03\n" +
+	"\bcoverage\x18\x02 \x01(\v2\x11.weir.v1.CoverageR\bcoverage\x12/\n" +
+	"\toffenders\x18\x03 \x03(\v2\x11.weir.v1.OffenderR\toffenders\"\x93\x01\n" +
+	"\bOffender\x12)\n" +
+	"\x06source\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\x06source\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\x12.\n" +
+	"\x04last\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"\xb4\x03\n" +
 	"\aStatRow\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12$\n" +
 	"\x05stats\x18\x02 \x01(\v2\x0e.weir.v1.StatsR\x05stats\x12\x1b\n" +
@@ -4827,7 +4919,7 @@ func file_weirpb_weir_proto_rawDescGZIP() []byte {
 	return file_weirpb_weir_proto_rawDescData
 }
 
-var file_weirpb_weir_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_weirpb_weir_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_weirpb_weir_proto_goTypes = []any{
 	(*Resource)(nil),              // 0: weir.v1.Resource
 	(*Window)(nil),                // 1: weir.v1.Window
@@ -4836,185 +4928,189 @@ var file_weirpb_weir_proto_goTypes = []any{
 	(*Stats)(nil),                 // 4: weir.v1.Stats
 	(*StatRequest)(nil),           // 5: weir.v1.StatRequest
 	(*StatResponse)(nil),          // 6: weir.v1.StatResponse
-	(*StatRow)(nil),               // 7: weir.v1.StatRow
-	(*PodCounts)(nil),             // 8: weir.v1.PodCounts
-	(*SeriesRequest)(nil),         // 9: weir.v1.SeriesRequest
-	(*SeriesResponse)(nil),        // 10: weir.v1.SeriesResponse
-	(*SeriesRow)(nil),             // 11: weir.v1.SeriesRow
-	(*Point)(nil),                 // 12: weir.v1.Point
-	(*EdgesRequest)(nil),          // 13: weir.v1.EdgesRequest
-	(*EdgesResponse)(nil),         // 14: weir.v1.EdgesResponse
-	(*EdgeRow)(nil),               // 15: weir.v1.EdgeRow
-	(*RoutesRequest)(nil),         // 16: weir.v1.RoutesRequest
-	(*RoutesResponse)(nil),        // 17: weir.v1.RoutesResponse
-	(*RouteRow)(nil),              // 18: weir.v1.RouteRow
-	(*WorkloadsRequest)(nil),      // 19: weir.v1.WorkloadsRequest
-	(*WorkloadsResponse)(nil),     // 20: weir.v1.WorkloadsResponse
-	(*WorkloadRow)(nil),           // 21: weir.v1.WorkloadRow
-	(*PodRow)(nil),                // 22: weir.v1.PodRow
-	(*Filter)(nil),                // 23: weir.v1.Filter
-	(*TapRequest)(nil),            // 24: weir.v1.TapRequest
-	(*TapResponse)(nil),           // 25: weir.v1.TapResponse
-	(*TapGap)(nil),                // 26: weir.v1.TapGap
-	(*TapProgress)(nil),           // 27: weir.v1.TapProgress
-	(*ScanRequest)(nil),           // 28: weir.v1.ScanRequest
-	(*ScanResponse)(nil),          // 29: weir.v1.ScanResponse
-	(*ScanResult)(nil),            // 30: weir.v1.ScanResult
-	(*ScanRow)(nil),               // 31: weir.v1.ScanRow
-	(*TapEvent)(nil),              // 32: weir.v1.TapEvent
-	(*Endpoint)(nil),              // 33: weir.v1.Endpoint
-	(*MeshRequest)(nil),           // 34: weir.v1.MeshRequest
-	(*MeshResponse)(nil),          // 35: weir.v1.MeshResponse
-	(*Component)(nil),             // 36: weir.v1.Component
-	(*PodState)(nil),              // 37: weir.v1.PodState
-	(*KindCount)(nil),             // 38: weir.v1.KindCount
-	(*NamespaceCount)(nil),        // 39: weir.v1.NamespaceCount
-	(*Aggregators)(nil),           // 40: weir.v1.Aggregators
-	(*Bus)(nil),                   // 41: weir.v1.Bus
-	(*Stream)(nil),                // 42: weir.v1.Stream
-	(*PartitionLag)(nil),          // 43: weir.v1.PartitionLag
-	(*EndpointsRequest)(nil),      // 44: weir.v1.EndpointsRequest
-	(*EndpointsResponse)(nil),     // 45: weir.v1.EndpointsResponse
-	(*MeshEndpoint)(nil),          // 46: weir.v1.MeshEndpoint
-	(*VersionRequest)(nil),        // 47: weir.v1.VersionRequest
-	(*VersionResponse)(nil),       // 48: weir.v1.VersionResponse
-	nil,                           // 49: weir.v1.Stats.StatusEntry
-	nil,                           // 50: weir.v1.Stats.GrpcStatusEntry
-	nil,                           // 51: weir.v1.Stats.ErrorsEntry
-	nil,                           // 52: weir.v1.MeshResponse.ProxyVersionsEntry
-	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
+	(*Offender)(nil),              // 7: weir.v1.Offender
+	(*StatRow)(nil),               // 8: weir.v1.StatRow
+	(*PodCounts)(nil),             // 9: weir.v1.PodCounts
+	(*SeriesRequest)(nil),         // 10: weir.v1.SeriesRequest
+	(*SeriesResponse)(nil),        // 11: weir.v1.SeriesResponse
+	(*SeriesRow)(nil),             // 12: weir.v1.SeriesRow
+	(*Point)(nil),                 // 13: weir.v1.Point
+	(*EdgesRequest)(nil),          // 14: weir.v1.EdgesRequest
+	(*EdgesResponse)(nil),         // 15: weir.v1.EdgesResponse
+	(*EdgeRow)(nil),               // 16: weir.v1.EdgeRow
+	(*RoutesRequest)(nil),         // 17: weir.v1.RoutesRequest
+	(*RoutesResponse)(nil),        // 18: weir.v1.RoutesResponse
+	(*RouteRow)(nil),              // 19: weir.v1.RouteRow
+	(*WorkloadsRequest)(nil),      // 20: weir.v1.WorkloadsRequest
+	(*WorkloadsResponse)(nil),     // 21: weir.v1.WorkloadsResponse
+	(*WorkloadRow)(nil),           // 22: weir.v1.WorkloadRow
+	(*PodRow)(nil),                // 23: weir.v1.PodRow
+	(*Filter)(nil),                // 24: weir.v1.Filter
+	(*TapRequest)(nil),            // 25: weir.v1.TapRequest
+	(*TapResponse)(nil),           // 26: weir.v1.TapResponse
+	(*TapGap)(nil),                // 27: weir.v1.TapGap
+	(*TapProgress)(nil),           // 28: weir.v1.TapProgress
+	(*ScanRequest)(nil),           // 29: weir.v1.ScanRequest
+	(*ScanResponse)(nil),          // 30: weir.v1.ScanResponse
+	(*ScanResult)(nil),            // 31: weir.v1.ScanResult
+	(*ScanRow)(nil),               // 32: weir.v1.ScanRow
+	(*TapEvent)(nil),              // 33: weir.v1.TapEvent
+	(*Endpoint)(nil),              // 34: weir.v1.Endpoint
+	(*MeshRequest)(nil),           // 35: weir.v1.MeshRequest
+	(*MeshResponse)(nil),          // 36: weir.v1.MeshResponse
+	(*Component)(nil),             // 37: weir.v1.Component
+	(*PodState)(nil),              // 38: weir.v1.PodState
+	(*KindCount)(nil),             // 39: weir.v1.KindCount
+	(*NamespaceCount)(nil),        // 40: weir.v1.NamespaceCount
+	(*Aggregators)(nil),           // 41: weir.v1.Aggregators
+	(*Bus)(nil),                   // 42: weir.v1.Bus
+	(*Stream)(nil),                // 43: weir.v1.Stream
+	(*PartitionLag)(nil),          // 44: weir.v1.PartitionLag
+	(*EndpointsRequest)(nil),      // 45: weir.v1.EndpointsRequest
+	(*EndpointsResponse)(nil),     // 46: weir.v1.EndpointsResponse
+	(*MeshEndpoint)(nil),          // 47: weir.v1.MeshEndpoint
+	(*VersionRequest)(nil),        // 48: weir.v1.VersionRequest
+	(*VersionResponse)(nil),       // 49: weir.v1.VersionResponse
+	nil,                           // 50: weir.v1.Stats.StatusEntry
+	nil,                           // 51: weir.v1.Stats.GrpcStatusEntry
+	nil,                           // 52: weir.v1.Stats.ErrorsEntry
+	nil,                           // 53: weir.v1.MeshResponse.ProxyVersionsEntry
+	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
 }
 var file_weirpb_weir_proto_depIdxs = []int32{
-	53,  // 0: weir.v1.Window.length:type_name -> google.protobuf.Duration
-	54,  // 1: weir.v1.Window.since:type_name -> google.protobuf.Timestamp
-	54,  // 2: weir.v1.Window.until:type_name -> google.protobuf.Timestamp
-	54,  // 3: weir.v1.Coverage.since:type_name -> google.protobuf.Timestamp
-	54,  // 4: weir.v1.Coverage.until:type_name -> google.protobuf.Timestamp
-	54,  // 5: weir.v1.Coverage.oldest:type_name -> google.protobuf.Timestamp
-	54,  // 6: weir.v1.Coverage.exact:type_name -> google.protobuf.Timestamp
-	49,  // 7: weir.v1.Stats.status:type_name -> weir.v1.Stats.StatusEntry
-	50,  // 8: weir.v1.Stats.grpc_status:type_name -> weir.v1.Stats.GrpcStatusEntry
+	54,  // 0: weir.v1.Window.length:type_name -> google.protobuf.Duration
+	55,  // 1: weir.v1.Window.since:type_name -> google.protobuf.Timestamp
+	55,  // 2: weir.v1.Window.until:type_name -> google.protobuf.Timestamp
+	55,  // 3: weir.v1.Coverage.since:type_name -> google.protobuf.Timestamp
+	55,  // 4: weir.v1.Coverage.until:type_name -> google.protobuf.Timestamp
+	55,  // 5: weir.v1.Coverage.oldest:type_name -> google.protobuf.Timestamp
+	55,  // 6: weir.v1.Coverage.exact:type_name -> google.protobuf.Timestamp
+	50,  // 7: weir.v1.Stats.status:type_name -> weir.v1.Stats.StatusEntry
+	51,  // 8: weir.v1.Stats.grpc_status:type_name -> weir.v1.Stats.GrpcStatusEntry
 	3,   // 9: weir.v1.Stats.latency_ms:type_name -> weir.v1.Quantiles
 	3,   // 10: weir.v1.Stats.duration_ms:type_name -> weir.v1.Quantiles
-	51,  // 11: weir.v1.Stats.errors:type_name -> weir.v1.Stats.ErrorsEntry
+	52,  // 11: weir.v1.Stats.errors:type_name -> weir.v1.Stats.ErrorsEntry
 	0,   // 12: weir.v1.StatRequest.resource:type_name -> weir.v1.Resource
 	0,   // 13: weir.v1.StatRequest.to:type_name -> weir.v1.Resource
 	0,   // 14: weir.v1.StatRequest.from:type_name -> weir.v1.Resource
 	1,   // 15: weir.v1.StatRequest.window:type_name -> weir.v1.Window
-	7,   // 16: weir.v1.StatResponse.rows:type_name -> weir.v1.StatRow
+	8,   // 16: weir.v1.StatResponse.rows:type_name -> weir.v1.StatRow
 	2,   // 17: weir.v1.StatResponse.coverage:type_name -> weir.v1.Coverage
-	0,   // 18: weir.v1.StatRow.resource:type_name -> weir.v1.Resource
-	4,   // 19: weir.v1.StatRow.stats:type_name -> weir.v1.Stats
-	0,   // 20: weir.v1.StatRow.owner:type_name -> weir.v1.Resource
-	8,   // 21: weir.v1.StatRow.pods:type_name -> weir.v1.PodCounts
-	0,   // 22: weir.v1.SeriesRequest.resource:type_name -> weir.v1.Resource
-	0,   // 23: weir.v1.SeriesRequest.to:type_name -> weir.v1.Resource
-	0,   // 24: weir.v1.SeriesRequest.from:type_name -> weir.v1.Resource
-	1,   // 25: weir.v1.SeriesRequest.window:type_name -> weir.v1.Window
-	53,  // 26: weir.v1.SeriesRequest.step:type_name -> google.protobuf.Duration
-	11,  // 27: weir.v1.SeriesResponse.rows:type_name -> weir.v1.SeriesRow
-	2,   // 28: weir.v1.SeriesResponse.coverage:type_name -> weir.v1.Coverage
-	53,  // 29: weir.v1.SeriesResponse.step:type_name -> google.protobuf.Duration
-	0,   // 30: weir.v1.SeriesRow.resource:type_name -> weir.v1.Resource
-	12,  // 31: weir.v1.SeriesRow.points:type_name -> weir.v1.Point
-	54,  // 32: weir.v1.Point.start:type_name -> google.protobuf.Timestamp
-	0,   // 33: weir.v1.EdgesRequest.resource:type_name -> weir.v1.Resource
-	1,   // 34: weir.v1.EdgesRequest.window:type_name -> weir.v1.Window
-	15,  // 35: weir.v1.EdgesResponse.rows:type_name -> weir.v1.EdgeRow
-	2,   // 36: weir.v1.EdgesResponse.coverage:type_name -> weir.v1.Coverage
-	0,   // 37: weir.v1.EdgeRow.source:type_name -> weir.v1.Resource
-	0,   // 38: weir.v1.EdgeRow.destination:type_name -> weir.v1.Resource
-	4,   // 39: weir.v1.EdgeRow.stats:type_name -> weir.v1.Stats
-	0,   // 40: weir.v1.RoutesRequest.resource:type_name -> weir.v1.Resource
-	0,   // 41: weir.v1.RoutesRequest.to:type_name -> weir.v1.Resource
-	1,   // 42: weir.v1.RoutesRequest.window:type_name -> weir.v1.Window
-	18,  // 43: weir.v1.RoutesResponse.rows:type_name -> weir.v1.RouteRow
-	2,   // 44: weir.v1.RoutesResponse.coverage:type_name -> weir.v1.Coverage
-	0,   // 45: weir.v1.RouteRow.resource:type_name -> weir.v1.Resource
-	4,   // 46: weir.v1.RouteRow.stats:type_name -> weir.v1.Stats
-	0,   // 47: weir.v1.WorkloadsRequest.resource:type_name -> weir.v1.Resource
-	21,  // 48: weir.v1.WorkloadsResponse.rows:type_name -> weir.v1.WorkloadRow
-	0,   // 49: weir.v1.WorkloadRow.resource:type_name -> weir.v1.Resource
-	54,  // 50: weir.v1.WorkloadRow.first_seen:type_name -> google.protobuf.Timestamp
-	54,  // 51: weir.v1.WorkloadRow.last_seen:type_name -> google.protobuf.Timestamp
-	22,  // 52: weir.v1.WorkloadRow.pods:type_name -> weir.v1.PodRow
-	54,  // 53: weir.v1.PodRow.last_seen:type_name -> google.protobuf.Timestamp
-	0,   // 54: weir.v1.Filter.to:type_name -> weir.v1.Resource
-	0,   // 55: weir.v1.Filter.from:type_name -> weir.v1.Resource
-	0,   // 56: weir.v1.TapRequest.resource:type_name -> weir.v1.Resource
-	0,   // 57: weir.v1.TapRequest.to:type_name -> weir.v1.Resource
-	0,   // 58: weir.v1.TapRequest.from:type_name -> weir.v1.Resource
-	23,  // 59: weir.v1.TapRequest.filter:type_name -> weir.v1.Filter
-	54,  // 60: weir.v1.TapRequest.since:type_name -> google.protobuf.Timestamp
-	54,  // 61: weir.v1.TapRequest.until:type_name -> google.protobuf.Timestamp
-	32,  // 62: weir.v1.TapResponse.event:type_name -> weir.v1.TapEvent
-	26,  // 63: weir.v1.TapResponse.gap:type_name -> weir.v1.TapGap
-	27,  // 64: weir.v1.TapResponse.progress:type_name -> weir.v1.TapProgress
-	0,   // 65: weir.v1.TapGap.source:type_name -> weir.v1.Resource
-	54,  // 66: weir.v1.TapProgress.oldest:type_name -> google.protobuf.Timestamp
-	54,  // 67: weir.v1.TapProgress.read_to:type_name -> google.protobuf.Timestamp
-	53,  // 68: weir.v1.TapProgress.behind:type_name -> google.protobuf.Duration
-	0,   // 69: weir.v1.ScanRequest.resource:type_name -> weir.v1.Resource
-	23,  // 70: weir.v1.ScanRequest.filter:type_name -> weir.v1.Filter
-	1,   // 71: weir.v1.ScanRequest.window:type_name -> weir.v1.Window
-	27,  // 72: weir.v1.ScanResponse.progress:type_name -> weir.v1.TapProgress
-	30,  // 73: weir.v1.ScanResponse.result:type_name -> weir.v1.ScanResult
-	31,  // 74: weir.v1.ScanResult.rows:type_name -> weir.v1.ScanRow
-	31,  // 75: weir.v1.ScanResult.other:type_name -> weir.v1.ScanRow
-	4,   // 76: weir.v1.ScanResult.total:type_name -> weir.v1.Stats
-	2,   // 77: weir.v1.ScanResult.coverage:type_name -> weir.v1.Coverage
-	27,  // 78: weir.v1.ScanResult.progress:type_name -> weir.v1.TapProgress
-	26,  // 79: weir.v1.ScanResult.gaps:type_name -> weir.v1.TapGap
-	4,   // 80: weir.v1.ScanRow.stats:type_name -> weir.v1.Stats
-	33,  // 81: weir.v1.TapEvent.source:type_name -> weir.v1.Endpoint
-	33,  // 82: weir.v1.TapEvent.destination:type_name -> weir.v1.Endpoint
-	54,  // 83: weir.v1.TapEvent.start:type_name -> google.protobuf.Timestamp
-	0,   // 84: weir.v1.Endpoint.workload:type_name -> weir.v1.Resource
-	48,  // 85: weir.v1.MeshResponse.server:type_name -> weir.v1.VersionResponse
-	36,  // 86: weir.v1.MeshResponse.components:type_name -> weir.v1.Component
-	38,  // 87: weir.v1.MeshResponse.kinds:type_name -> weir.v1.KindCount
-	39,  // 88: weir.v1.MeshResponse.namespaces:type_name -> weir.v1.NamespaceCount
-	8,   // 89: weir.v1.MeshResponse.pods:type_name -> weir.v1.PodCounts
-	52,  // 90: weir.v1.MeshResponse.proxy_versions:type_name -> weir.v1.MeshResponse.ProxyVersionsEntry
-	40,  // 91: weir.v1.MeshResponse.aggregators:type_name -> weir.v1.Aggregators
-	41,  // 92: weir.v1.MeshResponse.bus:type_name -> weir.v1.Bus
-	0,   // 93: weir.v1.Component.resource:type_name -> weir.v1.Resource
-	37,  // 94: weir.v1.Component.pods:type_name -> weir.v1.PodState
-	54,  // 95: weir.v1.PodState.started:type_name -> google.protobuf.Timestamp
-	8,   // 96: weir.v1.NamespaceCount.pods:type_name -> weir.v1.PodCounts
-	42,  // 97: weir.v1.Bus.streams:type_name -> weir.v1.Stream
-	43,  // 98: weir.v1.Bus.lags:type_name -> weir.v1.PartitionLag
-	54,  // 99: weir.v1.Stream.oldest:type_name -> google.protobuf.Timestamp
-	54,  // 100: weir.v1.Stream.newest:type_name -> google.protobuf.Timestamp
-	53,  // 101: weir.v1.PartitionLag.behind:type_name -> google.protobuf.Duration
-	46,  // 102: weir.v1.EndpointsResponse.endpoints:type_name -> weir.v1.MeshEndpoint
-	0,   // 103: weir.v1.MeshEndpoint.workload:type_name -> weir.v1.Resource
-	5,   // 104: weir.v1.Weir.Stat:input_type -> weir.v1.StatRequest
-	9,   // 105: weir.v1.Weir.Series:input_type -> weir.v1.SeriesRequest
-	13,  // 106: weir.v1.Weir.Edges:input_type -> weir.v1.EdgesRequest
-	16,  // 107: weir.v1.Weir.Routes:input_type -> weir.v1.RoutesRequest
-	19,  // 108: weir.v1.Weir.Workloads:input_type -> weir.v1.WorkloadsRequest
-	24,  // 109: weir.v1.Weir.Tap:input_type -> weir.v1.TapRequest
-	28,  // 110: weir.v1.Weir.Scan:input_type -> weir.v1.ScanRequest
-	34,  // 111: weir.v1.Weir.Mesh:input_type -> weir.v1.MeshRequest
-	44,  // 112: weir.v1.Weir.Endpoints:input_type -> weir.v1.EndpointsRequest
-	47,  // 113: weir.v1.Weir.Version:input_type -> weir.v1.VersionRequest
-	6,   // 114: weir.v1.Weir.Stat:output_type -> weir.v1.StatResponse
-	10,  // 115: weir.v1.Weir.Series:output_type -> weir.v1.SeriesResponse
-	14,  // 116: weir.v1.Weir.Edges:output_type -> weir.v1.EdgesResponse
-	17,  // 117: weir.v1.Weir.Routes:output_type -> weir.v1.RoutesResponse
-	20,  // 118: weir.v1.Weir.Workloads:output_type -> weir.v1.WorkloadsResponse
-	25,  // 119: weir.v1.Weir.Tap:output_type -> weir.v1.TapResponse
-	29,  // 120: weir.v1.Weir.Scan:output_type -> weir.v1.ScanResponse
-	35,  // 121: weir.v1.Weir.Mesh:output_type -> weir.v1.MeshResponse
-	45,  // 122: weir.v1.Weir.Endpoints:output_type -> weir.v1.EndpointsResponse
-	48,  // 123: weir.v1.Weir.Version:output_type -> weir.v1.VersionResponse
-	114, // [114:124] is the sub-list for method output_type
-	104, // [104:114] is the sub-list for method input_type
-	104, // [104:104] is the sub-list for extension type_name
-	104, // [104:104] is the sub-list for extension extendee
-	0,   // [0:104] is the sub-list for field type_name
+	7,   // 18: weir.v1.StatResponse.offenders:type_name -> weir.v1.Offender
+	0,   // 19: weir.v1.Offender.source:type_name -> weir.v1.Resource
+	55,  // 20: weir.v1.Offender.last:type_name -> google.protobuf.Timestamp
+	0,   // 21: weir.v1.StatRow.resource:type_name -> weir.v1.Resource
+	4,   // 22: weir.v1.StatRow.stats:type_name -> weir.v1.Stats
+	0,   // 23: weir.v1.StatRow.owner:type_name -> weir.v1.Resource
+	9,   // 24: weir.v1.StatRow.pods:type_name -> weir.v1.PodCounts
+	0,   // 25: weir.v1.SeriesRequest.resource:type_name -> weir.v1.Resource
+	0,   // 26: weir.v1.SeriesRequest.to:type_name -> weir.v1.Resource
+	0,   // 27: weir.v1.SeriesRequest.from:type_name -> weir.v1.Resource
+	1,   // 28: weir.v1.SeriesRequest.window:type_name -> weir.v1.Window
+	54,  // 29: weir.v1.SeriesRequest.step:type_name -> google.protobuf.Duration
+	12,  // 30: weir.v1.SeriesResponse.rows:type_name -> weir.v1.SeriesRow
+	2,   // 31: weir.v1.SeriesResponse.coverage:type_name -> weir.v1.Coverage
+	54,  // 32: weir.v1.SeriesResponse.step:type_name -> google.protobuf.Duration
+	0,   // 33: weir.v1.SeriesRow.resource:type_name -> weir.v1.Resource
+	13,  // 34: weir.v1.SeriesRow.points:type_name -> weir.v1.Point
+	55,  // 35: weir.v1.Point.start:type_name -> google.protobuf.Timestamp
+	0,   // 36: weir.v1.EdgesRequest.resource:type_name -> weir.v1.Resource
+	1,   // 37: weir.v1.EdgesRequest.window:type_name -> weir.v1.Window
+	16,  // 38: weir.v1.EdgesResponse.rows:type_name -> weir.v1.EdgeRow
+	2,   // 39: weir.v1.EdgesResponse.coverage:type_name -> weir.v1.Coverage
+	0,   // 40: weir.v1.EdgeRow.source:type_name -> weir.v1.Resource
+	0,   // 41: weir.v1.EdgeRow.destination:type_name -> weir.v1.Resource
+	4,   // 42: weir.v1.EdgeRow.stats:type_name -> weir.v1.Stats
+	0,   // 43: weir.v1.RoutesRequest.resource:type_name -> weir.v1.Resource
+	0,   // 44: weir.v1.RoutesRequest.to:type_name -> weir.v1.Resource
+	1,   // 45: weir.v1.RoutesRequest.window:type_name -> weir.v1.Window
+	19,  // 46: weir.v1.RoutesResponse.rows:type_name -> weir.v1.RouteRow
+	2,   // 47: weir.v1.RoutesResponse.coverage:type_name -> weir.v1.Coverage
+	0,   // 48: weir.v1.RouteRow.resource:type_name -> weir.v1.Resource
+	4,   // 49: weir.v1.RouteRow.stats:type_name -> weir.v1.Stats
+	0,   // 50: weir.v1.WorkloadsRequest.resource:type_name -> weir.v1.Resource
+	22,  // 51: weir.v1.WorkloadsResponse.rows:type_name -> weir.v1.WorkloadRow
+	0,   // 52: weir.v1.WorkloadRow.resource:type_name -> weir.v1.Resource
+	55,  // 53: weir.v1.WorkloadRow.first_seen:type_name -> google.protobuf.Timestamp
+	55,  // 54: weir.v1.WorkloadRow.last_seen:type_name -> google.protobuf.Timestamp
+	23,  // 55: weir.v1.WorkloadRow.pods:type_name -> weir.v1.PodRow
+	55,  // 56: weir.v1.PodRow.last_seen:type_name -> google.protobuf.Timestamp
+	0,   // 57: weir.v1.Filter.to:type_name -> weir.v1.Resource
+	0,   // 58: weir.v1.Filter.from:type_name -> weir.v1.Resource
+	0,   // 59: weir.v1.TapRequest.resource:type_name -> weir.v1.Resource
+	0,   // 60: weir.v1.TapRequest.to:type_name -> weir.v1.Resource
+	0,   // 61: weir.v1.TapRequest.from:type_name -> weir.v1.Resource
+	24,  // 62: weir.v1.TapRequest.filter:type_name -> weir.v1.Filter
+	55,  // 63: weir.v1.TapRequest.since:type_name -> google.protobuf.Timestamp
+	55,  // 64: weir.v1.TapRequest.until:type_name -> google.protobuf.Timestamp
+	33,  // 65: weir.v1.TapResponse.event:type_name -> weir.v1.TapEvent
+	27,  // 66: weir.v1.TapResponse.gap:type_name -> weir.v1.TapGap
+	28,  // 67: weir.v1.TapResponse.progress:type_name -> weir.v1.TapProgress
+	0,   // 68: weir.v1.TapGap.source:type_name -> weir.v1.Resource
+	55,  // 69: weir.v1.TapProgress.oldest:type_name -> google.protobuf.Timestamp
+	55,  // 70: weir.v1.TapProgress.read_to:type_name -> google.protobuf.Timestamp
+	54,  // 71: weir.v1.TapProgress.behind:type_name -> google.protobuf.Duration
+	0,   // 72: weir.v1.ScanRequest.resource:type_name -> weir.v1.Resource
+	24,  // 73: weir.v1.ScanRequest.filter:type_name -> weir.v1.Filter
+	1,   // 74: weir.v1.ScanRequest.window:type_name -> weir.v1.Window
+	28,  // 75: weir.v1.ScanResponse.progress:type_name -> weir.v1.TapProgress
+	31,  // 76: weir.v1.ScanResponse.result:type_name -> weir.v1.ScanResult
+	32,  // 77: weir.v1.ScanResult.rows:type_name -> weir.v1.ScanRow
+	32,  // 78: weir.v1.ScanResult.other:type_name -> weir.v1.ScanRow
+	4,   // 79: weir.v1.ScanResult.total:type_name -> weir.v1.Stats
+	2,   // 80: weir.v1.ScanResult.coverage:type_name -> weir.v1.Coverage
+	28,  // 81: weir.v1.ScanResult.progress:type_name -> weir.v1.TapProgress
+	27,  // 82: weir.v1.ScanResult.gaps:type_name -> weir.v1.TapGap
+	4,   // 83: weir.v1.ScanRow.stats:type_name -> weir.v1.Stats
+	34,  // 84: weir.v1.TapEvent.source:type_name -> weir.v1.Endpoint
+	34,  // 85: weir.v1.TapEvent.destination:type_name -> weir.v1.Endpoint
+	55,  // 86: weir.v1.TapEvent.start:type_name -> google.protobuf.Timestamp
+	0,   // 87: weir.v1.Endpoint.workload:type_name -> weir.v1.Resource
+	49,  // 88: weir.v1.MeshResponse.server:type_name -> weir.v1.VersionResponse
+	37,  // 89: weir.v1.MeshResponse.components:type_name -> weir.v1.Component
+	39,  // 90: weir.v1.MeshResponse.kinds:type_name -> weir.v1.KindCount
+	40,  // 91: weir.v1.MeshResponse.namespaces:type_name -> weir.v1.NamespaceCount
+	9,   // 92: weir.v1.MeshResponse.pods:type_name -> weir.v1.PodCounts
+	53,  // 93: weir.v1.MeshResponse.proxy_versions:type_name -> weir.v1.MeshResponse.ProxyVersionsEntry
+	41,  // 94: weir.v1.MeshResponse.aggregators:type_name -> weir.v1.Aggregators
+	42,  // 95: weir.v1.MeshResponse.bus:type_name -> weir.v1.Bus
+	0,   // 96: weir.v1.Component.resource:type_name -> weir.v1.Resource
+	38,  // 97: weir.v1.Component.pods:type_name -> weir.v1.PodState
+	55,  // 98: weir.v1.PodState.started:type_name -> google.protobuf.Timestamp
+	9,   // 99: weir.v1.NamespaceCount.pods:type_name -> weir.v1.PodCounts
+	43,  // 100: weir.v1.Bus.streams:type_name -> weir.v1.Stream
+	44,  // 101: weir.v1.Bus.lags:type_name -> weir.v1.PartitionLag
+	55,  // 102: weir.v1.Stream.oldest:type_name -> google.protobuf.Timestamp
+	55,  // 103: weir.v1.Stream.newest:type_name -> google.protobuf.Timestamp
+	54,  // 104: weir.v1.PartitionLag.behind:type_name -> google.protobuf.Duration
+	47,  // 105: weir.v1.EndpointsResponse.endpoints:type_name -> weir.v1.MeshEndpoint
+	0,   // 106: weir.v1.MeshEndpoint.workload:type_name -> weir.v1.Resource
+	5,   // 107: weir.v1.Weir.Stat:input_type -> weir.v1.StatRequest
+	10,  // 108: weir.v1.Weir.Series:input_type -> weir.v1.SeriesRequest
+	14,  // 109: weir.v1.Weir.Edges:input_type -> weir.v1.EdgesRequest
+	17,  // 110: weir.v1.Weir.Routes:input_type -> weir.v1.RoutesRequest
+	20,  // 111: weir.v1.Weir.Workloads:input_type -> weir.v1.WorkloadsRequest
+	25,  // 112: weir.v1.Weir.Tap:input_type -> weir.v1.TapRequest
+	29,  // 113: weir.v1.Weir.Scan:input_type -> weir.v1.ScanRequest
+	35,  // 114: weir.v1.Weir.Mesh:input_type -> weir.v1.MeshRequest
+	45,  // 115: weir.v1.Weir.Endpoints:input_type -> weir.v1.EndpointsRequest
+	48,  // 116: weir.v1.Weir.Version:input_type -> weir.v1.VersionRequest
+	6,   // 117: weir.v1.Weir.Stat:output_type -> weir.v1.StatResponse
+	11,  // 118: weir.v1.Weir.Series:output_type -> weir.v1.SeriesResponse
+	15,  // 119: weir.v1.Weir.Edges:output_type -> weir.v1.EdgesResponse
+	18,  // 120: weir.v1.Weir.Routes:output_type -> weir.v1.RoutesResponse
+	21,  // 121: weir.v1.Weir.Workloads:output_type -> weir.v1.WorkloadsResponse
+	26,  // 122: weir.v1.Weir.Tap:output_type -> weir.v1.TapResponse
+	30,  // 123: weir.v1.Weir.Scan:output_type -> weir.v1.ScanResponse
+	36,  // 124: weir.v1.Weir.Mesh:output_type -> weir.v1.MeshResponse
+	46,  // 125: weir.v1.Weir.Endpoints:output_type -> weir.v1.EndpointsResponse
+	49,  // 126: weir.v1.Weir.Version:output_type -> weir.v1.VersionResponse
+	117, // [117:127] is the sub-list for method output_type
+	107, // [107:117] is the sub-list for method input_type
+	107, // [107:107] is the sub-list for extension type_name
+	107, // [107:107] is the sub-list for extension extendee
+	0,   // [0:107] is the sub-list for field type_name
 }
 
 func init() { file_weirpb_weir_proto_init() }
@@ -5022,23 +5118,23 @@ func file_weirpb_weir_proto_init() {
 	if File_weirpb_weir_proto != nil {
 		return
 	}
-	file_weirpb_weir_proto_msgTypes[25].OneofWrappers = []any{
+	file_weirpb_weir_proto_msgTypes[26].OneofWrappers = []any{
 		(*TapResponse_Event)(nil),
 		(*TapResponse_Gap)(nil),
 		(*TapResponse_Progress)(nil),
 	}
-	file_weirpb_weir_proto_msgTypes[29].OneofWrappers = []any{
+	file_weirpb_weir_proto_msgTypes[30].OneofWrappers = []any{
 		(*ScanResponse_Progress)(nil),
 		(*ScanResponse_Result)(nil),
 	}
-	file_weirpb_weir_proto_msgTypes[32].OneofWrappers = []any{}
+	file_weirpb_weir_proto_msgTypes[33].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weirpb_weir_proto_rawDesc), len(file_weirpb_weir_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

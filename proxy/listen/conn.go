@@ -28,6 +28,8 @@ type verdict struct {
 	refused   string
 	denied    bool
 	abandoned bool
+	// empty: the client ended without a word, and was not to be served.
+	empty bool
 }
 
 // conn is a client's connection until a relay takes it over. Two goroutines
@@ -144,6 +146,8 @@ func (c *conn) serve() {
 		c.finish(v.refused, event.Refused)
 	case v.abandoned:
 		c.finish("", event.Drained)
+	case v.empty:
+		c.finish("", 0)
 	default:
 		g.verdicts[v.detection][v.protocol].Add(1)
 		c.relay(v)

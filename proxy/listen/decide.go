@@ -17,9 +17,14 @@ import (
 func (c *conn) decide() verdict {
 	v := c.judge()
 	if v.refused == "" && !v.abandoned && c.tls == nil && c.mustBeMutual() {
+		if v.empty {
+			// A probe of the port: it asked for nothing and gets nothing.
+			return verdict{empty: true}
+		}
 		c.g.deny(denyPlain, c.client, "it is no meshed client", nil)
 		return verdict{refused: ErrMutualRequired, denied: true}
 	}
+	v.empty = false
 	return v
 }
 
@@ -44,7 +49,9 @@ func (c *conn) judge() verdict {
 		}
 		if err != nil && len(b) <= have {
 			// The client ended before it said enough.
-			return c.unspoken(fixed, known)
+			v := c.unspoken(fixed, known)
+			v.empty = len(b) == 0
+			return v
 		}
 		if c.firstByte.IsZero() {
 			c.firstByte = time.Now()

@@ -254,6 +254,36 @@ func TestRequireMutual(t *testing.T) {
 	f("another address", listen.Options{PlainFrom: []netip.Prefix{other}}, "GET / HTTP/1.1\r\n\r\n", false)
 }
 
+// Who connects and ends without a word, as probes of ports do, is not denied: it
+// is an empty connection, and the server's first words do not reach it.
+func TestRequireMutualEmpty(t *testing.T) {
+	ca := mtlstest.New(t)
+	for name, end := range map[string]func(c *net.TCPConn){
+		"closed": func(c *net.TCPConn) { _ = c.Close() },
+		"reset":  func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() },
+		"half closed": func(c *net.TCPConn) {
+			_ = c.CloseWrite()
+			if b, err := io.ReadAll(c); len(b) > 0 {
+				t.Errorf("read %q, %v", b, err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := start(t, listen.Options{Self: emoji, Identity: ca.Identity(t, emojiID), RequireMutual: true},
+				listen.Spec{Direction: event.Inbound, Target: server(t, echo)})
+			end(dial(t, n.addr).(*net.TCPConn))
+			eventually(t, "the event", func() bool { return len(n.ended()) == 1 })
+			e := n.ended()[0]
+			if e.Error != "" || e.Fate != 0 || e.Protocol != event.TCP || e.RequestBytes+e.ResponseBytes != 0 {
+				t.Errorf("%+v", e)
+			}
+			if denied := n.group.Stats().Denied[listen.ErrMutualRequired]; denied != 0 {
+				t.Errorf("%d denied", denied)
+			}
+		})
+	}
+}
+
 // A client whose TLS is its own business passes, whatever the proxy's identity.
 func TestOtherTLSPasses(t *testing.T) {
 	ca := mtlstest.New(t)

@@ -93,7 +93,7 @@ func (l *lab) measure(ctx context.Context, ld *load, contenders []*contender) ([
 	for i, c := range contenders {
 		cells[i] = &cell{load: ld, contender: c.name}
 		err := check(ctx, ld.group, c)
-		if err == nil {
+		if err == nil && !ld.fresh {
 			// Connections, pages and pools are made before anything counts.
 			_, err = ld.run(ctx, l, c, time.Second)
 		}
@@ -107,6 +107,15 @@ func (l *lab) measure(ctx context.Context, ld *load, contenders []*contender) ([
 	}
 	settle := func() error { return nil } // reads the CPU of who was loaded last
 	for round := range l.o.rounds {
+		if ld.fresh {
+			if err := errors.Join(pause(ctx, settlePatience), settle()); err != nil {
+				return nil, err
+			}
+			settle = func() error { return nil }
+			if err := l.renew(ctx, ld, cells, contenders); err != nil {
+				return nil, err
+			}
+		}
 		for i := range contenders {
 			i = (i + round) % len(contenders)
 			if cells[i].err != nil {
@@ -119,12 +128,7 @@ func (l *lab) measure(ctx context.Context, ld *load, contenders []*contender) ([
 			settle = next
 		}
 	}
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(settlePatience):
-	}
-	if err := settle(); err != nil {
+	if err := errors.Join(pause(ctx, settlePatience), settle()); err != nil {
 		return nil, err
 	}
 	for _, c := range cells {
@@ -161,19 +165,14 @@ func (l *lab) once(ctx context.Context, at *cell, c *contender) (settle func() e
 // countEvents asks weir-proxies how many events they recorded and shed: figures
 // with telemetry on are worth nothing if it was not.
 func (r *report) countEvents(ctx context.Context, c *contender) error {
-	for _, address := range c.admin {
-		requests, err := measure.Metric(ctx, address, "weir_proxy_requests_total")
+	for i, address := range c.admin {
+		n, err := c.counted(ctx, i, address)
 		if err != nil {
 			return err
 		}
-		events, err1 := measure.Metric(ctx, address, "weir_proxy_events_total")
-		shed, err2 := measure.Metric(ctx, address, "weir_proxy_events_shed_total")
-		if err := errors.Join(err1, err2); err != nil {
-			return err
-		}
-		r.events = append(r.events, eventCount{c.name, requests, events, shed})
-		measure.Note("%s recorded %.0f requests and %.0f events, %.0f shed", c.name, requests, events, shed)
-		if events == 0 {
+		r.events = append(r.events, n)
+		measure.Note("%s recorded %.0f requests and %.0f events, %.0f shed", c.name, n.requests, n.events, n.shed)
+		if n.events == 0 {
 			return fmt.Errorf("%s published no event: is the bus up?", c.name)
 		}
 	}

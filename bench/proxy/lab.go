@@ -42,6 +42,8 @@ type contender struct {
 	at    endpoints
 	procs []*measure.Process // whose CPU and memory count
 	admin []string           // addresses of weir-proxies' admin ports
+	// before is what weir-proxies that these took the place of had recorded.
+	before []eventCount
 }
 
 // A lab is the processes of a run and the folder of what they write.

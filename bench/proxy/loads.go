@@ -45,6 +45,8 @@ type load struct {
 	run func(ctx context.Context, l *lab, c *contender, d time.Duration) (result, error)
 	// contenders names who takes part, in the order of the table.
 	contenders []string
+	// fresh: each round has processes of its own (see renew).
+	fresh bool
 }
 
 // loads are all but that of memory, in the order of the tables.
@@ -75,6 +77,7 @@ func loads() []*load {
 				return runH2load(ctx, shape.connections, shape.streams, "http://"+c.at.HTTP2+"/128", d)
 			},
 			contenders: proxies(shape.streams == 32),
+			fresh:      true,
 		})
 	}
 	for _, call := range []struct{ name, path, title string }{

@@ -6,7 +6,9 @@
 // # How it measures
 //
 // Everything is on 127.0.0.1 and all contenders run from the beginning to the
-// end; those that carry nothing cost nothing. In each round each contender
+// end; those that carry nothing cost nothing. Only HTTP/2 has new processes in
+// each round: its few connections fall on a proxy's threads by chance, by which
+// figures differ more than by anything else. In each round each contender
 // carries the same load, one after the other, beginning with another one each
 // time, so that what else the machine does falls on all alike. Figures are
 // medians of the rounds, with the least and the greatest beside them.

@@ -89,7 +89,9 @@ func (r *report) beginTable(w io.Writer, group string) {
 	case groupHTTP1:
 		header += " p50, ms | p99, ms |"
 	case groupHTTP2:
-		fmt.Fprintf(w, "nginx speaks HTTP/1.1 to the server: it has no other way.\n\n")
+		fmt.Fprintf(w, "nginx speaks HTTP/1.1 to the server: it has no other way. All proxies are started anew before each round: how the few\n"+
+			"connections fall on a proxy's threads is chance, lasts as long as they do, and changes what a request costs: 6 to 11 µs\n"+
+			"were seen of one haproxy. So each round draws anew, and the medians are of %s.\n\n", measure.Plural(r.lab.o.rounds, "draw"))
 		header += " mean, ms |"
 	case groupGRPC:
 		header = "| load | | CPU µs a call | × nginx | × haproxy | calls a second | mean, ms |"

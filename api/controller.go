@@ -187,9 +187,11 @@ func (s *service) addPods(ctx context.Context, rows []*weirpb.StatRow, sel query
 			row.Owner = resource(*k.owner)
 		}
 	}
-	slices.SortStableFunc(rows, func(a, b *weirpb.StatRow) int {
-		return compareSelectors(selectorOf(a.GetResource()), selectorOf(b.GetResource()))
-	})
+	if len(rows) > len(index) { // those that there were are sorted
+		slices.SortStableFunc(rows, func(a, b *weirpb.StatRow) int {
+			return compareSelectors(selectorOf(a.GetResource()), selectorOf(b.GetResource()))
+		})
+	}
 	return rows
 }
 

@@ -14,30 +14,37 @@ import (
 // histogramError is the relative error bound of every quantile.
 const histogramError = event.HistogramError
 
-func resource(s query.Selector) *weirpb.Resource {
+func resource(s query.Selector) *weirpb.Resource { return fillResource(&weirpb.Resource{}, &s) }
+
+func fillResource(out *weirpb.Resource, s *query.Selector) *weirpb.Resource {
+	out.Cluster, out.Namespace, out.Kind, out.Name = s.Cluster, s.Namespace, s.Kind, s.Name
 	if s.Kind == kindNamespace && s.Name == "" {
-		s.Name = s.Namespace
+		out.Name = s.Namespace
 	}
-	return &weirpb.Resource{Cluster: s.Cluster, Namespace: s.Namespace, Kind: s.Kind, Name: s.Name}
+	return out
+}
+
+// statsRoom is all that the statistics of a row take.
+type statsRoom struct {
+	stats             weirpb.Stats
+	latency, duration weirpb.Quantiles
 }
 
 // stats works out rates and quantiles over seconds.
-func stats(s *query.Stats, seconds float64) *weirpb.Stats {
-	out := &weirpb.Stats{
-		Requests:          s.Requests,
-		Successes:         s.Successes,
-		Failures:          s.Requests - min(s.Requests, s.Successes),
-		Success:           ratio(s.Successes, s.Requests),
-		Rps:               float64(s.Requests) / seconds,
-		LatencyMs:         quantiles(&s.Latency),
-		DurationMs:        quantiles(&s.Duration),
-		RequestBytes:      s.RequestBytes,
-		ResponseBytes:     s.ResponseBytes,
-		TcpConnections:    s.Connections,
-		TcpReadBytesRate:  float64(s.RequestBytes) / seconds,
-		TcpWriteBytesRate: float64(s.ResponseBytes) / seconds,
-		Errors:            s.Errors,
-	}
+func stats(s *query.Stats, seconds float64) *weirpb.Stats { return fillStats(&statsRoom{}, s, seconds) }
+
+func fillStats(room *statsRoom, s *query.Stats, seconds float64) *weirpb.Stats {
+	out := &room.stats
+	out.Requests, out.Successes = s.Requests, s.Successes
+	out.Failures = s.Requests - min(s.Requests, s.Successes)
+	out.Success = ratio(s.Successes, s.Requests)
+	out.Rps = float64(s.Requests) / seconds
+	out.LatencyMs, out.DurationMs = quantiles(&room.latency, &s.Latency), quantiles(&room.duration, &s.Duration)
+	out.RequestBytes, out.ResponseBytes = s.RequestBytes, s.ResponseBytes
+	out.TcpConnections = s.Connections
+	out.TcpReadBytesRate = float64(s.RequestBytes) / seconds
+	out.TcpWriteBytesRate = float64(s.ResponseBytes) / seconds
+	out.Errors = s.Errors
 	if len(s.Status) > 0 {
 		out.Status = make(map[string]uint64, len(s.Status))
 		for code, n := range s.Status {
@@ -64,7 +71,7 @@ func codeName(code, other int) string {
 
 // quantiles are nil where nothing was measured: zeros would look like very
 // fast requests.
-func quantiles(h *event.SparseHistogram) *weirpb.Quantiles {
+func quantiles(out *weirpb.Quantiles, h *event.SparseHistogram) *weirpb.Quantiles {
 	n := h.Count()
 	if n == 0 {
 		return nil
@@ -72,17 +79,9 @@ func quantiles(h *event.SparseHistogram) *weirpb.Quantiles {
 	qs := query.Quantiles()
 	var at [len(qs)]float64
 	h.Quantiles(at[:], qs[:]...)
-	return &weirpb.Quantiles{
-		P50:   ms(at[0]),
-		P75:   ms(at[1]),
-		P90:   ms(at[2]),
-		P95:   ms(at[3]),
-		P99:   ms(at[4]),
-		P999:  ms(at[5]),
-		P9999: ms(at[6]),
-		Max:   ms(float64(h.Max())),
-		Mean:  ms(float64(h.Sum()) / float64(n)),
-	}
+	out.P50, out.P75, out.P90, out.P95, out.P99, out.P999, out.P9999 = ms(at[0]), ms(at[1]), ms(at[2]), ms(at[3]), ms(at[4]), ms(at[5]), ms(at[6])
+	out.Max, out.Mean = ms(float64(h.Max())), ms(float64(h.Sum())/float64(n))
+	return out
 }
 
 // points turns a series into its points; steps that no aggregator reported

@@ -34,7 +34,8 @@ func (s *service) Stat(ctx context.Context, req *weirpb.StatRequest) (*weirpb.St
 		slices.SortFunc(reply.Rows, compareRows)
 	}
 	out.Rows = make([]*weirpb.StatRow, len(reply.Rows))
-	inParallel(len(out.Rows), func(i int) { out.Rows[i] = statRow(&reply.Rows[i], w.seconds()) })
+	rooms := make([]statRoom, len(reply.Rows))
+	inParallel(len(out.Rows), func(i int) { out.Rows[i] = statRow(&rooms[i], &reply.Rows[i], w.seconds()) })
 	out.Offenders = offenders(reply.Offenders)
 	out.Rows = s.addPods(ctx, out.Rows, q.Resource, q.To == nil && q.From == nil, w.seconds())
 	return out, nil

@@ -9,17 +9,21 @@ import (
 
 func compareRows(a, b query.Row) int { return compareSelectors(a.Resource, b.Resource) }
 
-func statRow(r *query.Row, seconds float64) *weirpb.StatRow {
-	row := &weirpb.StatRow{
-		Resource:           resource(r.Resource),
-		Stats:              stats(&r.Stats, seconds),
-		PodsSeen:           uint32(r.PodsSeen),
-		PodsLive:           uint32(r.PodsLive),
-		TcpOpenConnections: r.OpenConnections,
-		Shed:               r.Shed,
-		LostBatches:        r.LostBatches,
-		Direction:          r.Direction,
-	}
+// statRoom is all that a row takes: ten thousands of them are made at once.
+type statRoom struct {
+	row      weirpb.StatRow
+	resource weirpb.Resource
+	stats    statsRoom
+}
+
+func statRow(room *statRoom, r *query.Row, seconds float64) *weirpb.StatRow {
+	row := &room.row
+	row.Resource = fillResource(&room.resource, &r.Resource)
+	row.Stats = fillStats(&room.stats, &r.Stats, seconds)
+	row.PodsSeen, row.PodsLive = uint32(r.PodsSeen), uint32(r.PodsLive)
+	row.TcpOpenConnections = r.OpenConnections
+	row.Shed, row.LostBatches = r.Shed, r.LostBatches
+	row.Direction = r.Direction
 	if r.Owner != nil {
 		row.Owner = resource(*r.Owner)
 	}

@@ -355,3 +355,38 @@ func TestRows(t *testing.T) {
 		t.Error("too many rows")
 	}
 }
+
+// TestEncoderGivesBack: what many different exchanges took is kept while they
+// come, and given back when batches have had few for a while; what is encoded is
+// the same.
+func TestEncoderGivesBack(t *testing.T) {
+	var enc event.Encoder
+	var d event.Decoder
+	many := traffic(500)
+	for i := range many {
+		many[i].Path = fmt.Sprintf("/users/%d", i)
+	}
+	add := func(events []event.Event) (bytes uint64) {
+		bytes = allocated(func() {
+			for i := range events {
+				enc.Add(&events[i])
+			}
+		})
+		decode(t, &d, enc.Encode(nil, &header), header, events)
+		enc.Reset()
+		return bytes
+	}
+	first := add(many)
+	for range 20 {
+		add(many[:1])
+	}
+	if bytes := add(many); bytes > first/10 {
+		t.Errorf("many exchanges again take %d bytes, %d the first time", bytes, first)
+	}
+	for range 50 {
+		add(many[:1])
+	}
+	if bytes := add(many); bytes < first/2 {
+		t.Errorf("many exchanges much later take %d bytes, %d the first time: their memory was kept", bytes, first)
+	}
+}

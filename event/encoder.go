@@ -50,6 +50,9 @@ type Encoder struct {
 	traced   column // numbers of events with a trace id
 	traceIDs []byte
 
+	// small counts batches in a row that needed little of the memory.
+	small int
+
 	summaries      int
 	summed         uint64 // events
 	summaryColumns [summaryColumns]column
@@ -409,8 +412,23 @@ func (e *Encoder) peer(p *Peer) uint32 {
 // peerClasses are the classes of a peer's strings.
 var peerClasses = [...]uint8{classWord, classWord, classWord, className, classPod, classIdentity}
 
+// Batches that need less than an eighth of the room for exchanges, where that is
+// for manyExchanges at least, are small: so many in a row, and what was many is
+// over.
+const (
+	manyExchanges = 128
+	smallBatches  = 30
+)
+
 // Reset forgets all events and keeps the memory that a usual batch needs.
 func (e *Encoder) Reset() {
+	if e.small++; cap(e.exchanges) < manyExchanges || len(e.exchanges) >= cap(e.exchanges)/8 {
+		e.small = 0
+	}
+	if e.small == smallBatches {
+		*e = Encoder{work: e.work}
+		return
+	}
 	e.count, e.firstEnd, e.lastEnd = 0, 0, 0
 	e.connCache, e.exchangeCache = [cacheSlots]uint32{}, [cacheSlots]uint32{}
 	e.routes = emptied(e.routes, keepRoutes)

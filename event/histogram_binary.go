@@ -31,8 +31,12 @@ func (h *Histogram) AppendBinary(dst []byte) []byte {
 				continue
 			}
 			at := i<<subBits + j
-			dst = binary.AppendUvarint(dst, uint64(at-next))
-			dst = binary.AppendUvarint(dst, n)
+			if gap := at - next; gap < 0x80 && n < 0x80 {
+				dst = append(dst, byte(gap), byte(n))
+			} else {
+				dst = binary.AppendUvarint(dst, uint64(gap))
+				dst = binary.AppendUvarint(dst, n)
+			}
 			next = at + 1
 		}
 	}

@@ -14,8 +14,9 @@ type Rows struct {
 }
 
 // NextRows sets r to the next events' numbers and returns false where there are
-// none left. It takes less than as many calls of [Decoder.NextRow], which must
-// not be called for the same batch, nor Next or Fill.
+// none left. It takes less than as many calls of [Decoder.NextRow], which may
+// have given a multiple of RowsAtOnce events before, but must not be called for
+// the same batch afterwards; nor must Next and Fill.
 func (d *Decoder) NextRows(r *Rows) bool {
 	r.N = min(RowsAtOnce, d.count-d.row)
 	if r.N <= 0 {

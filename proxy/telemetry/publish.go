@@ -18,6 +18,9 @@ const (
 	maxBackoff     = 5 * time.Second
 	// batchOverhead is what a queued batch costs beside its bytes.
 	batchOverhead = 64
+	// keepSpare bounds the memory of a batch that is used again; a small batch
+	// does not hold what is larger than leastSpare.
+	keepSpare, leastSpare = 128 << 10, 4 << 10
 )
 
 // errPublishing is reported where Close gave up before any attempt failed.
@@ -33,6 +36,7 @@ type queue struct {
 
 	mu        sync.Mutex // guards all below
 	batches   []batch    // batches[head:] are held
+	spare     []byte     // of a batch that is acknowledged, to be used again
 	head      int
 	bytes     int
 	sealed    uint64
@@ -63,6 +67,18 @@ func (q *queue) push(b batch) {
 	notify(q.wake)
 }
 
+// room is memory for the data of a batch of so many bytes.
+func (q *queue) room(size int) []byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if cap(q.spare) < size || cap(q.spare) > 4*size+leastSpare {
+		return make([]byte, 0, size)
+	}
+	b := q.spare
+	q.spare = nil
+	return b[:0]
+}
+
 // oldest returns the oldest batch; done tells that none will come any more.
 func (q *queue) oldest() (b batch, ok, done bool) {
 	q.mu.Lock()
@@ -79,6 +95,9 @@ func (q *queue) acknowledge() (recovered, room bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.bytes -= q.batches[q.head].size + batchOverhead
+	if b := q.batches[q.head].data; cap(b) > cap(q.spare) && cap(b) <= keepSpare {
+		q.spare = b
+	}
 	q.batches[q.head] = batch{}
 	q.head++
 	if q.head > len(q.batches)/2 {

@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -175,7 +174,7 @@ func (p *Pipeline) submit(enc *event.Encoder, j *journal, sums, final bool) {
 		Version:         p.o.Version,
 	}
 	s.scratch = enc.Encode(s.scratch[:0], &h)
-	b := batch{instance: s.instance, sequence: s.sequence, source: p.o.Source.Workload, data: slices.Clone(s.scratch)}
+	b := batch{instance: s.instance, sequence: s.sequence, source: p.o.Source.Workload, data: append(p.queue.room(len(s.scratch)), s.scratch...)}
 	b.size = len(b.data)
 	b.path = s.spool.keep(&h, b.data, j, sums)
 	p.queue.push(b)

@@ -1,0 +1,86 @@
+package event_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/weirmesh/weir/event"
+)
+
+// NextRows gives what NextRow gives, also after some that NextRow gave.
+func TestNextRows(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	for _, n := range []int{0, 1, 127, 128, 129, 1000} {
+		var enc event.Encoder
+		for i := range n {
+			enc.Add(&event.Event{
+				Start: int64(1e15 + rng.Uint64N(1e6)), Direction: event.Inbound, Protocol: event.HTTP1, Method: "GET", Path: "/" + string(rune('a'+rng.IntN(9))),
+				Status: 200, Latency: rng.Uint64N(1 << rng.IntN(40)), Duration: 1 << 41, RequestBytes: rng.Uint64N(1e4), ResponseBytes: rng.Uint64N(1e9),
+				Connection: uint64(i % 7), Stream: uint32(i),
+			})
+		}
+		data := enc.Encode(nil, &event.Header{Instance: 1, Sequence: 1, Sent: 1e15, Source: event.Source{Workload: event.Workload{Name: "a"}}})
+		for _, before := range []int{0, event.RowsAtOnce} {
+			var one, many event.Decoder
+			if err := one.Reset(data); err != nil {
+				t.Fatal(err)
+			}
+			if err := many.Reset(data); err != nil {
+				t.Fatal(err)
+			}
+			var want, first event.Row
+			for range before {
+				many.NextRow(&first)
+				one.NextRow(&want)
+			}
+			var rows event.Rows
+			for many.NextRows(&rows) {
+				for i := range rows.N {
+					if !one.NextRow(&want) {
+						t.Fatalf("%d events: NextRows gives too many", n)
+					}
+					got := event.Row{
+						Exchange: int(rows.Exchange[i]), Connection: int(rows.Connection[i]), End: rows.End[i],
+						Latency: rows.Latency[i], Duration: rows.Duration[i], RequestBytes: rows.RequestBytes[i], ResponseBytes: rows.ResponseBytes[i],
+					}
+					if got != want {
+						t.Fatalf("%d events: got %+v, want %+v", n, got, want)
+					}
+				}
+			}
+			if one.NextRow(&want) {
+				t.Errorf("%d events: NextRows gives too few", n)
+			}
+		}
+	}
+}
+
+// What Fill and Moments make of values is what Record makes of them.
+func TestFill(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	values := []uint64{0, 1, 63, 64, 127, 128, 1<<40 - 1, 1 << 40, math.MaxUint64}
+	for range 1000 {
+		values = append(values, rng.Uint64()>>rng.IntN(64))
+	}
+	at := make([]uint16, len(values))
+	event.Buckets(at, values)
+	var got, want event.Histogram
+	var m, more event.Moments
+	for i, v := range values {
+		want.Record(v)
+		if i%2 == 0 {
+			m.Record(v)
+		} else {
+			more.Record(v)
+		}
+	}
+	m.Add(&more)
+	got.Fill(at)
+	got.Fill([]uint16{math.MaxUint16})
+	got.AddMoments(&m)
+	got.AddMoments(&event.Moments{})
+	if string(got.AppendBinary(nil)) != string(want.AppendBinary(nil)) {
+		t.Error("Fill and Record differ")
+	}
+}

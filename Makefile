@@ -75,8 +75,8 @@ cluster-down: ## end it; nothing is left
 	@hack/cluster.sh down
 
 .PHONY: lint
-lint: ## run golangci-lint, built from tools/lint (ARGS='--fix')
-	@bin=$$(hack/tools.sh lint) && "$$bin/golangci-lint" run $(ARGS) ./...
+lint: ## run golangci-lint, built from tools/lint, over all modules (ARGS='--fix')
+	@hack/lint.sh $(ARGS)
 
 .PHONY: generate
 generate: ## write what is generated: from .proto files, and the chart's values

@@ -40,7 +40,7 @@ func sendSpans(ctx context.Context, address, text string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // nothing more is sent
 	var next, events, batches, bytes atomic.Uint64
 	total := tally{Began: time.Now().UnixMicro()}
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -233,7 +233,7 @@ func (p *partition) take(ctx context.Context, sequence uint64, subject string, d
 		Data:     data,
 		Now:      now.UnixMicro(),
 		Matches:  func(said event.Workload) bool { return p.a.matches(w, said) },
-		Visit: func(h *event.Header, sent int64) func(int, *event.Event) {
+		Visit: func(h *event.Header, sent int64) func(int, *event.Event) bool {
 			return p.a.tap.Batch(h, time.UnixMicro(sent), now)
 		},
 	}

@@ -209,19 +209,45 @@ func readHistogram(h *event.SparseHistogram, f *easyproto.FieldContext) error {
 // cells needs to know of them. The zero value is empty; it is not safe for
 // concurrent use.
 type Summer struct {
+	adder   Adder
 	decoder Decoder
+	scratch scratch
+	// added are the values in Cell.
+	added [][]byte
 	// Cell is the sum so far.
 	Cell Cell
 }
 
-// Add adds an encoded cell.
-func (s *Summer) Add(data []byte) error { return s.decoder.Add(&s.Cell, data) }
+// Add adds an encoded cell, or fails and leaves the sum as it was. data must
+// stay as it is until Reset.
+func (s *Summer) Add(data []byte) error {
+	if err := s.adder.Add(&s.Cell, data); err == nil {
+		s.added = append(s.added, data)
+		return nil
+	}
+	// The sum is spoilt; once more, by one who is slow and leaves it.
+	s.Cell.Reset()
+	for _, before := range s.added {
+		if err := s.decoder.Add(&s.Cell, before); err != nil {
+			return err // it was fine before
+		}
+	}
+	err := s.decoder.Add(&s.Cell, data)
+	if err == nil {
+		s.added = append(s.added, data)
+	}
+	return err
+}
 
 // AppendBinary appends the sum.
-func (s *Summer) AppendBinary(dst []byte) []byte { return s.Cell.AppendBinary(dst) }
+func (s *Summer) AppendBinary(dst []byte) []byte { return s.Cell.appendBinary(dst, &s.scratch) }
 
 // Weight is the sum's weight.
 func (s *Summer) Weight() uint64 { return s.Cell.Weight() }
 
 // Reset begins anew.
-func (s *Summer) Reset() { s.Cell.Reset() }
+func (s *Summer) Reset() {
+	s.Cell.Reset()
+	clear(s.added)
+	s.added = s.added[:0]
+}

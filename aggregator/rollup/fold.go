@@ -64,9 +64,9 @@ type Message struct {
 	Now, Arrived int64
 	// Visit, where not nil, is called once for a batch that will be counted,
 	// with the time it was sealed by our clock. What it returns, where not
-	// nil, is called with each event before it is counted; arguments are valid
-	// during the call only.
-	Visit func(h *event.Header, sent int64) func(index int, e *event.Event)
+	// nil, is called with each event before it is counted, until it returns
+	// false; arguments are valid during the call only.
+	Visit func(h *event.Header, sent int64) func(index int, e *event.Event) (more bool)
 }
 
 // Result tells what became of a batch.
@@ -221,7 +221,7 @@ func (f *Folder) Fold(m Message) (Result, error) {
 	b := f.begin(h, own, sent, shift)
 	ledger := f.account(s, own, h, b, lost)
 	r := Result{Skewed: shift != 0, Shift: shift, Sent: b.sent, Lost: lost}
-	var visit func(int, *event.Event)
+	var visit func(int, *event.Event) bool
 	if m.Visit != nil {
 		visit = m.Visit(h, b.sent)
 	}

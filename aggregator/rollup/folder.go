@@ -83,11 +83,13 @@ type Folder struct {
 	path     []byte
 	offences map[offenceKey]*Offence
 	pending  int
-	dirty    []*slot
-	spare    []*Cell
-	decoder  event.Decoder
-	batch    batch
-	scratch  scratch
+	// taken is how many bytes the cells had that the last Take gave.
+	taken   int
+	dirty   []*slot
+	spare   []*Cell
+	decoder event.Decoder
+	batch   batch
+	scratch scratch
 	// event, whole and name are scratch, too.
 	event, whole event.Event
 	rows         event.Rows
@@ -397,7 +399,8 @@ func (d *Delta) Empty() bool { return len(d.Items) == 0 && len(d.Sources) == 0 &
 func (f *Folder) Take(full bool) *Delta {
 	f.addTotals()
 	d := &Delta{Position: f.position, Full: full, Items: make([]Item, 0, f.pending)}
-	var arena []byte
+	// Nearly as much as last time, as a rule: growing means copying.
+	arena := make([]byte, 0, f.taken+f.taken/8)
 	for _, s := range f.dirty {
 		for i := range s.cells {
 			start := len(arena)
@@ -412,7 +415,7 @@ func (f *Folder) Take(full bool) *Delta {
 		s.cells = s.cells[:0]
 	}
 	clear(f.dirty)
-	f.dirty, f.pending = f.dirty[:0], 0
+	f.dirty, f.pending, f.taken = f.dirty[:0], 0, len(arena)
 	d.Learned = f.learned(full)
 	from := f.changed
 	if full {

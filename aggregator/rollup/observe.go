@@ -7,9 +7,9 @@ import (
 )
 
 // events counts the events of the batch, whose decoder is at its beginning.
-func (f *Folder) events(b *batch, visit func(int, *event.Event)) (n int) {
+func (f *Folder) events(b *batch, visit func(int, *event.Event) bool) (n int) {
 	if visit != nil {
-		return f.visited(b, visit)
+		n = f.visited(b, visit)
 	}
 	for f.decoder.NextRows(&f.rows) {
 		f.observe(b, &f.rows)
@@ -19,21 +19,21 @@ func (f *Folder) events(b *batch, visit func(int, *event.Event)) (n int) {
 	return n
 }
 
-// visited is events for those that somebody is to see, one by one.
-func (f *Folder) visited(b *batch, visit func(int, *event.Event)) (n int) {
+// visited counts events one by one while somebody is to see them, and up to the
+// next that [event.Decoder.NextRows] may begin with.
+func (f *Folder) visited(b *batch, visit func(int, *event.Event) bool) (n int) {
 	r := &f.rows
 	r.N = 1
 	var one event.Row
-	for ; f.decoder.NextRow(&one); n++ {
-		if x := f.exchange(b, one.Exchange); x.state == counted {
+	for more := true; (more || n%event.RowsAtOnce != 0) && f.decoder.NextRow(&one); n++ {
+		if x := f.exchange(b, one.Exchange); more && x.state == counted {
 			f.decoder.Fill(&f.whole)
-			visit(n, &f.whole)
+			more = visit(n, &f.whole)
 		}
 		r.Exchange[0], r.Connection[0], r.End[0] = uint64(one.Exchange), uint64(one.Connection), one.End
 		r.Latency[0], r.Duration[0], r.RequestBytes[0], r.ResponseBytes[0] = one.Latency, one.Duration, one.RequestBytes, one.ResponseBytes
 		f.observe(b, r)
 	}
-	f.settle(b)
 	return n
 }
 

@@ -23,7 +23,7 @@ type Key[K any] interface {
 // Summer adds encoded values up.
 type Summer interface {
 	// Add adds an encoded value to the sum. It fails where data is none, and
-	// leaves the sum as it was.
+	// leaves the sum as it was. data stays as it is until Reset.
 	Add(data []byte) error
 	// AppendBinary appends the sum, encoded.
 	AppendBinary(dst []byte) []byte

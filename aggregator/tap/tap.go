@@ -67,9 +67,10 @@ func New(p Publisher, subject func(event.Workload) string) *Fanout {
 }
 
 // Batch returns what to call with each event of a batch that was sealed at
-// sent, or nil where it is too old or nobody listens. The function is not safe
-// for concurrent use and must not be called after the batch's end.
-func (f *Fanout) Batch(h *event.Header, sent, now time.Time) func(index int, e *event.Event) {
+// sent, or nil where it is too old or nobody listens. What it returns is whether
+// it wants the next: not, once nobody listens any more. It is not safe for
+// concurrent use and must not be called after the batch's end.
+func (f *Fanout) Batch(h *event.Header, sent, now time.Time) func(index int, e *event.Event) (more bool) {
 	if now.Sub(sent) > MaxAge {
 		return nil
 	}
@@ -78,16 +79,13 @@ func (f *Fanout) Batch(h *event.Header, sent, now time.Time) func(index int, e *
 		return nil
 	}
 	var line []byte
-	listening := true
-	return func(index int, e *event.Event) {
-		if index%recheck == 0 && index > 0 {
-			listening = f.publisher.Interested(subject)
-		}
-		if !listening {
-			return
+	return func(index int, e *event.Event) bool {
+		// The first may have been the one that finds out whether anybody listens.
+		if (index == 1 || index%recheck == 0 && index > 0) && !f.publisher.Interested(subject) {
+			return false
 		}
 		line = event.AppendJSON(line[:0], h, index, e)
-		listening = f.publisher.PublishInterest(subject, line)
+		return f.publisher.PublishInterest(subject, line)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
@@ -75,7 +76,9 @@ type Client struct {
 	link   link
 	closed chan struct{}
 	// nonce tells this client's own writes from those of others.
-	nonce    string
+	nonce string
+	// seeds are those of the hashes in the ids of rollups.
+	seeds    [2]maphash.Seed
 	small    bool
 	interest interest
 }
@@ -95,6 +98,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		log:    o.Logger.With("bus", redact(o.URL)),
 		closed: make(chan struct{}),
 		nonce:  nuid.Next(),
+		seeds:  [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		small:  o.Small,
 	}
 	c.link.init()

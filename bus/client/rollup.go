@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"strconv"
+	"hash/maphash"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -27,9 +26,7 @@ func (c *Client) PublishRollup(ctx context.Context, partition, tier int, data []
 		return 0, err
 	}
 	// The id marks the write as this client's, and no other's.
-	h := fnv.New128a()
-	h.Write(data)
-	id := c.nonce + "-" + strconv.Itoa(partition) + "." + strconv.Itoa(tier) + "-" + strconv.FormatUint(expectLast, 10) + "-" + fmt.Sprintf("%x", h.Sum(nil))
+	id := fmt.Sprintf("%s-%d.%d-%d-%016x%016x", c.nonce, partition, tier, expectLast, maphash.Bytes(c.seeds[0], data), maphash.Bytes(c.seeds[1], data))
 	sequence, err = c.store(ctx, bus.RollupSubject(partition, tier), id, data, jetstream.WithExpectLastSequencePerSubject(expectLast))
 	if errors.Is(err, bus.ErrFenced) {
 		// The server checks the fence before it looks for a repetition, so a

@@ -47,6 +47,8 @@ const (
 type interestState struct {
 	// probed is when the last probe was sent.
 	probed time.Time
+	// quiet: nobody listened when the one before was answered.
+	quiet bool
 	// answer is what came of it, at answered.
 	answer   answer
 	answered time.Time
@@ -64,7 +66,8 @@ const (
 
 // Interested tells whether it is worth while to encode a message for the
 // subject: false means that there is no connection, or that nobody listened
-// within the last second.
+// within the last second, or that a message sent just now is to tell whether
+// anybody has come since.
 func (c *Client) Interested(subject string) bool {
 	if !c.nc.IsConnected() {
 		return false
@@ -75,7 +78,7 @@ func (c *Client) Interested(subject string) bool {
 }
 
 func (s interestState) silent(now time.Time) bool {
-	return s.answer == nobody && now.Sub(s.answered) < unanswered
+	return s.answer == nobody && now.Sub(s.answered) < unanswered || s.answer == pending && s.quiet && now.Sub(s.probed) < unanswered
 }
 
 // Listened tells whether somebody got a message of the subject within the last
@@ -91,8 +94,9 @@ func (c *Client) Listened(subject string) bool {
 // PublishInterest publishes a message to whoever listens on the subject, and
 // tells whether it was sent. While nobody is known to listen it does nothing;
 // once a second a message then serves as a probe, to which the server replies
-// if nobody listens. Whoever listens for longer than a second gets every
-// message. data may be used again when PublishInterest has returned.
+// if nobody listens; those that follow wait for no answer, and are not sent
+// before there is one. Whoever listens for longer than a second, and as long as
+// an answer takes, gets every message. data may be used again when PublishInterest has returned.
 func (c *Client) PublishInterest(subject string, data []byte) bool {
 	if !c.nc.IsConnected() {
 		return false
@@ -131,6 +135,7 @@ func (i *interest) probe(c *Client, subject string, now time.Time) (inbox string
 		i.shrink(now)
 		subject = strings.Clone(subject)
 	}
+	state.quiet = state.answer == nobody || state.answer == pending && state.quiet
 	state.probed, state.answer = now, pending
 	i.subjects[subject] = state
 	return i.inbox, true

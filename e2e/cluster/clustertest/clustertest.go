@@ -108,7 +108,7 @@ func (s *Suite) start(ctx context.Context, dir string, log *slog.Logger) (*clust
 		return nil, err
 	}
 	// The process's number: two checkouts may be tested at the same time.
-	c, err := cluster.Up(ctx, cluster.Options{Name: fmt.Sprintf("test-%d", os.Getpid()), Source: source, Images: images, Logger: log})
+	c, err := cluster.Up(ctx, cluster.Options{Name: fmt.Sprintf("test-%d", os.Getpid()), Source: source, Images: images, Timeout: 2 * wait, Logger: log})
 	if err != nil {
 		return nil, err
 	}

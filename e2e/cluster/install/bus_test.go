@@ -29,7 +29,7 @@ func dialBus(t *testing.T, s *clustertest.Space, anchors, token string) (*natsCl
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = plain.Close() })
-	_ = plain.SetDeadline(time.Now().Add(time.Minute)) // a socket takes one
+	_ = plain.SetDeadline(time.Now().Add(5 * time.Minute)) // a socket takes one
 	// The server speaks first, a line in plain text: INFO {…}. No byte of TLS may
 	// be read with it.
 	one := make([]byte, 1)

@@ -87,16 +87,22 @@ func secured(t *testing.T, s *clustertest.Space) error {
 // checkCapture looks at the packets between pods: none shows HTTP in clear text while
 // both ends are meshed. That it would be seen is shown by a client that is not.
 func checkCapture(t *testing.T, s *clustertest.Space) {
-	meshed := capture(t, s, func() { time.Sleep(5 * time.Second) })
-	if len(meshed) < 10_000 {
-		t.Errorf("the capture between pods has %d bytes: it can't have seen the application", len(meshed))
-	}
+	meshed := capture(t, s, func(file string) {
+		time.Sleep(5 * time.Second)
+		s.Until("the capture has seen the application", func() error {
+			info, err := os.Stat(file)
+			if err == nil && info.Size() < 10_000 {
+				err = fmt.Errorf("it has %d bytes", info.Size())
+			}
+			return err
+		})
+	})
 	for _, clear := range []string{"HTTP/1.1", "/api/vote", "VotingService", "application/grpc"} {
 		if strings.Contains(meshed, clear) {
 			t.Errorf("%q is in clear text between meshed pods", clear)
 		}
 	}
-	plain := capture(t, s, func() {
+	plain := capture(t, s, func(string) {
 		s.Kubectl("run", "plain", "--restart=Never", "--image="+clustertest.ImageTestapp, "--image-pull-policy=Never", "--", "get", "http://web/api/list", "3")
 		s.Kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/plain", clustertest.Timeout)
 	})
@@ -138,9 +144,9 @@ func checkMemory(t *testing.T, s *clustertest.Space) {
 	t.Logf("the control plane takes %d kB, %d of them its own", sum.Resident>>10, sum.Anonymous>>10)
 }
 
-// capture returns the packets between pods while f runs. The node itself, which
+// capture returns the packets between pods while f runs, which is given their file. The node itself, which
 // probes pods, is none.
-func capture(t *testing.T, s *clustertest.Space, f func()) string {
+func capture(t *testing.T, s *clustertest.Space, f func(file string)) string {
 	t.Helper()
 	if _, err := exec.LookPath("tcpdump"); err != nil {
 		t.Fatal("tcpdump is missing (Debian: apt-get install tcpdump)")
@@ -156,7 +162,7 @@ func capture(t *testing.T, s *clustertest.Space, f func()) string {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Second) // it says when it listens, but not to a file
-	f()
+	f(file)
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}

@@ -320,7 +320,7 @@ func greet(t *testing.T, s *clustertest.Space, ip string, life time.Duration) er
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = plain.Close() })
-	_ = plain.SetDeadline(time.Now().Add(time.Minute)) // a socket takes one
+	_ = plain.SetDeadline(time.Now().Add(5 * time.Minute)) // a socket takes one
 	c := tls.Client(plain, &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"weir/1"}, InsecureSkipVerify: true, // the server's is not what is tested
 		Certificates: []tls.Certificate{{Certificate: append([][]byte{der}, issuer.Certificate...), PrivateKey: key}},

@@ -83,7 +83,7 @@ func (b *bot) ended(t *testing.T) map[int]uint64 {
 	t.Helper()
 	select {
 	case <-b.done:
-	case <-time.After(2 * time.Minute):
+	case <-time.After(6 * time.Minute):
 		t.Fatalf("the bot %s does not end: %s", b.pod, b.logs.String())
 	}
 	found := counted.FindAllStringSubmatch(b.logs.String(), -1)

@@ -13,9 +13,10 @@ import (
 )
 
 // hardFactor bounds what a shard holds while the flusher has not come yet to
-// seal it: so many times MaxEvents, MaxBytes and MaxExchanges, and never more than a batch may
+// seal it: so many times MaxEvents and MaxBytes, and never more than a batch may
 // hold. It is reached only when the flusher gets no processor for that long;
-// recorders then seal it themselves.
+// recorders then seal it themselves. Of MaxExchanges, which is there to save
+// memory, it is half as many again.
 const hardFactor = 4
 
 // Pipeline records events and publishes them. It implements relay.Recorder.
@@ -161,7 +162,7 @@ func (p *Pipeline) add(s *shard, e *event.Event) bool {
 		return true
 	}
 	n, size := s.enc.Len(), s.enc.Size()
-	if n >= p.hardEvents || size >= p.hardBytes || s.enc.Exchanges() >= hardFactor*p.o.MaxExchanges || s.journal.full() {
+	if n >= p.hardEvents || size >= p.hardBytes || s.enc.Exchanges() >= p.o.MaxExchanges+p.o.MaxExchanges/2 || s.journal.full() {
 		s.signaled = true
 		s.mu.Unlock()
 		return false

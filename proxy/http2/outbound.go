@@ -87,8 +87,9 @@ type OutboundOptions struct {
 //
 // All state is guarded by one lock, which nobody holds while waiting: reading,
 // writing and dialling are done without it. A goroutine that has read from one
-// connection writes to the others what came of it, unless that would block; so
-// a request costs no more wakes than bytes on its way need.
+// connection writes to the others what came of it, unless that would block, and
+// unless another one waits for the lock, to which it is left; so a request costs
+// no more wakes than bytes on its way need.
 type Outbound struct {
 	o      OutboundOptions
 	seed   maphash.Seed

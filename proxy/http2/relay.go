@@ -5,7 +5,7 @@
 // in place and the bytes go on as they came, so flow control, SETTINGS, PING,
 // WINDOW_UPDATE and GOAWAY are between client and server. Header blocks are
 // decoded once (the relay's HPACK tables keep step with both encoders), checked,
-// and then forwarded as they were.
+// and then forwarded as they were; those that come again byte for byte are known.
 //
 // The relay speaks for itself where it must: it refuses what is malformed or
 // abusive (GOAWAY to the client, which keeps the server from seeing it), it

@@ -3,6 +3,7 @@ package rollup
 import (
 	"encoding/binary"
 	"fmt"
+	"unsafe"
 )
 
 // Adder adds encoded cells up as a [Decoder] does, in less than half the time:
@@ -10,6 +11,8 @@ import (
 // is ready; it is not safe for concurrent use.
 type Adder struct {
 	slow Decoder
+	// reasons are the errors of the cell at hand.
+	reasons [][]byte
 }
 
 // Fields that Add reads by itself: the tags of rollup.proto's Sums.
@@ -21,6 +24,10 @@ const (
 	tagConnections   = 5<<3 | wireVarint
 	tagStatus        = 6<<3 | wireLen
 	tagStatusN       = 7<<3 | wireLen
+	tagGRPC          = 8<<3 | wireLen
+	tagGRPCN         = 9<<3 | wireLen
+	tagError         = 10<<3 | wireLen
+	tagErrorN        = 11<<3 | wireLen
 	tagLatency       = 12<<3 | wireLen
 	tagDuration      = 13<<3 | wireLen
 	tagBatches       = 14<<3 | wireVarint
@@ -29,10 +36,12 @@ const (
 
 // Add adds to c what AppendBinary wrote. On an error c is not usable any more.
 func (a *Adder) Add(c *Cell, data []byte) error {
-	var statuses []byte
+	var statuses, grpcs []byte
+	a.reasons = a.reasons[:0]
 	for rest := data; len(rest) > 0; {
 		tag := rest[0]
 		if len(rest) == 1 || tag >= 0x80 {
+			// Fields that few cells have.
 			return a.others(c, rest)
 		}
 		n, size := uint64(rest[1]), 1
@@ -65,6 +74,18 @@ func (a *Adder) Add(c *Cell, data []byte) error {
 			statuses = body
 		case tagStatusN:
 			err = c.addStatuses(statuses, body)
+		case tagGRPC:
+			grpcs = body
+		case tagGRPCN:
+			err = c.addGRPC(grpcs, body)
+		case tagError:
+			if len(a.reasons) > maxErrors {
+				err = errWire
+			}
+			a.reasons = append(a.reasons, body)
+		case tagErrorN:
+			err = c.addErrors(a.reasons, body)
+			a.reasons = a.reasons[:0]
 		case tagLatency:
 			err = c.Latency.MergeBinary(body)
 		case tagDuration:
@@ -74,7 +95,6 @@ func (a *Adder) Add(c *Cell, data []byte) error {
 		case tagEvents:
 			c.Events += n
 		default:
-			// Fields that few cells have.
 			return a.others(c, rest)
 		}
 		if err != nil {
@@ -82,12 +102,25 @@ func (a *Adder) Add(c *Cell, data []byte) error {
 		}
 		rest = after
 	}
+	return a.complete()
+}
+
+// complete tells whether each reason has had its count.
+func (a *Adder) complete() error {
+	if len(a.reasons) > 0 {
+		return fmt.Errorf("cannot read a cell: %d errors without counts: %w", len(a.reasons), errWire)
+	}
 	return nil
 }
 
 // others adds the fields that are rare; fields are in ascending order, so none
 // is added twice.
-func (a *Adder) others(c *Cell, rest []byte) error { return a.slow.Add(c, rest) }
+func (a *Adder) others(c *Cell, rest []byte) error {
+	if err := a.complete(); err != nil {
+		return err
+	}
+	return a.slow.Add(c, rest)
+}
 
 // addStatuses adds the counts of HTTP statuses, packed.
 func (c *Cell) addStatuses(values, counts []byte) error {
@@ -102,6 +135,44 @@ func (c *Cell) addStatuses(values, counts []byte) error {
 		}
 		values, counts = values[size:], counts[width:]
 		c.Status = addCount(c.Status, uint16(v), n, OtherStatus)
+	}
+	if len(counts) > 0 {
+		return errWire
+	}
+	return nil
+}
+
+// addErrors adds the counts of errors, packed.
+func (c *Cell) addErrors(reasons [][]byte, counts []byte) error {
+	for _, reason := range reasons {
+		n, width := binary.Uvarint(counts)
+		if width <= 0 {
+			return errWire
+		}
+		counts = counts[width:]
+		// Copied where it is kept.
+		c.addError(unsafe.String(unsafe.SliceData(reason), len(reason)), n, true)
+	}
+	if len(counts) > 0 {
+		return errWire
+	}
+	return nil
+}
+
+// addGRPC adds the counts of gRPC statuses, packed.
+func (c *Cell) addGRPC(values, counts []byte) error {
+	for len(values) > 0 {
+		v, size := binary.Uvarint(values)
+		n, width := binary.Uvarint(counts)
+		if size <= 0 || width <= 0 {
+			return errWire
+		}
+		status := int64(v>>1) ^ -int64(v&1)
+		if status != int64(int16(status)) {
+			return fmt.Errorf("gRPC status %d", status)
+		}
+		values, counts = values[size:], counts[width:]
+		c.GRPC = addCount(c.GRPC, int16(status), n, OtherGRPC)
 	}
 	if len(counts) > 0 {
 		return errWire

@@ -42,7 +42,7 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench-proxy:", err)
-		os.Exit(1) //nolint:forbidigo // this is a program of its own, not a part of one
+		os.Exit(1)
 	}
 }
 

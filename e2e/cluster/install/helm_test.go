@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,18 @@ spec:
 	})
 }
 
+// asleep holds that weir stat lists what is scaled to 0.
+func asleep(s *clustertest.Space) {
+	s.Kubectl("create", "deployment", "asleep", "--image="+clustertest.ImageTestapp, "--replicas=0")
+	s.Until("weir stat lists what is scaled to 0", func() error {
+		out, err := s.Weir("stat", "deploy", "-n", s.Name)
+		if err == nil && !regexp.MustCompile(`(?m)^asleep +0/0( +-)+$`).MatchString(out) {
+			err = fmt.Errorf("it prints:\n%s", out)
+		}
+		return err
+	})
+}
+
 // goneBut waits until nothing is left of Weir but what is named.
 func goneBut(s *clustertest.Space, names ...string) {
 	s.Until("nothing is left", func() error {
@@ -89,29 +102,30 @@ func TestHelm(t *testing.T) {
 	s := suite.Start(t)
 	run := helm(t, s)
 	t.Cleanup(func() { // if the test does not come to its end
+		uninstall(t, s)
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
-		s.Ctx = ctx
-		uninstall(t, s)
+		s.Ctx = ctx // the test's own has ended
 		if _, err := s.Try("delete", "namespace", "weir", "--ignore-not-found"); err != nil {
 			t.Error(err)
 		}
 	})
 	chart := filepath.Join(tree, "deploy/chart")
 	// The images of this tree, by the tag that they have; the chart's own is a release's.
-	out := run("install", "weir", chart, "--create-namespace", "--wait", "--timeout=170s", "--set=images.tag=e2e")
+	out := run("install", "weir", chart, "--create-namespace", "--wait", clustertest.Timeout, "--set=images.tag=e2e")
 	if !strings.Contains(out, "STATUS: deployed") {
 		t.Errorf("helm install: %s", out)
 	}
 	ready(s)
 	checked(t, s)
 	meshed(s)
+	asleep(s)
 	if _, err := s.Weir("upgrade"); err == nil || !strings.Contains(err.Error(), "helm upgrade") {
 		t.Errorf("weir upgrade of what Helm installed: %v", err)
 	}
 
 	before := authority(s)
-	run("upgrade", "weir", chart, "--reuse-values", "--wait", "--timeout=170s", "--set=verbose=true")
+	run("upgrade", "weir", chart, "--reuse-values", "--wait", clustertest.Timeout, "--set=verbose=true")
 	ready(s)
 	if after := authority(s); after != before {
 		t.Errorf("an upgrade changed the issuer, the anchors, the bus's certificate or its volume:\n%s\n%s", before, after)
@@ -121,7 +135,7 @@ func TestHelm(t *testing.T) {
 	}
 	checked(t, s)
 
-	run("uninstall", "weir", "--wait", "--timeout=170s")
+	run("uninstall", "weir", "--wait", clustertest.Timeout)
 	// What Kubernetes itself puts into each namespace.
 	goneBut(s, "namespace/weir", "configmap/kube-root-ca.crt", "serviceaccount/default")
 }

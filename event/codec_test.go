@@ -230,37 +230,62 @@ func TestUnknownFieldsSkipped(t *testing.T) {
 	decode(t, new(event.Decoder), data, header, events)
 }
 
+// section is a field of a batch, whose own fields are given.
+func section(field byte, fields ...string) string {
+	body := strings.Join(fields, "")
+	tag := binary.AppendUvarint(nil, uint64(field)<<3|2)
+	return string(binary.AppendUvarint(tag, uint64(len(body)))) + body
+}
+
+// packedColumn is a column of numbers: its width, whether there is a base, or
+// differences; and the rest.
+func packedColumn(field, width, flags byte, rest ...byte) string {
+	head := binary.AppendUvarint(nil, uint64(width)<<2|uint64(flags))
+	return section(field, string(head)+string(rest))
+}
+
+// rejected fails unless a batch is refused for what is wanted, and nothing is
+// left to read.
+func rejected(t *testing.T, data, want string) {
+	t.Helper()
+	var d event.Decoder
+	var e event.Event
+	err := d.Reset([]byte(data))
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%q: got %v, want an error with %q", data, err, want)
+	}
+	if d.Len() != 0 || d.Next(&e) || *d.Header() != (event.Header{}) {
+		t.Errorf("%q: there is something to read", data)
+	}
+}
+
+// TestDecoderRejectsJoined: what is wrong with joined strings is named.
+func TestDecoderRejectsJoined(t *testing.T) {
+	const base, one = 1, "\x08\x01"
+	column := packedColumn
+	f := func(data, want string) { t.Helper(); rejected(t, data, want) }
+	word := column(3, 8, 0, 1) + section(4, "x")
+	f(section(10, one, word, section(5, one, column(2, 8, 0, 2))), "strings: joined: head of entry 0 is 2, and must be below 2")
+	f(section(10, one, word, section(5, one, column(3, 8, 0, 2))), "strings: joined: tail of entry 0 is 2, and must be below 2")
+	f(section(10, one, word, section(5, "\x08\x80\x80\x04")), "strings: joined: count is 65536, and more than")
+	f(section(10, one, word, section(5, one, section(2, "\xff"))), "strings: joined: head holds what is no varint")
+	long := column(3, 0, base, 0x82, 0x10) + section(4, strings.Repeat("x", 1025))
+	f(section(10, one, long, section(5, one, column(2, 8, 0, 1), column(3, 8, 0, 1))), "strings: joined number 0 has 2050 bytes")
+	half := section(10, one, column(3, 8, 0, 100)+section(4, strings.Repeat("x", 100)), section(5, "\x08\xe8\x07", column(2, 0, base, 2), column(3, 0, base, 2)))
+	f(half, "strings: joined number")
+}
+
 // TestDecoderRejects: what is wrong is named, and nothing is left to read.
 func TestDecoderRejects(t *testing.T) {
-	message := func(field byte, fields ...string) string {
-		body := strings.Join(fields, "")
-		tag := binary.AppendUvarint(nil, uint64(field)<<3|2)
-		return string(binary.AppendUvarint(tag, uint64(len(body)))) + body
-	}
-	// A column: its width, whether there is a base, or differences; and the rest.
 	const base, delta = 1, 2
-	column := func(field, width, flags byte, rest ...byte) string {
-		head := binary.AppendUvarint(nil, uint64(width)<<2|uint64(flags))
-		return message(field, string(head)+string(rest))
-	}
+	column := packedColumn
+	f := func(data, want string) { t.Helper(); rejected(t, data, want) }
 	count := func(n byte) string { return "\x08" + string(n) }
-	dictionaries := message(11, count(1), column(2, 8, 0, 5)) + message(12, count(1)) + message(13, count(1), column(2, 8, 0, 2)) +
-		message(14, count(1)) + message(15, count(1))
-	f := func(data, want string) {
-		t.Helper()
-		var d event.Decoder
-		var e event.Event
-		err := d.Reset([]byte(data))
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: got %v, want an error with %q", data, err, want)
-		}
-		if d.Len() != 0 || d.Next(&e) || *d.Header() != (event.Header{}) {
-			t.Errorf("%q: there is something to read", data)
-		}
-	}
+	dictionaries := section(11, count(1), column(2, 8, 0, 5)) + section(12, count(1)) + section(13, count(1), column(2, 8, 0, 2)) +
+		section(14, count(1)) + section(15, count(1))
 	one := count(1)
 	var d event.Decoder
-	if err := d.Reset([]byte(dictionaries + message(16, one))); err != nil || d.Len() != 1 {
+	if err := d.Reset([]byte(dictionaries + section(16, one))); err != nil || d.Len() != 1 {
 		t.Fatalf("the least batch is refused: %v", err)
 	}
 	f(string(make([]byte, event.MaxBatchBytes+1)), "bytes, and more than")
@@ -268,54 +293,45 @@ func TestDecoderRejects(t *testing.T) {
 	f("\x08\x01", "field 1 is not of its type")
 	f("\x10\x01\x10\x01", "field 2 comes twice")
 	f("\x50\x01", "field 10 is not of its type")
-	f(message(9, message(1, "\xff")), "source: field 1")
-	f(message(9, message(1, strings.Repeat("x", event.MaxStringBytes+1))), "or longer than")
+	f(section(9, section(1, "\xff")), "source: field 1")
+	f(section(9, section(1, strings.Repeat("x", event.MaxStringBytes+1))), "or longer than")
 
-	f(message(10, one, column(3, 8, 0, 1), message(4, "\xff")), "strings: number 1 is no valid UTF-8")
-	f(message(10, one, column(2, 8, 0, 1)), "strings: number 1 shares 1 bytes with the 0 before it")
-	f(message(10, one, column(3, 8, 0, 2), message(4, "x")), "goes on with 2 of 1 that are left")
-	f(message(10, one, column(3, 0, base, 0x82, 0x20), message(4, strings.Repeat("x", 3000))), "strings: length of entry 0 is 2049")
-	f(message(10, one, message(4, "x")), "1 bytes of text are no string's")
+	f(section(10, one, column(3, 8, 0, 1), section(4, "\xff")), "strings: number 1 is no valid UTF-8")
+	f(section(10, one, column(2, 8, 0, 1)), "strings: number 1 shares 1 bytes with the 0 before it")
+	f(section(10, one, column(3, 8, 0, 2), section(4, "x")), "goes on with 2 of 1 that are left")
+	f(section(10, one, column(3, 0, base, 0x82, 0x20), section(4, strings.Repeat("x", 3000))), "strings: length of entry 0 is 2049")
+	f(section(10, one, section(4, "x")), "1 bytes of text are no string's")
 	bomb := column(2, 0, base, 0x80, 0x20, 0, 0xff, 0x1f) + column(3, 0, 0, 0, 0x80, 0x20)
-	f(message(10, "\x08\x80\x08", bomb, message(4, strings.Repeat("x", 2048))), "strings: they have more than")
-	word := column(3, 8, 0, 1) + message(4, "x")
-	f(message(10, one, word, message(5, one, column(2, 8, 0, 2))), "strings: joined: head of entry 0 is 2, and must be below 2")
-	f(message(10, one, word, message(5, one, column(3, 8, 0, 2))), "strings: joined: tail of entry 0 is 2, and must be below 2")
-	f(message(10, one, word, message(5, "\x08\x80\x80\x04")), "strings: joined: count is 65536, and more than")
-	f(message(10, one, word, message(5, one, message(2, "\xff"))), "strings: joined: head holds what is no varint")
-	long := column(3, 0, base, 0x82, 0x10) + message(4, strings.Repeat("x", 1025))
-	f(message(10, one, long, message(5, one, column(2, 8, 0, 1), column(3, 8, 0, 1))), "strings: joined number 0 has 2050 bytes")
-	half := message(10, one, column(3, 8, 0, 100)+message(4, strings.Repeat("x", 100)), message(5, "\x08\xe8\x07", column(2, 0, base, 2), column(3, 0, base, 2)))
-	f(half, "strings: joined number")
+	f(section(10, "\x08\x80\x08", bomb, section(4, strings.Repeat("x", 2048))), "strings: they have more than")
 
-	f(message(11, "\x08\x80\x80\x01"), "routes: count is 16384, and more than")
-	f(message(11, one, "\x10\x01"), "routes: field 2 is not of its type")
-	f(message(11, one, one), "routes: field 1 comes twice")
-	f(message(11, one, column(3, 8, 0, 1)), "routes: method of entry 0 is 1, and must be below 1")
-	f(message(11, count(2), column(3, 8, 0, 0)), "routes: method is cut short")
-	f(message(11, one, message(2, "\xff")), "routes: kind holds what is no varint")
-	f(message(11, one, column(2, 65, 0)), "routes: kind has numbers of more than 64 bits")
-	f(message(11, one, column(2, 8, base)), "routes: kind holds what is no varint")
-	f(message(11, one, column(2, 8, 0, 1, 0)), "routes: kind holds what is no varint")
-	f(message(11, one, column(2, 8, 0, 1, 1, 0)), "routes: kind has a patch for a row")
-	f(message(11, count(3), column(2, 0, 0, 1, 2, 0, 2)), "routes: kind has a patch for a row")
-	f(message(12, one, column(2, 8, 0, 5)), "peers: ip_length of entry 0 is 5")
-	f(message(12, one, column(2, 8, 0, 16), message(10, "abc")), "with 3 bytes of ip left")
-	f(message(12, one, column(2, 8, 0, 4), message(10, "a")), "peers: 1 bytes of ip are no peer's")
-	f(message(12, one, column(2, 8, 0, 4), column(11, 33, 0, 0, 0, 0, 0, 1)), "peers: ipv4 of entry 0 is 4294967296")
-	f(message(13, one), "connections: there are no peers")
-	f(message(14, one, column(7, 16, 0, 0, 1)), "outcomes: attempt of entry 0 is 256")
-	f(message(15, one), "exchanges: there are no routes or outcomes")
-	f(dictionaries[:len(dictionaries)-4]+message(15, one, column(2, 8, 0, 1)), "exchanges: route of entry 0 is 1")
-	f(message(16, one), "events: there are no exchanges or connections")
-	f(dictionaries+message(16, "\x08\x81\x80\x04"), "events: count is 65537")
-	f(dictionaries+message(16, one, column(3, 1, 0, 1)), "events: exchange of entry 0 is 1, and must be below 1")
-	f(dictionaries+message(16, count(2), column(4, 0, base|delta, 2)), "events: connection of entry 0 is 1, and must be below 1")
-	f(dictionaries+message(16, count(2), column(5, 7, 0, 1)), "events: latency is cut short")
-	f(dictionaries+message(16, one, message(11, "short")), "no multiple of 16")
-	f(dictionaries+message(16, one, message(11, strings.Repeat("x", 32))), "or more than events")
-	f(dictionaries+message(16, one, column(10, 1, 0, 1), message(11, strings.Repeat("x", 16))), "trace_row of entry 0 is 1")
-	f(dictionaries+message(16, count(2), message(11, strings.Repeat("x", 32))), "trace_row 0 is not above")
+	f(section(11, "\x08\x80\x80\x01"), "routes: count is 16384, and more than")
+	f(section(11, one, "\x10\x01"), "routes: field 2 is not of its type")
+	f(section(11, one, one), "routes: field 1 comes twice")
+	f(section(11, one, column(3, 8, 0, 1)), "routes: method of entry 0 is 1, and must be below 1")
+	f(section(11, count(2), column(3, 8, 0, 0)), "routes: method is cut short")
+	f(section(11, one, section(2, "\xff")), "routes: kind holds what is no varint")
+	f(section(11, one, column(2, 65, 0)), "routes: kind has numbers of more than 64 bits")
+	f(section(11, one, column(2, 8, base)), "routes: kind holds what is no varint")
+	f(section(11, one, column(2, 8, 0, 1, 0)), "routes: kind holds what is no varint")
+	f(section(11, one, column(2, 8, 0, 1, 1, 0)), "routes: kind has a patch for a row")
+	f(section(11, count(3), column(2, 0, 0, 1, 2, 0, 2)), "routes: kind has a patch for a row")
+	f(section(12, one, column(2, 8, 0, 5)), "peers: ip_length of entry 0 is 5")
+	f(section(12, one, column(2, 8, 0, 16), section(10, "abc")), "with 3 bytes of ip left")
+	f(section(12, one, column(2, 8, 0, 4), section(10, "a")), "peers: 1 bytes of ip are no peer's")
+	f(section(12, one, column(2, 8, 0, 4), column(11, 33, 0, 0, 0, 0, 0, 1)), "peers: ipv4 of entry 0 is 4294967296")
+	f(section(13, one), "connections: there are no peers")
+	f(section(14, one, column(7, 16, 0, 0, 1)), "outcomes: attempt of entry 0 is 256")
+	f(section(15, one), "exchanges: there are no routes or outcomes")
+	f(dictionaries[:len(dictionaries)-4]+section(15, one, column(2, 8, 0, 1)), "exchanges: route of entry 0 is 1")
+	f(section(16, one), "events: there are no exchanges or connections")
+	f(dictionaries+section(16, "\x08\x81\x80\x04"), "events: count is 65537")
+	f(dictionaries+section(16, one, column(3, 1, 0, 1)), "events: exchange of entry 0 is 1, and must be below 1")
+	f(dictionaries+section(16, count(2), column(4, 0, base|delta, 2)), "events: connection of entry 0 is 1, and must be below 1")
+	f(dictionaries+section(16, count(2), column(5, 7, 0, 1)), "events: latency is cut short")
+	f(dictionaries+section(16, one, section(11, "short")), "no multiple of 16")
+	f(dictionaries+section(16, one, section(11, strings.Repeat("x", 32))), "or more than events")
+	f(dictionaries+section(16, one, column(10, 1, 0, 1), section(11, strings.Repeat("x", 16))), "trace_row of entry 0 is 1")
+	f(dictionaries+section(16, count(2), section(11, strings.Repeat("x", 32))), "trace_row 0 is not above")
 }
 
 // TestRows: rows tell the same as events, and Fill may be left out.

@@ -62,10 +62,17 @@ func TestTooManyOpenFiles(t *testing.T) {
 	for _, c := range conns {
 		_ = c.Close()
 	}
+	const message = "GET / HTTP/1.1\r\n\r\n"
 	for range 3 {
-		c := dial(t, addr)
-		exchange(t, c, "GET / HTTP/1.1\r\n\r\n")
-		_ = c.Close()
+		// Those that were closed take some time to be noticed.
+		eventually(t, "a connection that is served", func() bool {
+			c := dial(t, addr)
+			defer c.Close()
+			got := make([]byte, len(message))
+			_, _ = io.WriteString(c, message)
+			_, err := io.ReadFull(c, got)
+			return err == nil && string(got) == message
+		})
 	}
 	_ = stdin.Close()
 	if got := waitLine(lines, "accept errors "); got == "0" || got == "" {

@@ -4,19 +4,23 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/hello"
 	"github.com/weirmesh/weir/proxy/listen"
 )
 
+// patience is how long a busy machine may take to connect.
+const patience = time.Minute
+
 // pair is a client's proxy that goes through a server's.
 func pair(t *testing.T, target string, out, in listen.Spec) (client, srv *node) {
 	t.Helper()
 	in.Direction, in.Target = event.Inbound, target
-	srv = start(t, listen.Options{Self: emoji}, in)
+	srv = start(t, listen.Options{Self: emoji, ConnectTimeout: patience}, in)
 	out.Direction, out.Target, out.Mesh = event.Outbound, srv.addr, true
-	return start(t, listen.Options{Self: web}, out), srv
+	return start(t, listen.Options{Self: web, ConnectTimeout: patience}, out), srv
 }
 
 func TestHello(t *testing.T) {

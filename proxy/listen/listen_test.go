@@ -357,7 +357,7 @@ func TestDialErrors(t *testing.T) {
 	closed := closedPort(t)
 	f := func(target, first, want string, relayed event.Protocol) {
 		t.Helper()
-		n := start(t, listen.Options{Self: web, DetectTimeout: 50 * time.Millisecond, ConnectTimeout: 200 * time.Millisecond},
+		n := start(t, listen.Options{Self: web, DetectTimeout: 50 * time.Millisecond, ConnectTimeout: patience},
 			listen.Spec{Direction: event.Outbound, Target: target})
 		c := dial(t, n.addr)
 		if _, err := io.WriteString(c, first); err != nil {

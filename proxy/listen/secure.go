@@ -26,6 +26,8 @@ type wire struct {
 	err  error
 
 	last []byte
+	// follow is how many of the next writes are followed by another at once.
+	follow atomic.Int32
 	// closing: the connection is about to be closed, and what is written now, the
 	// goodbye of TLS, must not wait for a peer that does not read. aborted: there
 	// is to be no goodbye.
@@ -83,6 +85,10 @@ func (w *wire) readOnce(fd uintptr) bool {
 // Write implements net.Conn.
 func (w *wire) Write(p []byte) (int, error) {
 	if !w.closing.Load() {
+		if w.follow.Load() > 0 {
+			w.follow.Add(-1)
+			return w.writer.WriteMore(p)
+		}
 		return w.writer.Write(p)
 	}
 	w.last = p
@@ -101,6 +107,20 @@ func (w *wire) writeOnce(fd uintptr) bool {
 type secured struct {
 	*tls.Conn
 	wire *wire
+}
+
+// maxRecord is how many bytes a record of TLS carries.
+const maxRecord = 16 << 10
+
+// Write implements net.Conn. The records of one call leave together.
+func (s *secured) Write(p []byte) (int, error) {
+	if len(p) <= maxRecord {
+		return s.Conn.Write(p)
+	}
+	s.wire.follow.Store(int32((len(p) - 1) / maxRecord))
+	n, err := s.Conn.Write(p)
+	s.wire.follow.Store(0)
+	return n, err
 }
 
 // SyscallConn shows the socket, to be looked at only: what waits there says

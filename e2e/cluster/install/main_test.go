@@ -1,6 +1,7 @@
 package install
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -58,11 +59,18 @@ func ready(s *clustertest.Space) {
 	}
 }
 
+// uninstall removes what the test has installed and not removed itself.
 func uninstall(t *testing.T, s *clustertest.Space) {
 	t.Helper()
-	if out, err := s.Weir("uninstall"); err == nil {
-		kubectl(t, s, out, "delete", "--ignore-not-found", "-f", "-")
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	s.Ctx = ctx // the test's own has ended
+	out, err := s.Weir("uninstall")
+	if err != nil {
+		t.Logf("nothing to uninstall: %v", err)
+		return
 	}
+	kubectl(t, s, out, "delete", "--ignore-not-found", "-f", "-")
 }
 
 // left is what the cluster has of Weir.

@@ -64,6 +64,7 @@ func uninstall(t *testing.T, s *clustertest.Space) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
+	defer func(before context.Context) { s.Ctx = before }(s.Ctx)
 	s.Ctx = ctx // the test's own has ended
 	out, err := s.Weir("uninstall")
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,7 +23,10 @@ import (
 // echoes lines, any other is refused on the error stream.
 func kubelet(t *testing.T) *rest.Config {
 	t.Helper()
+	var sessions sync.WaitGroup // the server does not wait for connections that changed hands
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sessions.Add(1)
+		defer sessions.Done()
 		if r.URL.Path != "/api/v1/namespaces/shop/pods/web-1/portforward" || r.Method != http.MethodPost {
 			// A WebSocket's upgrade, too: this one knows none.
 			http.Error(w, "no such pod", http.StatusNotFound)
@@ -41,7 +45,15 @@ func kubelet(t *testing.T) *rest.Config {
 			return
 		}
 		defer func() { _ = session.Close() }()
-		failure, data := <-streams, <-streams
+		var two [2]httpstream.Stream
+		for i := range two {
+			select {
+			case two[i] = <-streams:
+			case <-session.CloseChan(): // the client has thought better of it
+				return
+			}
+		}
+		failure, data := two[0], two[1]
 		if data.Headers().Get(core.PortHeader) != "80" {
 			_, _ = fmt.Fprint(failure, "connection refused")
 			_ = failure.Close()
@@ -54,6 +66,7 @@ func kubelet(t *testing.T) *rest.Config {
 		}
 		_ = failure.Close()
 	}))
+	t.Cleanup(sessions.Wait)
 	t.Cleanup(server.Close)
 	return &rest.Config{Host: server.URL}
 }

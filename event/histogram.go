@@ -71,35 +71,6 @@ func (h *Histogram) Record(us uint64) {
 	*c = saturatingAdd(*c, 1)
 }
 
-// RecordAll adds values.
-func (h *Histogram) RecordAll(values []uint32) {
-	if len(values) == 0 {
-		return
-	}
-	least, most := values[0], values[0]
-	var sum uint64
-	octaves := h.octaves
-	for _, v := range values {
-		least, most = min(least, v), max(most, v)
-		sum += uint64(v)
-		shift := max(bits.Len32(v)-1-subBits, 0)
-		i := shift<<subBits + int(v>>shift)
-		o := uint(i) >> subBits
-		if o >= uint(len(octaves)) || octaves[o] == nil {
-			h.grow(int(o))
-			octaves = h.octaves
-		}
-		c := &octaves[o][i&(subBuckets-1)]
-		*c = saturatingAdd(*c, 1)
-	}
-	if h.count == 0 || uint64(least) < h.min {
-		h.min = uint64(least)
-	}
-	h.max = max(h.max, uint64(most))
-	h.count = saturatingAdd(h.count, uint64(len(values)))
-	h.sum = saturatingAdd(h.sum, sum)
-}
-
 // RecordN adds a value n times.
 func (h *Histogram) RecordN(us, n uint64) {
 	if n == 0 {

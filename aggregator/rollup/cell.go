@@ -19,7 +19,7 @@ const (
 )
 
 // bufferSize is how many requests wait for the histograms.
-const bufferSize = 64
+const bufferSize = 128
 
 // samples are requests that wait for the histograms: in which buckets they
 // count.

@@ -35,3 +35,8 @@ func TestDropText(t *testing.T) {
 	}
 	t.Logf("%d KiB, before %d KiB", after, before)
 }
+
+func TestKeepEnds(t *testing.T) {
+	stop := resident.Keep()
+	stop() // waits: one that does not end hangs here
+}

@@ -12,7 +12,6 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/intercept"
@@ -103,7 +102,7 @@ func serve(ctx context.Context, cfg proxy.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	defer time.AfterFunc(resident.Settled, resident.DropText).Stop()
+	defer resident.Keep()()
 	if err := p.Run(ctx); err != nil {
 		log.Warn("ended incompletely", "error", err)
 		return nil

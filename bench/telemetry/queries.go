@@ -78,7 +78,7 @@ func measureQueriesAt(ctx context.Context, l *lab, f *findings, workloads int) e
 	}()
 	defer func() {
 		cancel()
-		_ = <-generated // it was told to end
+		<-generated // it was told to end
 	}()
 	most, all, err := awaitWorkloads(ctx, m, workloads)
 	if err != nil {

@@ -211,7 +211,7 @@ func (q *question) partition(p *partition, fn func(*partition) error) error {
 	if !q.about(p) {
 		return nil
 	}
-	q.covered(p.number, p.store.Oldest(), p.store.Finest())
+	q.covered(p.number, p.oldest(), p.store.Finest())
 	return fn(p)
 }
 

@@ -184,3 +184,26 @@ func TestTotalsDoNotDipAfterAnAbsence(t *testing.T) {
 	eventually(t, "the first one's return", func() bool { return other.Owned() < o.Partitions })
 	gate.open(t, c, 5, back)
 }
+
+// TestOldestBeforeTheFirstRollup: who has taken a partition over counts on at once,
+// and knows from when on, published or not: a rate over what was asked for, while
+// there are statistics of a part of it only, would be too low.
+func TestOldestBeforeTheFirstRollup(t *testing.T) {
+	s := bustest.Run(t)
+	c := bustest.Connect(t, s)
+	began := time.Now().Unix()
+	publishTen(&proxy{t: t, c: c, w: workload("web"), instance: 1})
+	o := options("one", bustest.Connect(t, s))
+	o.RollupEvery = time.Hour
+	start(t, o)
+	expect(t, c, map[string]uint64{"web": 100})
+	for _, q := range []query.Request{
+		{Resource: query.Selector{Namespace: "emojivoto"}},
+		{Resource: query.Selector{Kind: query.KindNamespace}},
+		{To: &query.Selector{}},
+	} {
+		if r := ask(t, c, query.MethodStat, q); r.Oldest < began || r.Oldest > time.Now().Unix() {
+			t.Errorf("%+v: the oldest statistics begin at %d, want %d or little later", q, r.Oldest, began)
+		}
+	}
+}

@@ -101,3 +101,13 @@ func (p *partition) loaded(tier int, reaches int64, last bool) {
 	}
 	p.store.Loaded(reaches)
 }
+
+// oldest is the second in which the oldest of what is counted begins, published
+// or not; 0 where nothing was. p.mu is held, and the partition is ready.
+func (p *partition) oldest() int64 {
+	kept, pending := p.store.Oldest(), p.folder.Oldest()
+	if kept == 0 || pending != 0 && pending < kept {
+		return pending
+	}
+	return kept
+}

@@ -140,7 +140,7 @@ func (w *rowWorker) partition(p *partition) (covered func(), err error) {
 			err = e
 		}
 	}
-	oldest, finest := p.store.Oldest(), p.store.Finest()
+	oldest, finest := p.oldest(), p.store.Finest()
 	return func() { q.covered(p.number, oldest, finest) }, err
 }
 

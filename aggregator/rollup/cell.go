@@ -271,7 +271,7 @@ func (c *Cell) Reset() {
 	c.Status, c.GRPC, c.Errors = c.Status[:0], c.GRPC[:0], c.Errors[:0]
 	c.Latency.Reset()
 	c.Duration.Reset()
-	c.buffered, c.waiting = 0, spread{}
+	c.buffered, c.overflown, c.waiting = 0, false, spread{}
 	c.Batches, c.Events, c.Shed, c.Lost = 0, 0, 0, 0
 }
 

@@ -196,6 +196,18 @@ func (f *Folder) Scan(since, until int64, pick func(Key) func(second int64, c *C
 	}
 }
 
+// Oldest is the second of the oldest pending cell, or 0 where none is pending.
+func (f *Folder) Oldest() (second int64) {
+	for _, s := range f.dirty {
+		for i := range s.cells {
+			if at := s.cells[i].second; second == 0 || at < second {
+				second = at
+			}
+		}
+	}
+	return second
+}
+
 // scan calls what pick returns for k with the slot's cells in [since, until).
 func (s *slot) scan(k Key, since, until int64, pick func(Key) func(second int64, c *Cell)) {
 	var visit func(int64, *Cell)

@@ -63,9 +63,7 @@ func (s *Store[K]) findOldest() {
 		t := &s.tiers[i]
 		for _, blocks := range []map[int64]*block{t.blocks, t.late, t.folding} {
 			for start := range blocks {
-				if s.oldest == 0 || start < s.oldest {
-					s.oldest = start
-				}
+				s.begins(i, start)
 			}
 		}
 	}

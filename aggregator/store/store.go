@@ -99,7 +99,7 @@ type Store[K Key[K]] struct {
 	// loaded is since when everything is there, or was when something was
 	// forgotten first; 0: all there ever was.
 	loaded int64
-	// oldest is where the oldest value begins; 0 where there is none.
+	// oldest is where the oldest value that counts begins; 0 where there is none.
 	oldest int64
 	full   int64
 }
@@ -169,9 +169,10 @@ func (s *Store[K]) Add(i int, at int64, key K, data []byte, now int64) (kept boo
 		return false, nil
 	}
 	if i+1 < len(s.tiers) && at < max(now-t.lateness, t.from) {
+		s.begins(i, at)
 		return true, s.addTo(t.late, at, key, data)
 	}
-	return true, s.addBlock(t, floor(at, t.Step), key, data)
+	return true, s.addBlock(i, floor(at, t.Step), key, data)
 }
 
 // Recall is as Add, for a value that has gone into the next tier already: where
@@ -181,11 +182,22 @@ func (s *Store[K]) Recall(i int, at int64, key K, data []byte) (kept bool, err e
 	if at < t.from {
 		return false, nil
 	}
-	return true, s.addBlock(t, floor(at, t.Step), key, data)
+	return true, s.addBlock(i, floor(at, t.Step), key, data)
+}
+
+// begins notes that a tier has a value that begins at a time. Where a finer one
+// has it, too, that tells the time better; sums over blocks begin earlier than
+// what is in them, and tell nothing.
+func (s *Store[K]) begins(i int, start int64) {
+	if s.Counts(i, start) && (s.oldest == 0 || start < s.oldest) {
+		s.oldest = start
+	}
 }
 
 // addBlock adds a value to a tier, and to the sums over its block.
-func (s *Store[K]) addBlock(t *tier, start int64, key K, data []byte) error {
+func (s *Store[K]) addBlock(i int, start int64, key K, data []byte) error {
+	t := &s.tiers[i]
+	s.begins(i, start)
 	if other := key.Other(); t.Rows > 0 && other != key {
 		// Late values may not fill up a block that was closed.
 		if b := t.blocks[start]; b != nil && len(b.entries) >= 64*t.Rows {
@@ -220,9 +232,6 @@ func (s *Store[K]) at(b *block, key K) (at int, known bool) {
 }
 
 func (s *Store[K]) addTo(blocks map[int64]*block, start int64, key K, data []byte) error {
-	if s.oldest == 0 || start < s.oldest {
-		s.oldest = start
-	}
 	b := blocks[start]
 	if b == nil {
 		b = &block{}
@@ -295,7 +304,7 @@ func (s *Store[K]) Folded(i int, began int64) error {
 		if at < t.from {
 			return nil // the next tier counts it from now on
 		}
-		return s.addBlock(t, floor(at, t.Step), key, data)
+		return s.addBlock(i, floor(at, t.Step), key, data)
 	})
 }
 
@@ -336,6 +345,7 @@ func (s *Store[K]) Raise(i int, from int64) {
 	}
 	if from > t.from {
 		s.age(i, from)
+		s.findOldest()
 	}
 }
 
@@ -410,7 +420,8 @@ func (s *Store[K]) Visit(since, until, step int64, pick func(*K) int, visitor fu
 	}
 }
 
-// Oldest is the time that the oldest value begins at, or 0 where there is none.
+// Oldest is the time that the oldest value that counts begins at, to its tier's
+// step, or 0 where there is none.
 func (s *Store[K]) Oldest() int64 { return s.oldest }
 
 // Finest is the time from which on windows are exact to the first tier's step.

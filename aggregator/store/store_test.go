@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -277,6 +278,83 @@ func TestTiers(t *testing.T) {
 		if c.s.Finest() > at-290 || c.s.Finest() < at-400 {
 			t.Errorf("finest from %d", c.s.Finest()-at)
 		}
+	}
+}
+
+// TestOldest: the oldest value's time is told as it is, whatever sums there are
+// over long times before it, and while values go from tier to tier. Those sums are
+// made when a store begins, and its first groups of coarse tiers come later.
+func TestOldest(t *testing.T) {
+	for _, before := range []int64{1, 7, 59, 60, 119, 600, 3599} {
+		c := newChain(t, store.Tiers())
+		for at := now - before; at < now+1500; at++ {
+			c.put(at, []entry{one(at, "w/a", 1)})
+			// To the step of the tier that it is in by now.
+			first := now - before
+			if early := first - c.s.Oldest(); early < 0 || early >= c.s.Step(first) {
+				t.Fatalf("%d s before an hour's end, after %d s: the oldest is said to be %d s early", before, at-first, early)
+			}
+			if n, _ := sum(t, c.s, 0, 1<<40, ""); n != uint64(at-first+1) {
+				t.Fatalf("%d s before an hour's end: %d values of %d", before, n, at-first+1)
+			}
+		}
+	}
+}
+
+// TestSlidingWindows: while time goes by and values come late, any window, and any
+// cut of it into steps, has what a list of all values has.
+func TestSlidingWindows(t *testing.T) {
+	for seed := range uint64(6) {
+		rng := rand.New(rand.NewPCG(seed, 8))
+		c := newChain(t, store.Tiers())
+		begin := now + rng.Int64N(7200)
+		c.s = store.New[name](newSummer, nil, begin)
+		if seed%2 == 0 {
+			c.s.Loaded(0)
+		}
+		all := map[int64]uint64{}
+		for i := int64(0); i < 700; i++ {
+			if rng.IntN(40) == 0 {
+				i += rng.Int64N(50) // the process stalls
+			}
+			at := begin + i
+			var group []entry
+			for range rng.IntN(4) {
+				late := rng.Int64N(4)
+				if rng.IntN(10) == 0 {
+					late = rng.Int64N(200) // for some later than the next tier waits
+				}
+				group = append(group, one(at-late, "w/a", 1))
+				all[at-late]++
+			}
+			c.put(at, group)
+			for range 3 {
+				since := at - rng.Int64N(250)
+				until := since + 1 + rng.Int64N(at-since+10)
+				checkWindow(t, c.s, all, since, until, 1+rng.Int64N(until-since))
+			}
+		}
+	}
+}
+
+// checkWindow compares a window, whole and cut into steps, with a list of all.
+func checkWindow(t *testing.T, s *store.Store[name], all map[int64]uint64, since, until, step int64) {
+	t.Helper()
+	var want uint64
+	points := make([]uint64, (until-since-1)/step+1)
+	for second := since; second < until; second++ {
+		want += all[second]
+		points[(second-since)/step] += all[second]
+	}
+	if got, _ := sum(t, s, since, until, ""); got != want {
+		t.Fatalf("[%d, %d): %d, want %d", since-now, until-now, got, want)
+	}
+	got := make([]uint64, len(points))
+	s.Scan(since, until, step, func(name) func(int64, []byte) {
+		return func(at int64, data []byte) { got[(at-since)/step] += value(t, data) }
+	})
+	if !slices.Equal(got, points) {
+		t.Fatalf("[%d, %d) by %d: %v, want %v", since-now, until-now, step, got, points)
 	}
 }
 

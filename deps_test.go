@@ -78,7 +78,7 @@ var importRules = []importRule{
 	{"controller/*", "event bus control controller/workload deploy/inject deploy/values", "parts of the controller do not know each other"},
 
 	{"api/weirpb", "", "generated; whoever speaks the API in another language has the same and no more"},
-	{"api/client", "event aggregator/query api/weirpb", "the client of the API must not link its server"},
+	{"api/client", "event aggregator/query api/weirpb api/wire", "the client of the API must not link its server"},
 	{"api", "event control aggregator/query aggregator/match aggregator/scan api/*", "the API shows what the aggregator answers, what aggregator/scan reads back from the stream, and what the controller says in control's words; it never folds events itself, so that no two readers can disagree"},
 	{"api/*", "event aggregator/query api/weirpb api/client", "parts of the API hang below its server"},
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/api/weirpb"
+	"github.com/weirmesh/weir/api/wire"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
@@ -96,7 +97,7 @@ func Start(o Options) (*Server, error) {
 	s.loopConn, err = grpc.NewClient("passthrough:///loop",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)), // it is our own
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.ForceCodecV2(wire.New())), // it is our own
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.loop.DialContext(ctx) }))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start the HTTP gateway: %w", err), s.grpcListener.Close(), s.httpListener.Close())
@@ -117,6 +118,7 @@ func Start(o Options) (*Server, error) {
 func newGRPC(m *serverMetrics) *grpc.Server {
 	return grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
+		grpc.ForceServerCodecV2(wire.New()),
 		grpc.MaxConcurrentStreams(256),
 		grpc.ConnectionTimeout(10*time.Second),
 		// A consumer whose machine vanished must not keep its tap.

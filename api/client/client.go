@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/api/weirpb"
+	"github.com/weirmesh/weir/api/wire"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -57,7 +58,7 @@ func DialWith(ctx context.Context, name string, dial func(ctx context.Context) (
 func connect(ctx context.Context, addr, target, hint string, options ...grpc.DialOption) (*Client, error) {
 	conn, err := grpc.NewClient(target, append(options,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply), grpc.ForceCodecV2(wire.New())),
 		grpc.WithNoProxy())...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use %q as the address of the Weir API: %w", addr, err)

@@ -27,10 +27,7 @@ var ErrBrief = errors.New("a row of two members came without what is needed to a
 
 // merger holds the sums under way.
 type merger struct {
-	// brief: ErrBrief.
-	brief     bool
-	rows      []mergedRow
-	index     map[Selector]int // of rows
+	rows      []*Row // of the replies
 	series    map[Selector]*Series
 	edges     map[edgeKey]*Stats
 	routes    map[routeKey]*Stats
@@ -59,7 +56,7 @@ func Merge(replies []Reply) (*Reply, error) {
 	for i := range replies {
 		rows += len(replies[i].Rows)
 	}
-	m.rows, m.index = make([]mergedRow, 0, rows), make(map[Selector]int, rows)
+	m.rows = make([]*Row, 0, rows)
 	for i := range replies {
 		r := &replies[i]
 		if r.Error != "" {
@@ -72,6 +69,10 @@ func Merge(replies []Reply) (*Reply, error) {
 	}
 	slices.Sort(out.Partitions)
 	slices.SortFunc(out.Windows, func(a, b Window) int { return cmp.Or(cmp.Compare(a.Since, b.Since), cmp.Compare(a.Until, b.Until)) })
+	var err error
+	if out.Rows, err = mergeRows(m.rows); err != nil {
+		return nil, err
+	}
 	m.collect(out)
 	return out, nil
 }
@@ -144,10 +145,7 @@ func Again(q Request, merged *Reply) (next Request, again bool) {
 
 func (m *merger) add(r *Reply) error {
 	for i := range r.Rows {
-		m.row(&r.Rows[i])
-	}
-	if m.brief {
-		return ErrBrief
+		m.rows = append(m.rows, &r.Rows[i])
 	}
 	for i := range r.Series {
 		if err := m.serie(&r.Series[i]); err != nil {
@@ -216,46 +214,6 @@ func prefer(a, b string) (first, second bool) {
 	return a == Inbound, b == Inbound
 }
 
-// mergedRow is a row under way: another's, until it is changed.
-type mergedRow struct {
-	Row
-	own bool
-}
-
-func (m *merger) row(r *Row) {
-	at, known := m.index[r.Resource]
-	if !known {
-		m.index[r.Resource] = len(m.rows)
-		m.rows = append(m.rows, mergedRow{Row: *r})
-		return
-	}
-	have := &m.rows[at]
-	if have.Brief || r.Brief {
-		m.brief = true
-		return
-	}
-	first, second := prefer(have.Direction, r.Direction)
-	if !first {
-		have.Stats, have.Direction, have.own = Stats{}, r.Direction, true
-	}
-	if second {
-		if !have.own {
-			var own Stats
-			own.Add(&have.Stats)
-			have.Stats, have.own = own, true
-		}
-		have.Stats.Add(&r.Stats)
-	}
-	if r.Owner != nil && (have.Owner == nil || compare(*r.Owner, *have.Owner) < 0) {
-		have.Owner = r.Owner
-	}
-	have.PodsSeen += r.PodsSeen
-	have.PodsLive += r.PodsLive
-	have.OpenConnections += r.OpenConnections
-	have.Shed += r.Shed
-	have.LostBatches += r.LostBatches
-}
-
 func (m *merger) serie(s *Series) error {
 	have := m.series[s.Resource]
 	if have == nil {
@@ -307,18 +265,6 @@ func mergePod(a, b Pod) Pod {
 }
 
 func (m *merger) collect(out *Reply) {
-	// A row is large: its place is found before it is moved.
-	order := make([]int32, len(m.rows))
-	for i := range order {
-		order[i] = int32(i)
-	}
-	slices.SortFunc(order, func(a, b int32) int { return compare(m.rows[a].Resource, m.rows[b].Resource) })
-	if len(order) > 0 {
-		out.Rows = make([]Row, 0, len(order))
-	}
-	for _, i := range order {
-		out.Rows = append(out.Rows, m.rows[i].Row)
-	}
 	for _, s := range m.series {
 		out.Series = append(out.Series, *s)
 	}

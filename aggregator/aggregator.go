@@ -222,11 +222,16 @@ func (a *Aggregator) Owned() (n int) {
 
 // Timing of membership and taps.
 const (
-	beatEvery   = time.Second
+	// A member that stalls for less than lease less beatEvery, two seconds, keeps
+	// its partitions; those of one that dies are another's after lease and
+	// beatEvery, three seconds, at most, and what the takeover takes.
+	beatEvery   = 500 * time.Millisecond
 	beatTimeout = 2 * time.Second
 	// lease is how long after a heartbeat the others leave a member its partitions,
-	// at least: Members' some seconds.
-	lease    = 3 * time.Second
+	// at least: Members' some seconds. stale is how long ago the last one may have
+	// been for the next one surely to come within the lease.
+	lease    = 2500 * time.Millisecond
+	stale    = lease - 2*beatEvery
 	tapEvery = 100 * time.Millisecond
 	// grace is how long a partition that is given up may take to publish what
 	// it counted last.
@@ -293,7 +298,7 @@ func (a *Aggregator) own(ctx context.Context) {
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		began := time.Now()
-		if a.untouched(began, lease-beatEvery) {
+		if a.untouched(began, stale) {
 			a.lookAgain(ctx)
 		}
 		if members, err := a.beat(ctx); err == nil {

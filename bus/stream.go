@@ -17,7 +17,7 @@ const (
 )
 
 // MemberTTL is how long a member counts as live after its last heartbeat.
-const MemberTTL = 3 * time.Second
+const MemberTTL = 2500 * time.Millisecond
 
 // DedupWindow is how long a stream remembers message ids. A batch that is sent
 // again within it is stored once; later, the aggregators still tell it by its

@@ -44,7 +44,7 @@ type round struct {
 	calm   time.Duration
 }
 
-// The lease of an aggregator is 3 s: a pause that is longer moves its partitions.
+// The lease of an aggregator is 2.5 s: a pause that is longer moves its partitions.
 var faultKinds = []faultKind{
 	{"kill proxy", 50 * time.Millisecond, 1500 * time.Millisecond, podVictims(killed)},
 	{"stop proxy", 50 * time.Millisecond, 500 * time.Millisecond, podVictims(stopped)},

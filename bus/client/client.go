@@ -20,6 +20,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -81,6 +82,8 @@ type Client struct {
 	seeds    [2]maphash.Seed
 	small    bool
 	interest interest
+	// repeats is how many requests of Ask are being put again.
+	repeats atomic.Int32
 }
 
 // Connect starts a connection. It tries once, for two seconds at most or until

@@ -1,9 +1,7 @@
 package client
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -115,74 +113,4 @@ func (c *Client) respond(subject, reply string, data []byte) {
 	if err := c.nc.PublishMsg(msg); err != nil && c.nc.IsConnected() {
 		c.log.Warn("cannot send a reply", "subject", subject, "error", err)
 	}
-}
-
-// Ask sends a request to every member that serves the method and gathers their
-// replies, each a JSON object, after which more may follow. The first reply's "members" says how many there
-// are. Where ctx ends (after five seconds, if it has no deadline) before all
-// have answered, Ask returns the replies that came, and an error that says how many are missing.
-//
-// The error wraps bus.ErrNoResponders where nobody serves the method,
-// bus.ErrNotConnected without a connection, bus.ErrTooLarge where request or a
-// reply is too large for the bus.
-func (c *Client) Ask(ctx context.Context, service, method string, request []byte) (replies [][]byte, err error) {
-	fail := func(err error) error { return fmt.Errorf("cannot ask %s.%s: %w", service, method, err) }
-	ctx, done, err := c.request(ctx)
-	if err != nil {
-		return nil, fail(err)
-	}
-	inbox := c.nc.NewRespInbox()
-	sub, err := c.nc.SubscribeSync(inbox)
-	if err != nil {
-		return nil, fail(done(err))
-	}
-	defer func() { _ = sub.Unsubscribe() }()
-	if err := c.nc.PublishRequest(bus.RPCSubject(service, method), inbox, request); err != nil {
-		return nil, fail(done(err))
-	}
-	for members := 1; len(replies) < members; {
-		reply, err := nextReply(ctx, sub)
-		if errors.Is(err, bus.ErrNoResponders) && len(replies) == 0 {
-			_ = done(nil)
-			return nil, fail(err)
-		}
-		if err != nil && len(replies) > 0 {
-			err = fmt.Errorf("%d of %d members answered: %w", len(replies), members, err)
-		}
-		if err != nil {
-			return replies, fail(done(err))
-		}
-		if replies = append(replies, reply); len(replies) == 1 {
-			members = countMembers(reply)
-		}
-	}
-	return replies, done(nil)
-}
-
-func nextReply(ctx context.Context, sub *nats.Subscription) ([]byte, error) {
-	msg, err := sub.NextMsgWithContext(ctx)
-	if errors.Is(err, nats.ErrNoResponders) {
-		return nil, bus.ErrNoResponders
-	}
-	if err != nil {
-		return nil, err
-	}
-	if text := msg.Header.Get(micro.ErrorHeader); text != "" {
-		if msg.Header.Get(micro.ErrorCodeHeader) == codeTooLarge {
-			return nil, fmt.Errorf("%w: %s", bus.ErrTooLarge, text)
-		}
-		return nil, errors.New(text)
-	}
-	return msg.Data, nil
-}
-
-// countMembers reads how many members a reply speaks of, at least one. After the
-// JSON object there may be more, which is for whoever asked.
-func countMembers(reply []byte) int {
-	var head struct {
-		Members int `json:"members"`
-	}
-	// What is no JSON speaks of no members; its reader will say so.
-	_ = json.NewDecoder(bytes.NewReader(reply)).Decode(&head)
-	return max(head.Members, 1)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirmesh/weir/bus"
 	"github.com/weirmesh/weir/bus/bustest"
+	"github.com/weirmesh/weir/bus/client"
 	"github.com/weirmesh/weir/bus/server"
 )
 
@@ -81,6 +82,81 @@ func TestAskGathersAll(t *testing.T) {
 	replies, err = api.Ask(short, "aggregator", "stat", nil)
 	if len(replies) != members-1 || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "2 of 3") {
 		t.Errorf("with one missing Ask gives %d replies, %v", len(replies), err)
+	}
+}
+
+// TestAskAfterADeath: a member is gone, and the others speak of it for some time
+// yet. Who asked meanwhile need not wait to the end: once they know, all have
+// answered.
+func TestAskAfterADeath(t *testing.T) {
+	ctx := bounded(t)
+	s := bustest.Run(t)
+	api := bustest.Connect(t, s)
+	var asked atomic.Int32
+	for i := range 2 {
+		c := bustest.Connect(t, s)
+		background(t, func(ctx context.Context) error {
+			return c.Serve(ctx, "aggregator", "stat", func(request []byte) []byte {
+				members := 2
+				if string(request) == "q" && asked.Add(1) <= 2 {
+					members = 3
+				}
+				return fmt.Appendf(nil, `{"member":"agg-%d","members":%d}`, i, members)
+			})
+		})
+	}
+	eventually(t, "both members answer", func() bool {
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		replies, err := api.Ask(short, "aggregator", "stat", nil)
+		return err == nil && len(replies) == 2
+	})
+	replies, err := api.Ask(ctx, "aggregator", "stat", []byte("q"))
+	if err != nil || len(replies) != 2 || !strings.Contains(string(replies[0]), `"members":2`) || string(replies[0]) == string(replies[1]) {
+		t.Errorf("after the third one's death: %q, %v", replies, err)
+	}
+}
+
+// TestAskWaitsForTheSlow: a member that takes its time is waited for, though the
+// others are asked again meanwhile.
+func TestAskWaitsForTheSlow(t *testing.T) {
+	ctx := bounded(t)
+	s := bustest.Run(t)
+	api, quick, slow := bustest.Connect(t, s), bustest.Connect(t, s), bustest.Connect(t, s)
+	again := make(chan struct{})
+	var asked, late atomic.Int32
+	serve := func(c *client.Client, handler func() string) {
+		background(t, func(ctx context.Context) error {
+			return c.Serve(ctx, "aggregator", "stat", func(request []byte) []byte {
+				if string(request) != "q" {
+					return []byte(`{"members":2}`)
+				}
+				return []byte(handler())
+			})
+		})
+	}
+	serve(quick, func() string {
+		if asked.Add(1) == 2 {
+			close(again)
+		}
+		return `{"member":"quick","members":2}`
+	})
+	serve(slow, func() string {
+		first := late.Add(1) == 1
+		<-again
+		if !first {
+			<-ctx.Done()
+		}
+		return `{"member":"slow","members":2}`
+	})
+	eventually(t, "both members answer", func() bool {
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		replies, err := api.Ask(short, "aggregator", "stat", nil)
+		return err == nil && len(replies) == 2
+	})
+	if replies, err := api.Ask(ctx, "aggregator", "stat", []byte("q")); err != nil || len(replies) != 2 {
+		t.Errorf("with a slow member: %q, %v", replies, err)
 	}
 }
 

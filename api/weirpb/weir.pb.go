@@ -106,7 +106,8 @@ type Window struct {
 	Length *durationpb.Duration `protobuf:"bytes,1,opt,name=length,proto3" json:"length,omitempty"`
 	// Begin. Default: until - length.
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
-	// End. Default: now.
+	// End. Default: the last whole second that ended 0.8 s ago, so that all
+	// events of the window have been counted.
 	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -62,7 +62,9 @@ const (
 
 // rowSum is a row under way: the values to be added up, by target.
 type rowSum struct {
-	key    query.Selector
+	key query.Selector
+	// same is the next row of the same name, from 1.
+	same   int32
 	owner  *query.Selector
 	values [targets]int32
 	seen   int
@@ -86,19 +88,28 @@ type value struct {
 
 // podState is what is known of a pod.
 type podState struct {
+	id podID
+	// same is the next pod of the same name, from 1.
+	same int32
 	row  int32
 	live bool
 }
 
+// nameKey is a name within a namespace.
+type nameKey struct{ namespace, name string }
+
 // rowWorker sums up the rows of one partition after the other.
 type rowWorker struct {
-	q      *question
-	adder  rollup.Adder
-	cells  [targets]rollup.Cell
-	index  map[query.Selector]int32
+	q     *question
+	adder rollup.Adder
+	cells [targets]rollup.Cell
+	// index and pods lead from a name to the first of sums and states that has
+	// it, from 1: it is found in less time than all of a selector, and next to
+	// none have the same.
+	index  map[nameKey]int32
 	sums   []rowSum
-	values []value         // from 1
-	pods   map[podID]int32 // in states
+	values []value // from 1
+	pods   map[nameKey]int32
 	states []podState
 	rows   []query.Row
 	// packed are those of the rows that came to nobody else, packed at once;
@@ -118,7 +129,7 @@ func (w *rowWorker) partition(p *partition) (covered func(), err error) {
 		return nil, nil
 	}
 	if w.index == nil {
-		w.index, w.pods = map[query.Selector]int32{}, map[podID]int32{}
+		w.index, w.pods = map[nameKey]int32{}, map[nameKey]int32{}
 	}
 	clear(w.index)
 	clear(w.pods)
@@ -158,11 +169,11 @@ func (w *rowWorker) pick(k *rollup.Key) int {
 	if !ok {
 		return -1
 	}
-	at, ok := w.index[key]
-	if !ok {
+	at, first := w.row(&key)
+	if at < 0 {
 		at = int32(len(w.sums))
-		w.index[key] = at
-		w.sums = append(w.sums, rowSum{key: key})
+		w.sums = append(w.sums, rowSum{key: key, same: first})
+		w.index[nameKey{key.Namespace, key.Name}] = at + 1
 	}
 	s := &w.sums[at]
 	if q.Resource.Kind == query.KindPod {
@@ -171,11 +182,9 @@ func (w *rowWorker) pick(k *rollup.Key) int {
 	}
 	switch {
 	case k.Dimension == rollup.Ledger:
-		id := podID{k.Workload, k.Pod}
-		if _, known := w.pods[id]; !known {
+		if state, first := w.pod(&k.Workload, k.Pod); state < 0 {
 			s.seen++
-			w.pods[id] = int32(len(w.states))
-			w.states = append(w.states, podState{row: at})
+			w.addPod(podState{id: podID{k.Workload, k.Pod}, same: first, row: at})
 		}
 		return int(at)*targets + toLedger
 	case k.Direction == event.Outbound:
@@ -183,6 +192,31 @@ func (w *rowWorker) pick(k *rollup.Key) int {
 	default:
 		return int(at)*targets + toInbound
 	}
+}
+
+// row finds the row of a key, or gives -1; and the first of its name, from 1.
+func (w *rowWorker) row(key *query.Selector) (at, first int32) {
+	first = w.index[nameKey{key.Namespace, key.Name}]
+	for at = first - 1; at >= 0 && w.sums[at].key != *key; {
+		at = w.sums[at].same - 1
+	}
+	return at, first
+}
+
+// pod finds the state of a pod as row does a row.
+func (w *rowWorker) pod(workload *event.Workload, name string) (at, first int32) {
+	first = w.pods[nameKey{workload.Namespace, name}]
+	for at = first - 1; at >= 0 && (w.states[at].id.workload != *workload || w.states[at].id.pod != name); {
+		at = w.states[at].same - 1
+	}
+	return at, first
+}
+
+func (w *rowWorker) addPod(s podState) (at int32) {
+	at = int32(len(w.states))
+	w.states = append(w.states, s)
+	w.pods[nameKey{s.id.workload.Namespace, s.id.pod}] = at + 1
+	return at
 }
 
 func (w *rowWorker) put(picked int, v value) {
@@ -198,17 +232,14 @@ func (w *rowWorker) presence(p *partition) {
 		if !live(s, w.q.now) {
 			return true
 		}
-		id := podID{s.ID.Workload, s.Pod}
-		n, known := w.pods[id]
-		if !known {
+		n, first := w.pod(&s.ID.Workload, s.Pod)
+		if n < 0 {
 			key, ok := w.q.group(s.ID.Workload, s.Pod)
-			at, known := w.index[key]
-			if !known || !ok {
+			at, _ := w.row(&key)
+			if at < 0 || !ok {
 				return true
 			}
-			n = int32(len(w.states))
-			w.states = append(w.states, podState{row: at})
-			w.pods[id] = n
+			n = w.addPod(podState{id: podID{s.ID.Workload, s.Pod}, same: first, row: at})
 		}
 		state := &w.states[n]
 		row := &w.sums[state.row]

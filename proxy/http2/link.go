@@ -18,6 +18,10 @@ type link struct {
 	from side
 	conn net.Conn // nil while a server is being dialled
 	raw  syscall.RawConn
+	// layer is conn where it is one; unsent tells that it keeps something that it
+	// could not write.
+	layer  socket.Layer
+	unsent bool
 	// s accounts for what the peer sends, as it does in the observing relay,
 	// by whose rules its frames are judged.
 	s   session
@@ -74,11 +78,14 @@ func (l *link) init(o *Outbound, from side, maxHead int) {
 func (l *link) connect(conn net.Conn, early []byte) {
 	l.conn = conn
 	l.d.in.init(conn, early, max(2*bufferSize, l.s.maxHead+headOverhead))
-	if c, ok := conn.(*net.TCPConn); ok {
+	switch c := conn.(type) {
+	case *net.TCPConn:
 		if raw, err := c.SyscallConn(); err == nil {
 			l.raw = raw
 			l.try = l.tryOnce
 		}
+	case socket.Layer:
+		l.layer = c
 	}
 }
 
@@ -169,7 +176,7 @@ func (o *Outbound) unlock(list *[]*link) {
 func (l *link) written() {
 	b, n, err := l.flight, l.sent, l.failed
 	l.flight, l.failed = nil, nil
-	if err == nil && n < len(b) && !l.dead {
+	if err == nil && (n < len(b) || l.unsent) && !l.dead {
 		l.writers.Go(func() { l.drainSlowly(b, n) })
 		return
 	}
@@ -205,7 +212,13 @@ func (l *link) broken() {
 
 // write writes what can be written at once.
 func (l *link) write(b []byte) (int, error) {
-	if l.raw == nil {
+	switch {
+	case l.layer != nil:
+		var n int
+		var err error
+		n, l.unsent, err = l.layer.WriteNow(b)
+		return n, err
+	case l.raw == nil:
 		return 0, nil // a goroutine will
 	}
 	l.trying, l.tried, l.tryErr = b, 0, nil
@@ -234,8 +247,8 @@ func (l *link) tryOnce(fd uintptr) bool {
 	return true
 }
 
-// drainSlowly writes b from n on, waiting for the peer, and then what was
-// collected meanwhile.
+// drainSlowly writes b from n on, and what the layer keeps, waiting for the peer,
+// and then what was collected meanwhile.
 func (l *link) drainSlowly(b []byte, n int) {
 	var list []*link
 	for {

@@ -24,6 +24,7 @@ type balancer struct {
 	drain  chan struct{}
 	cancel context.CancelFunc
 	dials  atomic.Int64
+	wrap   atomic.Pointer[func(*net.TCPConn) net.Conn] // of what is dialled; may be nil
 }
 
 // balanceTo starts a balancer over the addresses.
@@ -75,7 +76,11 @@ func (b *balancer) dial(ctx context.Context, e balance.Endpoint, _ event.Protoco
 	if err != nil {
 		return balance.Connection{Peer: peer}, event.ErrConnectRefused
 	}
-	return balance.Connection{Conn: conn, Peer: peer, ID: id, SecurityReason: "test"}, ""
+	c := balance.Connection{Conn: conn, Peer: peer, ID: id, SecurityReason: "test"}
+	if wrap := b.wrap.Load(); wrap != nil {
+		c.Conn = (*wrap)(conn.(*net.TCPConn))
+	}
+	return c, ""
 }
 
 // all returns the events so far.

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -16,8 +17,8 @@ const (
 	// size and its header fit.
 	bufferSize = 32 << 10
 	// smallSize is the buffer of a connection that cannot be waited for
-	// without reading (TLS): it is kept, a large one is borrowed where a read
-	// fills it.
+	// without reading (neither a socket nor a layer over one): it is kept, a large
+	// one is borrowed where a read fills it.
 	smallSize = 512
 )
 
@@ -30,6 +31,7 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 type reader struct {
 	conn  net.Conn
 	raw   syscall.RawConn // nil where readability cannot be waited for
+	layer socket.Layer    // where conn is one
 	early []byte          // read before; comes first
 	limit int             // how much may have to be held at once
 
@@ -47,10 +49,16 @@ type reader struct {
 
 func (rd *reader) init(conn net.Conn, early []byte, limit int) {
 	rd.conn, rd.early, rd.limit = conn, early, limit
-	if c, ok := conn.(*net.TCPConn); ok {
+	switch c := conn.(type) {
+	case *net.TCPConn:
 		if raw, err := c.SyscallConn(); err == nil {
 			rd.raw = raw
 			rd.try = rd.readOnce
+		}
+	case socket.Layer:
+		if raw, err := c.SyscallConn(); err == nil {
+			rd.raw, rd.layer = raw, c
+			rd.try = rd.readLayer
 		}
 	}
 }
@@ -100,6 +108,20 @@ func (rd *reader) readOnce(fd uintptr) bool {
 			return true
 		}
 	}
+}
+
+// readLayer is readOnce of a layer.
+func (rd *reader) readLayer(fd uintptr) bool {
+	rd.reserve(bufferSize)
+	n, err := rd.layer.ReadNow(fd, rd.buf[rd.w:])
+	if n == 0 && errors.Is(err, syscall.EAGAIN) {
+		rd.release()
+		return false
+	}
+	if rd.n = n; n == 0 {
+		rd.err = err
+	}
+	return true
 }
 
 // read reads a connection that is more than a socket.

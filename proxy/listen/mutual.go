@@ -134,7 +134,7 @@ func (c *conn) shake() (v verdict) {
 	g := c.g
 	s, id, err := g.handshake(g.hard, event.Inbound, c.client, func(ctx context.Context, w *wire) (*secured, string, error) {
 		t, id, err := g.o.Identity.Server(ctx, w)
-		return &secured{t, w}, id, err
+		return secure(t, w), id, err
 	})
 	if err != nil {
 		why := failure(err)
@@ -314,7 +314,7 @@ func (g *Group) secure(ctx context.Context, h *hop, to destination) (reason stri
 	}
 	s, id, err := g.handshake(ctx, event.Outbound, h.tcp, func(ctx context.Context, w *wire) (*secured, string, error) {
 		t, id, err := g.o.Identity.Client(ctx, w, to.identity)
-		return &secured{t, w}, id, err
+		return secure(t, w), id, err
 	})
 	if err != nil {
 		why := failure(err)

@@ -92,6 +92,23 @@ func (w *Writer) attempt(fd uintptr) bool {
 	return true
 }
 
+// Layer is a connection that goes over a socket in another form, as TLS does, and
+// whose calls can be told not to wait. One goroutine at a time may read and one
+// may write.
+type Layer interface {
+	net.Conn
+	syscall.Conn
+	// ReadNow reads what is there into p, of which there must be some. fd is the
+	// socket; it is called by a function that was given to Read of the RawConn that
+	// SyscallConn returns. Where nothing is there yet that can be given out, err is
+	// syscall.EAGAIN: more must come to the socket.
+	ReadNow(fd uintptr, p []byte) (n int, err error)
+	// WriteNow takes what can be written of p at once. held tells that the last of
+	// that is kept although the socket did not take it yet: another Write, be it of
+	// nothing, waits for that.
+	WriteNow(p []byte) (n int, held bool, err error)
+}
+
 // Read reads what the non-blocking socket fd has, at most len(p) bytes, which
 // must not be 0. At the end of the stream it returns 0 and 0. EAGAIN says that
 // there is nothing yet.
@@ -103,4 +120,9 @@ func Read(fd uintptr, p []byte) (int, syscall.Errno) {
 // empty, at once. EAGAIN says that this is nothing.
 func Write(fd uintptr, p []byte) (int, syscall.Errno) {
 	return write(fd, p, false)
+}
+
+// WriteMore is Write of what is followed by more at once, as the method of Writer.
+func WriteMore(fd uintptr, p []byte) (int, syscall.Errno) {
+	return write(fd, p, true)
 }

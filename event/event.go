@@ -84,6 +84,7 @@ const (
 	ErrConnectRefused  = "connect_refused"
 	ErrConnectTimeout  = "connect_timeout"
 	ErrConnectFailed   = "connect_failed"
+	ErrNoEndpoints     = "no_endpoints"  // the service has none, so nothing was connected to
 	ErrClientClosed    = "client_closed" // the client went away first
 	ErrServerClosed    = "server_closed" // the server went away before its answer was whole
 	ErrClientReset     = "client_reset"  // TCP reset, or RST_STREAM of the client

@@ -69,7 +69,7 @@ func (r *relayer) exchange() bool {
 		return r.refuse(f, event.ErrMalformed, event.Refused)
 	}
 	if reason := r.connect(); reason != "" {
-		return r.refuse(&fault{502, "no connection to the server: " + reason}, reason, 0)
+		return r.refuse(unconnected(reason), reason, 0)
 	}
 	n += x.request.size
 	r.prepare()

@@ -257,7 +257,7 @@ func (r *relayer) acquire(fresh bool) (reason string) {
 	for {
 		m := set.Pick(r.member)
 		if m == nil {
-			return event.ErrConnectFailed
+			return event.ErrNoEndpoints
 		}
 		r.member, r.picked = m, time.Now()
 		r.event.Peer = event.Peer{Workload: m.Endpoint().Workload}

@@ -266,3 +266,19 @@ func TestOutboundNoServer(t *testing.T) {
 		t.Errorf("wrong event %+v", e)
 	}
 }
+
+func TestOutboundNoEndpoints(t *testing.T) {
+	b := balanceTo(t)
+	resp, err := httpClient(t).Get(fmt.Sprintf("http://%s/", b.addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if resp.StatusCode != 503 || !strings.Contains(string(body), event.ErrNoEndpoints) {
+		t.Errorf("%s: %s", resp.Status, body)
+	}
+	if e := b.events(t, 1)[0]; e.Error != event.ErrNoEndpoints || e.Status != 503 || e.Success() {
+		t.Errorf("wrong event %+v", e)
+	}
+}

@@ -16,6 +16,15 @@ const (
 	lingerBytes = 16 << 20
 )
 
+// unconnected is the answer where there is no server to connect to, for a reason
+// that is an event.Err constant.
+func unconnected(reason string) *fault {
+	if reason == event.ErrNoEndpoints {
+		return &fault{http.StatusServiceUnavailable, "the service has no endpoints: " + reason}
+	}
+	return &fault{http.StatusBadGateway, "no connection to the server: " + reason}
+}
+
 // answer writes a response of the relay's own, the last on the connection.
 func (r *relayer) answer(f *fault) {
 	text := "weir: " + f.text + "\n"

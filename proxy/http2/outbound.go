@@ -193,7 +193,7 @@ func (o *Outbound) sweep() {
 func (o *Outbound) assign(t *transfer, now time.Time) {
 	m := o.o.Set.Pick(t.member)
 	if m == nil {
-		t.fail(event.ErrConnectFailed, "503", "no endpoint", now)
+		t.fail(event.ErrNoEndpoints, "503", "the service has no endpoints: "+event.ErrNoEndpoints, now)
 		return
 	}
 	m.Begin()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -289,6 +290,28 @@ func TestOutboundNoServer(t *testing.T) {
 	e := b.wait(t, 1)[0]
 	if e.Error != event.ErrConnectRefused || e.GRPCStatus != 14 || e.Protocol != event.GRPC || e.Peer.Addr.String() != addr {
 		t.Fatalf("wrong event %+v", e)
+	}
+}
+
+func TestOutboundNoEndpoints(t *testing.T) {
+	b := balanceTo(t)
+	err := call(testContext(t), grpcClient(t, b.addr), "x")
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), event.ErrNoEndpoints) {
+		t.Fatal(err)
+	}
+	if e := b.wait(t, 1)[0]; e.Error != event.ErrNoEndpoints || e.GRPCStatus != 14 || e.Protocol != event.GRPC || e.Success() {
+		t.Errorf("wrong event %+v", e)
+	}
+	resp, err := h2Client(t).Get("http://" + b.addr + "/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(resp.Header.Get("Weir-Error"), event.ErrNoEndpoints) {
+		t.Errorf("%s, %v", resp.Status, resp.Header)
+	}
+	if e := b.wait(t, 2)[1]; e.Error != event.ErrNoEndpoints || e.Status != http.StatusServiceUnavailable || e.Protocol != event.HTTP2 {
+		t.Errorf("wrong event %+v", e)
 	}
 }
 

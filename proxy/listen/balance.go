@@ -124,7 +124,7 @@ func (c *conn) dialBalanced() (h hop, reason string) {
 	var m *balance.Member
 	for i := 0; ; i++ {
 		if m = set.Pick(m); m == nil {
-			return hop{}, event.ErrConnectFailed
+			return hop{}, event.ErrNoEndpoints
 		}
 		start := time.Now()
 		h, reason = c.dialTo(c.l.endpoint(m.Endpoint()))

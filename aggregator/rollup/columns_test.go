@@ -129,9 +129,13 @@ func TestColumnsCountAsEventsDo(t *testing.T) {
 		now := t0
 		for sequence := range uint64(40) {
 			var events []event.Event
+			plain := rng.IntN(2) == 0 // long runs of the same pod's requests
 			for range 1 + rng.IntN(700)*rng.IntN(2) {
 				now += rng.Int64N(10_000)
 				e := anyEvent(rng, now)
+				if plain {
+					e.Direction, e.Kind, e.Protocol, e.GRPCStatus = event.Inbound, event.End, event.HTTP1, event.NoGRPCStatus
+				}
 				events = append(events, e)
 				if e.Direction == 0 {
 					continue

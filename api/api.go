@@ -96,6 +96,8 @@ type service struct {
 	inventory inventory
 	bus       func(ctx context.Context) (*BusState, error)
 
+	// shared are the answers of several who ask the same.
+	shared shared
 	// queries, taps and scans are places: a send takes one, a receive frees it.
 	queries chan struct{}
 	taps    chan struct{}
@@ -121,8 +123,11 @@ func newService(o *Options, m *serverMetrics) *service {
 	}
 }
 
-// stop ends all taps.
-func (s *service) stop() { s.stopOnce.Do(func() { close(s.stopping) }) }
+// stop ends all taps, and keeps no answer any more.
+func (s *service) stop() {
+	s.stopOnce.Do(func() { close(s.stopping) })
+	s.shared.stop()
+}
 
 // Version implements weirpb.WeirServer.
 func (s *service) Version(context.Context, *weirpb.VersionRequest) (*weirpb.VersionResponse, error) {

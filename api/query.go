@@ -30,9 +30,6 @@ func (s *service) Stat(ctx context.Context, req *weirpb.StatRequest) (*weirpb.St
 	}
 	out := &weirpb.StatResponse{}
 	out.Coverage, w = coverage(w, reply, answered)
-	if !slices.IsSortedFunc(reply.Rows, compareRows) {
-		slices.SortFunc(reply.Rows, compareRows)
-	}
 	out.Rows = make([]*weirpb.StatRow, len(reply.Rows))
 	rooms := make([]statRoom, len(reply.Rows))
 	inParallel(len(out.Rows), func(i int) { out.Rows[i] = statRow(&rooms[i], &reply.Rows[i], w.seconds()) })
@@ -58,7 +55,6 @@ func (s *service) Series(ctx context.Context, req *weirpb.SeriesRequest) (*weirp
 	}
 	out := &weirpb.SeriesResponse{Step: durationpb.New(time.Duration(step) * time.Second)}
 	out.Coverage, _ = coverage(w, reply, answered)
-	slices.SortFunc(reply.Series, func(a, b query.Series) int { return compareSelectors(a.Resource, b.Resource) })
 	for i := range reply.Series {
 		r := &reply.Series[i]
 		out.Rows = append(out.Rows, &weirpb.SeriesRow{Resource: resource(r.Resource), Direction: r.Direction, Points: points(r, w, step)})
@@ -78,11 +74,6 @@ func (s *service) Edges(ctx context.Context, req *weirpb.EdgesRequest) (*weirpb.
 	}
 	out := &weirpb.EdgesResponse{}
 	out.Coverage, w = coverage(w, reply, answered)
-	reply.Edges = query.Introduce(reply.Edges)
-	slices.SortFunc(reply.Edges, func(a, b query.Edge) int {
-		return cmp.Or(compareSelectors(a.Source, b.Source), compareSelectors(a.Destination, b.Destination),
-			strings.Compare(a.SeenBy, b.SeenBy), strings.Compare(a.Security+a.Reason, b.Security+b.Reason))
-	})
 	for i := range reply.Edges {
 		e := &reply.Edges[i]
 		out.Rows = append(out.Rows, &weirpb.EdgeRow{
@@ -111,10 +102,6 @@ func (s *service) Routes(ctx context.Context, req *weirpb.RoutesRequest) (*weirp
 	}
 	out := &weirpb.RoutesResponse{}
 	out.Coverage, w = coverage(w, reply, answered)
-	slices.SortFunc(reply.Routes, func(a, b query.Route) int {
-		return cmp.Or(compareSelectors(a.Resource, b.Resource), strings.Compare(a.Route, b.Route),
-			strings.Compare(a.Authority, b.Authority), strings.Compare(a.Protocol, b.Protocol))
-	})
 	for i := range reply.Routes {
 		r := &reply.Routes[i]
 		out.Rows = append(out.Rows, &weirpb.RouteRow{
@@ -140,14 +127,12 @@ func (s *service) Workloads(ctx context.Context, req *weirpb.WorkloadsRequest) (
 		return nil, err
 	}
 	out := &weirpb.WorkloadsResponse{}
-	slices.SortFunc(reply.Workloads, func(a, b query.Workload) int { return compareSelectors(a.Resource, b.Resource) })
 	for _, w := range reply.Workloads {
 		row := &weirpb.WorkloadRow{
 			Resource:  resource(w.Resource),
 			FirstSeen: timestamp(w.FirstSeen),
 			LastSeen:  timestamp(w.LastSeen),
 		}
-		slices.SortFunc(w.Pods, func(a, b query.Pod) int { return strings.Compare(a.Name, b.Name) })
 		for _, p := range w.Pods {
 			row.Pods = append(row.Pods, &weirpb.PodRow{
 				Name:            p.Name,
@@ -186,18 +171,70 @@ func (s *service) question(res, to, from *weirpb.Resource, win *weirpb.Window) (
 	return q, w, nil
 }
 
-// gather puts q to all aggregators and adds up what they answer.
+// gather gives the sum of what all aggregators answer to q, sorted. It is not
+// the caller's to change: others who ask the same may have it, too, where the
+// window's end is settled.
 func (s *service) gather(ctx context.Context, method string, q *query.Request) (*query.Reply, int, error) {
+	q.Packed, q.Brief = true, true
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot encode the question: %w", err)
+	}
+	put := func() (*answer, error) {
+		reply, answered, err := s.put(ctx, method, q, body)
+		if err != nil {
+			return nil, err
+		}
+		arrange(method, reply)
+		return &answer{reply, answered}, nil
+	}
+	var got *answer
+	if method != query.MethodWorkloads && !s.now().Add(-settle).Before(time.Unix(q.Until, 0)) {
+		got, err = s.shared.do(ctx, method+string(body), put)
+	} else {
+		got, err = put()
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return got.Reply, got.answered, nil
+}
+
+// arrange sorts a reply as the API shows it.
+func arrange(method string, reply *query.Reply) {
+	switch method {
+	case query.MethodStat:
+		if !slices.IsSortedFunc(reply.Rows, compareRows) {
+			slices.SortFunc(reply.Rows, compareRows)
+		}
+	case query.MethodSeries:
+		slices.SortFunc(reply.Series, func(a, b query.Series) int { return compareSelectors(a.Resource, b.Resource) })
+	case query.MethodEdges:
+		reply.Edges = query.Introduce(reply.Edges)
+		slices.SortFunc(reply.Edges, func(a, b query.Edge) int {
+			return cmp.Or(compareSelectors(a.Source, b.Source), compareSelectors(a.Destination, b.Destination),
+				strings.Compare(a.SeenBy, b.SeenBy), strings.Compare(a.Security+a.Reason, b.Security+b.Reason))
+		})
+	case query.MethodRoutes:
+		slices.SortFunc(reply.Routes, func(a, b query.Route) int {
+			return cmp.Or(compareSelectors(a.Resource, b.Resource), strings.Compare(a.Route, b.Route),
+				strings.Compare(a.Authority, b.Authority), strings.Compare(a.Protocol, b.Protocol))
+		})
+	case query.MethodWorkloads:
+		slices.SortFunc(reply.Workloads, func(a, b query.Workload) int { return compareSelectors(a.Resource, b.Resource) })
+		for _, w := range reply.Workloads {
+			slices.SortFunc(w.Pods, func(a, b query.Pod) int { return strings.Compare(a.Name, b.Name) })
+		}
+	}
+}
+
+// put puts q to all aggregators and adds up what they answer.
+func (s *service) put(ctx context.Context, method string, q *query.Request, body []byte) (*query.Reply, int, error) {
 	select {
 	case s.queries <- struct{}{}:
 		defer func() { <-s.queries }()
 	case <-ctx.Done():
 		return nil, 0, status.Errorf(codes.ResourceExhausted, "all %d places for questions were taken until this one timed out; ask less often", maxQueries)
-	}
-	q.Packed, q.Brief = true, true
-	body, err := json.Marshal(q)
-	if err != nil {
-		return nil, 0, fmt.Errorf("cannot encode the question: %w", err)
 	}
 	actx, cancel := context.WithTimeout(ctx, gatherTimeout)
 	defer cancel()

@@ -333,6 +333,20 @@ func TestSlidingWindows(t *testing.T) {
 				until := since + 1 + rng.Int64N(at-since+10)
 				checkWindow(t, c.s, all, since, until, 1+rng.Int64N(until-since))
 			}
+			if i < 650 {
+				continue
+			}
+			// Who reads the groups back finds the same, before it has put anything in
+			// order and after.
+			heir := c.heir(at)
+			for range 4 {
+				since := at - rng.Int64N(600)
+				until := since + 1 + rng.Int64N(at-since+10)
+				checkWindow(t, heir, all, since, until, 1+rng.Int64N(until-since))
+				if err := heir.Compact(at); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 	}
 }

@@ -14,26 +14,22 @@ import (
 // without traffic send one every ten seconds.
 const liveFor = 25
 
-// summary gathers what goes on the stats subjects next.
+// summary gathers what goes on the stats subjects next. Most of it is of
+// workloads that nobody listens to, so it is added up only when it is sent.
 type summary struct {
 	sums map[event.Workload]*both
+	// adder, in and out are for adding up, one workload after the other.
+	adder   rollup.Adder
+	in, out rollup.Cell
 }
 
-// both are the sums of what a workload got and what it sent.
-type both struct{ in, out rollup.Cell }
-
-func (b *both) of(d event.Direction) *rollup.Cell {
-	if d == event.Outbound {
-		return &b.out
-	}
-	return &b.in
-}
+// both are the sums of what a workload got and what it sent, encoded.
+type both struct{ in, out [][]byte }
 
 func newSummary() *summary { return &summary{sums: map[event.Workload]*both{}} }
 
-// add gathers a delta's totals, where they are not history.
+// add gathers a delta's totals, where they are not history. It keeps them.
 func (s *summary) add(d *rollup.Delta, now time.Time) {
-	var decoder rollup.Decoder
 	oldest := now.Add(-tap.MaxAge).Unix()
 	for i := range d.Items {
 		it := &d.Items[i]
@@ -45,9 +41,22 @@ func (s *summary) add(d *rollup.Delta, now time.Time) {
 			sums = &both{}
 			s.sums[it.Key.Workload] = sums
 		}
-		// It was encoded just now.
-		_ = decoder.Add(sums.of(it.Key.Direction), it.Sums)
+		if it.Key.Direction == event.Outbound {
+			sums.out = append(sums.out, it.Sums)
+		} else {
+			sums.in = append(sums.in, it.Sums)
+		}
 	}
+}
+
+// sum adds values up in c's memory.
+func (s *summary) sum(c *rollup.Cell, values [][]byte) query.Stats {
+	c.Reset()
+	for _, data := range values {
+		// It was encoded just now.
+		_ = s.adder.Add(c, data)
+	}
+	return statsOf(c)
 }
 
 // presence is what a workload's live proxies say.
@@ -82,7 +91,7 @@ func (s *summary) publish(p *partition, now time.Time) {
 		}
 		m := query.Summary{Time: now.Unix(), Resource: selector(w), PodsLive: len(here.pods), OpenConnections: here.open}
 		if sums := s.sums[w]; sums != nil {
-			in, out := statsOf(&sums.in), statsOf(&sums.out)
+			in, out := s.sum(&s.in, sums.in), s.sum(&s.out, sums.out)
 			m.Inbound, m.Outbound = in.Summarize(), out.Summarize()
 		}
 		if data, err := json.Marshal(&m); err == nil {

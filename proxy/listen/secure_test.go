@@ -11,11 +11,16 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weirmesh/weir/proxy/mtls/mtlstest"
 )
 
-// securedPair is a connection under mutual TLS, with small buffers of sockets.
-func securedPair(t *testing.T) (client, server *secured) {
+// small is what a socket holds that is soon full.
+const small = 16 << 10
+
+// securedPair is a connection under mutual TLS, whose sockets hold so many bytes.
+func securedPair(t *testing.T, holds int) (client, server *secured) {
 	t.Helper()
 	ca := mtlstest.New(t)
 	one, two := ca.Identity(t, "spiffe://cluster.local/ns/test/sa/one"), ca.Identity(t, "spiffe://cluster.local/ns/test/sa/two")
@@ -31,13 +36,13 @@ func securedPair(t *testing.T) (client, server *secured) {
 			accepted <- nil
 			return
 		}
-		accepted <- shakeAs(t, conn, two.Server)
+		accepted <- shakeAs(t, conn, holds, two.Server)
 	}()
 	conn, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	client = shakeAs(t, conn, func(ctx context.Context, c net.Conn) (*tls.Conn, string, error) { return one.Client(ctx, c, "") })
+	client = shakeAs(t, conn, holds, func(ctx context.Context, c net.Conn) (*tls.Conn, string, error) { return one.Client(ctx, c, "") })
 	server = <-accepted
 	if client == nil || server == nil {
 		t.Fatal("no handshake")
@@ -45,11 +50,11 @@ func securedPair(t *testing.T) (client, server *secured) {
 	return client, server
 }
 
-func shakeAs(t *testing.T, conn net.Conn, do func(context.Context, net.Conn) (*tls.Conn, string, error)) *secured {
+func shakeAs(t *testing.T, conn net.Conn, holds int, do func(context.Context, net.Conn) (*tls.Conn, string, error)) *secured {
 	t.Cleanup(func() { _ = conn.Close() })
 	tcp := conn.(*net.TCPConn)
-	_ = tcp.SetReadBuffer(16 << 10)
-	_ = tcp.SetWriteBuffer(16 << 10)
+	_ = tcp.SetReadBuffer(holds)
+	_ = tcp.SetWriteBuffer(holds)
 	w, err := newWire(tcp)
 	if err != nil {
 		t.Error(err)
@@ -61,6 +66,27 @@ func shakeAs(t *testing.T, conn net.Conn, do func(context.Context, net.Conn) (*t
 		return nil
 	}
 	return secure(c, w)
+}
+
+// TestWriteHoldsNothingBack has the last of several records go at once.
+func TestWriteHoldsNothingBack(t *testing.T) {
+	client, server := securedPair(t, 1<<20)
+	for _, size := range []int{1, maxRecord, maxRecord + 1, 3*maxRecord + 7} {
+		data := pattern(size)
+		if _, err := client.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		unsent := 0
+		var failed error
+		err := client.wire.raw.Control(func(fd uintptr) { unsent, failed = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD) })
+		if err = errors.Join(err, failed); err != nil || unsent != 0 {
+			t.Errorf("%d bytes lie in the socket after a Write of %d: %v", unsent, size, err)
+		}
+		got := make([]byte, size)
+		if _, err := io.ReadFull(server, got); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("read other bytes than were written: %v", err)
+		}
+	}
 }
 
 // pattern is n bytes of which none are like those that follow.
@@ -84,8 +110,8 @@ func stuff(t *testing.T, c *secured, data []byte) int {
 }
 
 func TestWriteNowDoesNotWait(t *testing.T) {
-	client, server := securedPair(t)
-	data := pattern(32 << 20)
+	client, server := securedPair(t, small)
+	data := pattern(4 << 20)
 	sent := stuff(t, client, data)
 	if n, held, err := client.WriteNow(data[sent:]); n != 0 || !held || err != nil {
 		t.Errorf("while something is held: %d bytes, %v, %v", n, held, err)
@@ -115,8 +141,8 @@ func TestWriteNowDoesNotWait(t *testing.T) {
 }
 
 func TestCloseDoesNotWait(t *testing.T) {
-	client, server := securedPair(t)
-	data := pattern(32 << 20)
+	client, server := securedPair(t, small)
+	data := pattern(4 << 20)
 	sent := stuff(t, client, data)
 	waits := make(chan error, 1)
 	go func() { _, err := client.Write(data[sent:]); waits <- err }()
@@ -142,8 +168,8 @@ func TestCloseDoesNotWait(t *testing.T) {
 
 // TestAnswersAreBounded has crypto/tls answer a peer that does not read.
 func TestAnswersAreBounded(t *testing.T) {
-	client, _ := securedPair(t)
-	stuff(t, client, pattern(32<<20))
+	client, _ := securedPair(t, small)
+	stuff(t, client, pattern(4<<20))
 	answer := make([]byte, 1<<10)
 	for range maxKept/len(answer) + 1 {
 		if _, err := client.wire.Write(answer); err != nil {
@@ -157,7 +183,7 @@ func TestAnswersAreBounded(t *testing.T) {
 }
 
 func TestReadNow(t *testing.T) {
-	client, server := securedPair(t)
+	client, server := securedPair(t, small)
 	raw, err := server.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -198,13 +224,19 @@ func TestReadNow(t *testing.T) {
 
 // TestDeadlineEndsFlush has the write deadline pass while something is held.
 func TestDeadlineEndsFlush(t *testing.T) {
-	client, _ := securedPair(t)
-	stuff(t, client, pattern(32<<20))
-	_ = client.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
-	if _, err := client.Write(nil); err == nil {
-		t.Error("no error")
+	client, _ := securedPair(t, small)
+	data := pattern(4 << 20)
+	for range 1000 { // the kernel may find some more room meanwhile
+		data = data[stuff(t, client, data):]
+		_ = client.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := client.Write(nil); err == nil {
+			_ = client.SetWriteDeadline(time.Time{})
+			continue
+		}
+		if n, held, err := client.WriteNow([]byte("x")); n != 0 || !held || err != nil {
+			t.Errorf("%d bytes, held %v, %v", n, held, err)
+		}
+		return
 	}
-	if _, held, err := client.WriteNow([]byte("x")); !held || err != nil {
-		t.Errorf("held %v, %v", held, err)
-	}
+	t.Error("no deadline passed")
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weirmesh/weir/proxy/socket"
 )
 
@@ -84,6 +86,41 @@ func TestMoveAfter(t *testing.T) {
 
 // TestMoveAfterKeepsTheError has the source break before a head is written: that
 // is told by Move, once the head has gone out.
+// TestMoveAfterHoldsNothingBack has a body pause just after its beginning, which
+// must not lie in the socket until more comes.
+func TestMoveAfterHoldsNothingBack(t *testing.T) {
+	s, w, src, dst, in, out := spliced(t)
+	for _, there := range []int{0, 1, 300, 20_000} {
+		body := bytes.Repeat([]byte("b"), there)
+		if there > 0 {
+			_, _ = in.Write(body)
+			arrived(t, src, there)
+		}
+		if _, n, err := s.MoveAfter(w, []byte("head"), 1<<20); int(n) != there || err != nil {
+			t.Fatalf("moved %d of %d, %v", n, there, err)
+		}
+		if n := unsent(t, dst); n != 0 {
+			t.Errorf("%d bytes after %d of a body lie in the socket", n, there)
+		}
+		expectBytes(t, out, append([]byte("head"), body...))
+	}
+}
+
+// unsent is how many bytes lie in the socket that the kernel has not sent yet.
+func unsent(t *testing.T, c net.Conn) (n int) {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { n, failed = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD) })
+	if err = errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 func TestMoveAfterKeepsTheError(t *testing.T) {
 	s, w, _, _, in, out := spliced(t)
 	Reset(in)

@@ -143,6 +143,39 @@ func TestSummaries(t *testing.T) {
 	}
 }
 
+// Each summary is of its own workload alone.
+func TestSummariesOfSeveral(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	l := &listener{}
+	o := memoryOptions(&l.memory, "me", func() time.Time { return now })
+	o.Publisher = l
+	o.Subjects.Stats = func(w event.Workload) string { return "stats." + w.Name }
+	want := map[string]uint64{}
+	var batches [][]byte
+	for i := range 20 {
+		name := fmt.Sprint("w", i)
+		want[name] = uint64(1 + 3*i)
+		batches = append(batches, inbound(name, 1+3*i, now))
+	}
+	p := owning(t, o, batches...)
+	// What was published in several parts counts as one.
+	p.cut()
+	if err := p.take(context.Background(), 21, "", inbound("late", 7, now)); err != nil {
+		t.Fatal(err)
+	}
+	want["late"] = 7
+	p.cut()
+	p.maintain()
+	if len(l.seen) != len(want) {
+		t.Fatalf("%d summaries", len(l.seen))
+	}
+	for _, s := range l.seen {
+		if n := want[s.Resource.Name]; s.Inbound.Requests != n || s.Inbound.Status[200] != n || s.Outbound.Requests != 0 {
+			t.Errorf("%s has %+v, want %d requests", s.Resource.Name, s, n)
+		}
+	}
+}
+
 func TestOwner(t *testing.T) {
 	before := map[int]string{}
 	count := map[string]int{}

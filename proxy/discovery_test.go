@@ -381,3 +381,35 @@ func TestWithoutOwnCertificate(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// TestDiscoveryNoEndpoints has a service lose its endpoints.
+func TestDiscoveryNoEndpoints(t *testing.T) {
+	c := newCity(t)
+	c.offer("a")
+	c.learn(t)
+	c.offer()
+	for _, two := range []bool{false, true} {
+		tr := transport(two)
+		defer tr.CloseIdleConnections()
+		eventually(t, "the change", func() bool {
+			resp, err := (&http.Client{Transport: tr, Timeout: time.Minute}).Get(c.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			return resp.StatusCode == http.StatusServiceUnavailable
+		})
+	}
+	if err := c.out.end(); err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[event.Protocol]int)
+	for _, e := range c.ended(event.Outbound) {
+		if e.Error == event.ErrNoEndpoints && e.Status == http.StatusServiceUnavailable {
+			got[e.Protocol]++
+		}
+	}
+	if got[event.HTTP1] == 0 || got[event.HTTP2] == 0 {
+		t.Errorf("events of requests without endpoints, by protocol: %v", got)
+	}
+}

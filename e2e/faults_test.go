@@ -225,7 +225,13 @@ func TestHostileBatches(t *testing.T) {
 	if !strings.Contains(m.log.String(), "refused") {
 		t.Error("nothing is said of the refused batches")
 	}
-	if _, ok := m.stat()["phantom"]; ok {
-		t.Error("a workload appeared that is none")
+	rows := m.stat()
+	if rows["phantom"].Requests != 0 {
+		t.Error("requests are counted of a workload that is none")
+	}
+	for _, name := range []string{"web", "voting", "phantom"} {
+		if len(rows[name].Offenders) == 0 {
+			t.Errorf("stat does not say that batches of %s were refused: %+v", name, rows[name])
+		}
 	}
 }

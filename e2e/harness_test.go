@@ -192,6 +192,10 @@ type statRow struct {
 	GRPCStatus map[string]uint64 `json:"grpc_status"`
 	Shed       uint64            `json:"shed"`
 	Lost       uint64            `json:"lost_batches"`
+	Offenders  []struct {
+		Reason string `json:"reason"`
+		Count  uint64 `json:"count"`
+	} `json:"offenders"`
 }
 
 // stat returns the rows of the last ten minutes by name.

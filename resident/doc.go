@@ -11,7 +11,7 @@ const (
 	// Interval is between one time and the next: what the traffic of an hour ago
 	// used of the program is not what that of now uses. The pages in use come back
 	// by some dozens of minor faults, so more often would not be dear either.
-	Interval = 30 * time.Second
+	Interval = 10 * time.Second
 )
 
 // Keep calls [DropText] at [Settled] and every [Interval] from then on, until stop

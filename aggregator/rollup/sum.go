@@ -122,24 +122,34 @@ func (a *Adder) others(c *Cell, rest []byte) error {
 	return a.slow.Add(c, rest)
 }
 
-// addStatuses adds the counts of HTTP statuses, packed.
-func (c *Cell) addStatuses(values, counts []byte) error {
+// eachCount calls add with each of packed values and its count.
+func eachCount(values, counts []byte, add func(value, n uint64) error) error {
 	for len(values) > 0 {
 		v, size := binary.Uvarint(values)
 		n, width := binary.Uvarint(counts)
 		if size <= 0 || width <= 0 {
 			return errWire
 		}
-		if v > uint64(OtherStatus) {
-			return fmt.Errorf("HTTP status %d", v)
-		}
 		values, counts = values[size:], counts[width:]
-		c.Status = addCount(c.Status, uint16(v), n, OtherStatus)
+		if err := add(v, n); err != nil {
+			return err
+		}
 	}
 	if len(counts) > 0 {
 		return errWire
 	}
 	return nil
+}
+
+// addStatuses adds the counts of HTTP statuses, packed.
+func (c *Cell) addStatuses(values, counts []byte) error {
+	return eachCount(values, counts, func(v, n uint64) error {
+		if v > uint64(OtherStatus) {
+			return fmt.Errorf("HTTP status %d", v)
+		}
+		c.Status = addCount(c.Status, uint16(v), n, OtherStatus)
+		return nil
+	})
 }
 
 // addErrors adds the counts of errors, packed.
@@ -161,21 +171,12 @@ func (c *Cell) addErrors(reasons [][]byte, counts []byte) error {
 
 // addGRPC adds the counts of gRPC statuses, packed.
 func (c *Cell) addGRPC(values, counts []byte) error {
-	for len(values) > 0 {
-		v, size := binary.Uvarint(values)
-		n, width := binary.Uvarint(counts)
-		if size <= 0 || width <= 0 {
-			return errWire
-		}
+	return eachCount(values, counts, func(v, n uint64) error {
 		status := int64(v>>1) ^ -int64(v&1)
 		if status != int64(int16(status)) {
 			return fmt.Errorf("gRPC status %d", status)
 		}
-		values, counts = values[size:], counts[width:]
 		c.GRPC = addCount(c.GRPC, int16(status), n, OtherGRPC)
-	}
-	if len(counts) > 0 {
-		return errWire
-	}
-	return nil
+		return nil
+	})
 }

@@ -41,7 +41,7 @@ func where(s string) (p predicate, failure *Error) {
 	if err != nil {
 		var at *file.Error
 		if errors.As(err, &at) {
-			return nil, c.failAt(at.Location, "%s", strings.Replace(at.Message, "unexpected token EOF", "it ends too early", 1))
+			return nil, c.failAt(at.Location, "%s", syntax(at.Message))
 		}
 		return nil, fail("where", "%v", err)
 	}
@@ -53,6 +53,28 @@ func where(s string) (p predicate, failure *Error) {
 		return nil, c.failAt(tree.Node.Location(), "this is a %s, not a condition; compare it, as in %s", n.kind, n.asCondition())
 	}
 	return n.truth, nil
+}
+
+// syntax says what the parser found wrong, in the words of whoever wrote the
+// expression instead of the parser's.
+func syntax(message string) string {
+	rest, ok := strings.CutPrefix(message, "unexpected token ")
+	switch {
+	case !ok:
+		return message
+	case strings.HasPrefix(rest, "EOF"):
+		return "it ends too early"
+	}
+	// The rest is as Operator("=").
+	_, word, ok := strings.Cut(rest, `("`)
+	end := strings.LastIndex(word, `")`)
+	if !ok || end < 0 {
+		return message
+	}
+	if word = word[:end]; word == "=" {
+		return "= compares nothing; use =="
+	}
+	return strconv.Quote(word) + " is not expected here: is and, or, a comparison, a quote or a bracket missing?"
 }
 
 // place says that the runes from `at` on, of the expression without units, come

@@ -19,6 +19,11 @@ func direction(s string) (predicate, *Error) {
 
 func method(s string) (predicate, *Error) {
 	list := words(s)
+	for _, m := range list {
+		if strings.ContainsFunc(m, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r) }) {
+			return nil, fail("method", "%q is no HTTP method such as GET", clip(m))
+		}
+	}
 	return func(_ *event.Header, e *event.Event) bool {
 		return slices.ContainsFunc(list, func(m string) bool { return strings.EqualFold(m, e.Method) })
 	}, nil
@@ -63,7 +68,7 @@ func statusCode(list string) (predicate, *Error) {
 		}
 		n, err := strconv.ParseUint(rest, 10, 16)
 		compare := comparator(op)
-		if err != nil || n > 999 || compare == nil {
+		if err != nil || n > 999 || compare == nil || strings.HasPrefix(op, "=") && n != 0 && n < 100 {
 			return nil, fail("status", "%q is neither a status such as 404 (0: no response came), a class such as 5xx nor a comparison such as >=500", clip(word))
 		}
 		spans = append(spans, span{compare: compare, value: float64(n)})
@@ -122,8 +127,10 @@ func comparisonOf(name string) func(string) (predicate, *Error) {
 		op, rest := splitOperator(s)
 		compare := comparator(op)
 		v, unit, ok := quantity(rest)
-		if compare == nil || !ok || unit == Plain && v != 0 || !fits(unit, f.Unit) {
-			return nil, fail(name, "%q is no comparison with an amount such as >%s", clip(s), example(f.Unit))
+		// Bytes are bytes; a time without a unit may be meant in any.
+		bare := unit == Plain && v != 0 && f.Unit != Bytes
+		if compare == nil || !ok || v < 0 || bare || !fits(unit, f.Unit) {
+			return nil, fail(name, "%q is no comparison with an amount such as >%s; comparisons are >, >=, <, <=, = and !=", clip(s), example(f.Unit))
 		}
 		return func(h *event.Header, e *event.Event) bool { return compare(f.number(h, e), v) }, nil
 	}

@@ -133,6 +133,9 @@ func Compile(f *Filter) (*Matcher, error) {
 		if len(part.value) > MaxText {
 			return nil, fail(part.field, "it has %d bytes; at most %d are allowed", len(part.value), MaxText)
 		}
+		if strings.Trim(part.value, ", \t") == "" {
+			return nil, fail(part.field, "%q says nothing: leave it out, or say what is meant", part.value)
+		}
 		p, err := part.compile(part.value)
 		if err != nil {
 			return nil, err

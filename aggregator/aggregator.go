@@ -163,7 +163,6 @@ type Aggregator struct {
 	tap        *tap.Fanout
 	metrics    *counters
 	refusalLog limiter
-	refusals   refusals
 	trimmer    trimmer
 	offenders  offenders
 	partitions []*partition
@@ -190,8 +189,6 @@ func New(o Options) (*Aggregator, error) {
 		owner:   o.ID + "/" + hex.EncodeToString(nonce[:]),
 		tap:     tap.New(o.Publisher, o.Subjects.Tap),
 		members: 1,
-
-		offenders: offenders{all: map[offender]*record{}},
 	}
 	for n := range o.Partitions {
 		a.partitions = append(a.partitions, newPartition(a, n))

@@ -101,7 +101,7 @@ func (a *Aggregator) refused(subject string, err error) {
 	if unknown != nil {
 		w = event.Workload{Kind: rollup.External, Name: subject}
 	}
-	a.refusals.note(w, reason, 1, now)
+	a.offenders.refuse(w, reason, now)
 	if ok, silent := a.refusalLog.allow(now); ok {
 		a.log.Warn("refused a batch", "subject", subject, "error", err, "others_since_last_logged", silent)
 	}

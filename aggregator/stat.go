@@ -50,7 +50,7 @@ func (q *question) group(w event.Workload, pod string) (query.Selector, bool) {
 func (q *question) stat() error {
 	err := q.statSums()
 	if err == nil {
-		q.reply.Offenders = q.a.refusals.told(q.Resource, q.Since)
+		q.reply.Offenders = q.a.offenders.tell(q.Resource, q.Since)
 	}
 	return err
 }

@@ -81,7 +81,7 @@ type Folder struct {
 	routings map[side]*routing
 	budget   route.Budget
 	path     []byte
-	offences map[offenceKey]*Offence
+	offences map[Offender]*Offence
 	pending  int
 	// taken is how many bytes the cells had that the last Take gave.
 	taken   int
@@ -119,7 +119,7 @@ func NewFolder(l Limits) *Folder {
 		limits:    l,
 		budget:    route.Budget{Nodes: l.PathNodes},
 		routings:  map[side]*routing{},
-		offences:  map[offenceKey]*Offence{},
+		offences:  map[Offender]*Offence{},
 		sources:   map[SourceID]*Source{},
 		changed:   map[SourceID]*Source{},
 		gaps:      map[SourceID]*Source{},

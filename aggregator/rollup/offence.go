@@ -27,11 +27,22 @@ const (
 	OffenceClock = "clock"
 )
 
+// Offender is a workload, and what it did: one of the constants above, or the
+// reason of a [Refusal].
+type Offender struct {
+	Workload event.Workload
+	Kind     string
+}
+
+// Compare orders by workload, then kind, as [cmp.Compare] does.
+func (o Offender) Compare(than Offender) int {
+	return cmp.Or(strings.Compare(o.Workload.String(), than.Workload.String()), strings.Compare(o.Kind, than.Kind))
+}
+
 // Offence is what went beyond a bound. No count was lost by it.
 type Offence struct {
-	Workload event.Workload
-	// Kind is one of the constants above, Limit its bound, where it has one.
-	Kind  string
+	Offender
+	// Limit is the bound, where the kind has one.
 	Limit int
 	// Count is how often: once for each name in each batch, for each source, or
 	// for each batch.
@@ -40,21 +51,16 @@ type Offence struct {
 	Example string
 }
 
-type offenceKey struct {
-	workload event.Workload
-	kind     string
-}
-
 // offend notes an offence. Both the workloads and the kinds are few.
 func (f *Folder) offend(w event.Workload, kind, example string) { f.offendTimes(w, kind, example, 1) }
 
 func (f *Folder) offendTimes(w event.Workload, kind, example string, n int) {
-	at := offenceKey{w, kind}
-	o := f.offences[at]
+	who := Offender{w, kind}
+	o := f.offences[who]
 	if o == nil {
-		at.workload = cloneWorkload(w)
-		o = &Offence{Workload: at.workload, Kind: kind, Limit: f.bound(kind), Example: strings.Clone(cut(example, maxPath))}
-		f.offences[at] = o
+		who.Workload = cloneWorkload(w)
+		o = &Offence{Offender: who, Limit: f.bound(kind), Example: strings.Clone(cut(example, maxPath))}
+		f.offences[who] = o
 	}
 	o.Count += uint64(n)
 }
@@ -71,7 +77,7 @@ func (f *Folder) Offences() []Offence {
 	}
 	clear(f.offences)
 	slices.SortFunc(all, func(a, b Offence) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Workload.String(), b.Workload.String()), strings.Compare(a.Kind, b.Kind))
+		return cmp.Or(cmp.Compare(b.Count, a.Count), a.Compare(b.Offender))
 	})
 	return all
 }

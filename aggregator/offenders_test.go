@@ -1,9 +1,12 @@
 package aggregator
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +14,37 @@ import (
 	"github.com/weirmesh/weir/aggregator/rollup"
 	"github.com/weirmesh/weir/event"
 )
+
+func TestOffendersAreLoggedAndShown(t *testing.T) {
+	var out bytes.Buffer
+	a := &Aggregator{log: slog.New(slog.NewTextHandler(&out, nil))}
+	now := time.Unix(1_800_000_000, 0)
+	bad := event.Workload{Namespace: "shop", Kind: "deploy", Name: `we"b`}
+	for i := range 100 {
+		a.blame(3, []rollup.Offence{{Offender: rollup.Offender{Workload: bad, Kind: rollup.OffenceRoute}, Limit: 500, Count: 7, Example: "/x"}}, now.Add(time.Duration(i)*time.Second))
+	}
+	if n := strings.Count(out.String(), "\n"); n != 2 {
+		t.Errorf("%d lines in 100 s: %s", n, out.String())
+	}
+	for _, want := range []string{"kind=route", "limit=500", "times=7", "times=420", "example=/x", "shop/deploy/we"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the log does not say %s: %s", want, out.String())
+		}
+	}
+	for i := range 5000 {
+		w := event.Workload{Namespace: "made-up", Kind: "deploy", Name: fmt.Sprint(i)}
+		a.blame(3, []rollup.Offence{{Offender: rollup.Offender{Workload: w, Kind: rollup.OffencePeer}, Count: 1}}, now)
+	}
+	if n := len(a.offenders.all); n > maxOffenders {
+		t.Errorf("%d offenders are remembered", n)
+	}
+	var metrics bytes.Buffer
+	a.offenders.write(&metrics)
+	want := `weir_aggregator_overflow_total{kind="route",cluster="",namespace="shop",workload_kind="deploy",name="we\"b"} 700` + "\n"
+	if !strings.HasPrefix(metrics.String(), want) || strings.Count(metrics.String(), "\n") != shownOffenders {
+		t.Errorf("metrics: %s", metrics.String())
+	}
+}
 
 // A stat says whose batches were refused, and whose clocks are wrong.
 func TestStatNamesOffenders(t *testing.T) {
@@ -45,11 +79,11 @@ func TestStatNamesOffenders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.a.blame(0, []rollup.Offence{{Workload: other, Kind: rollup.OffenceClock, Count: 7}, {Workload: other, Kind: rollup.OffenceRoute, Count: 9}}, now)
+	p.a.blame(0, []rollup.Offence{{Offender: rollup.Offender{Workload: other, Kind: rollup.OffenceClock}, Count: 7}, {Offender: rollup.Offender{Workload: other, Kind: rollup.OffenceRoute}, Count: 9}}, now)
 
 	ask := func(sel query.Selector, since int64) []string {
 		var told []string
-		for _, f := range p.a.refusals.told(sel, since) {
+		for _, f := range p.a.offenders.tell(sel, since) {
 			if f.Last != now.Unix() {
 				t.Errorf("%+v: last %d, want %d", f, f.Last, now.Unix())
 			}
@@ -90,21 +124,23 @@ func TestStatNamesOffenders(t *testing.T) {
 
 // What is remembered is bounded, and so is what is told: the newest, and of those
 // the worst.
-func TestRefusalsAreBounded(t *testing.T) {
-	var r refusals
+func TestOffendersAreBounded(t *testing.T) {
+	var r offenders
 	now := time.Unix(1_800_000_000, 0)
-	for i := range 3 * maxRefusals {
+	for i := range 3 * maxOffenders {
 		w := event.Workload{Namespace: "ns", Kind: "deploy", Name: fmt.Sprint("w", i)}
-		r.note(w, rollup.Malformed, uint64(i%100+1), now.Add(time.Duration(i)*time.Second))
-		if len(r.all) > maxRefusals {
+		for range i%100 + 1 {
+			r.refuse(w, rollup.Malformed, now.Add(time.Duration(i)*time.Second))
+		}
+		if len(r.all) > maxOffenders {
 			t.Fatalf("%d are remembered", len(r.all))
 		}
 	}
-	told := r.told(query.Selector{}, 0)
-	if len(told) != toldRefusals || told[0].Count != 100 || told[len(told)-1].Count < 99 {
+	told := r.tell(query.Selector{}, 0)
+	if len(told) != toldOffenders || told[0].Count != 100 || told[len(told)-1].Count < 99 {
 		t.Errorf("told %+v", told)
 	}
-	if got := r.told(query.Selector{}, now.Unix()+3*maxRefusals-1); len(got) != 1 {
+	if got := r.tell(query.Selector{}, now.Unix()+3*maxOffenders-1); len(got) != 1 {
 		t.Errorf("of the last second: %+v", got)
 	}
 }

@@ -1,9 +1,9 @@
 package bus
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"hash/fnv"
 	"strconv"
 	"strings"
 
@@ -70,8 +70,10 @@ func EndpointsSubject(namespace, service string) string {
 // EndpointsFilter matches the subjects of all services' endpoints.
 const EndpointsFilter = prefixEndpts + ".>"
 
-// InboxPrefix is what the subjects of a pod's replies begin with: the only ones
-// of their kind that it may subscribe to.
+// InboxPrefix is what the subjects of replies to a pod begin with, or with an
+// empty namespace of those to a person of that name: the only ones of their kind
+// that it may subscribe to. Each has its own, whatever the names hold ([Token]),
+// and none begins another's: permissions are made of it.
 func InboxPrefix(namespace, pod string) string {
 	return "_INBOX." + Token(namespace) + "." + Token(pod)
 }
@@ -100,7 +102,8 @@ func workloadFilter(prefix string, w event.Workload) string {
 // for themselves and '.' becomes '_', which Kubernetes names cannot hold. Any
 // other byte becomes '=' and two hexadecimal digits, so that no name, however
 // hostile, reaches outside its token; the empty name becomes "=". What would be
-// longer than MaxToken is cut and ends in "=-" and a hash of the whole name.
+// longer than MaxToken is cut and ends in "=-" and 16 bytes of the SHA-256 of the
+// whole name, in hexadecimal.
 // Different names give different tokens.
 func Token(name string) string {
 	if plain(name) {
@@ -130,9 +133,9 @@ func Token(name string) string {
 
 // cut ends an over-long token with a hash of the whole name.
 func cut(name string, b []byte) string {
-	h := fnv.New128a()
-	h.Write([]byte(name))
-	tail := "=-" + hex.EncodeToString(h.Sum(nil))
+	// Permissions are made of tokens: nobody may find another name of a hash.
+	sum := sha256.Sum256([]byte(name))
+	tail := "=-" + hex.EncodeToString(sum[:16])
 	b = b[:min(len(b), MaxToken-len(tail))]
 	// Do not end within an escape.
 	if i := strings.LastIndexByte(string(b), '='); i >= 0 && i > len(b)-3 {

@@ -99,6 +99,35 @@ func TestParseTokenRefuses(t *testing.T) {
 	}
 }
 
+// TestInboxesAreDistinct: no inbox is another's, and none begins with another's,
+// whatever the names of pods and people hold.
+func TestInboxesAreDistinct(t *testing.T) {
+	part := rapid.OneOf(rapid.SampledFrom([]string{".", "_", "=", "=5F", "=-", "a", "A", "-", ":", ">", "*", strings.Repeat("long", 64)}), rapid.String())
+	name := rapid.Custom(func(t *rapid.T) string {
+		return strings.Join(rapid.SliceOfN(part, 0, 3).Draw(t, "parts"), "")
+	})
+	check := func(t rapid.TB, one, other [2]string) {
+		a, b := bus.InboxPrefix(one[0], one[1])+".", bus.InboxPrefix(other[0], other[1])+"."
+		if one != other && (strings.HasPrefix(a, b) || strings.HasPrefix(b, a)) {
+			t.Fatalf("%q has the inbox %s and %q the inbox %s", one, a, other, b)
+		}
+	}
+	for _, c := range [][2][2]string{
+		{{"shop", "web.v2"}, {"shop", "web_v2"}},
+		{{"shop", "web_v2"}, {"shop", "web=5Fv2"}},
+		{{"", "j.doe@example.org"}, {"", "j_doe@example.org"}},
+		{{"a.b", "c"}, {"a", "b.c"}},
+		{{"", "shop"}, {"shop", ""}},
+		{{"", "a"}, {"=", "a"}},
+		{{"", strings.Repeat("a", 300)}, {"", strings.Repeat("a", 301)}},
+	} {
+		check(t, c[0], c[1])
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		check(t, [2]string{name.Draw(t, "namespace"), name.Draw(t, "pod")}, [2]string{name.Draw(t, "other namespace"), name.Draw(t, "other pod")})
+	})
+}
+
 // TestHostileNames: whatever a name holds, its subject has its own number of
 // tokens, none of them a wildcard, and gives the same name back.
 func TestHostileNames(t *testing.T) {

@@ -11,6 +11,9 @@ type Rows struct {
 	Exchange, Connection                           [RowsAtOnce]uint64
 	End                                            [RowsAtOnce]int64
 	Latency, Duration, RequestBytes, ResponseBytes [RowsAtOnce]uint64
+	// Untimed, to be set before a batch, leaves out End and Duration, which then
+	// mean nothing.
+	Untimed bool
 }
 
 // NextRows sets r to the next events' numbers and returns false where there are
@@ -27,18 +30,22 @@ func (d *Decoder) NextRows(r *Rows) bool {
 	d.column(r.Exchange[:n], eventExchange)
 	d.column(r.Connection[:n], eventConnection)
 	d.column(r.Latency[:n], eventLatency)
-	d.column(r.Duration[:n], eventTail)
-	d.column(c[eventEnd][:n], eventEnd)
 	d.column(r.RequestBytes[:n], eventRequestBytes)
 	d.column(r.ResponseBytes[:n], eventResponseBytes)
-	sent := d.header.Sent
 	for i := range n {
-		r.Duration[i] += r.Latency[i]
-		r.End[i] = sent + int64(c[eventEnd][i])
 		x := &d.exchanges[r.Exchange[i]]
 		x.request += r.RequestBytes[i]
 		x.response += r.ResponseBytes[i]
 		r.RequestBytes[i], r.ResponseBytes[i] = x.request, x.response
+	}
+	if !r.Untimed {
+		d.column(r.Duration[:n], eventTail)
+		d.column(c[eventEnd][:n], eventEnd)
+		sent := d.header.Sent
+		for i := range n {
+			r.Duration[i] += r.Latency[i]
+			r.End[i] = sent + int64(c[eventEnd][i])
+		}
 	}
 	d.row += n
 	return true

@@ -1,6 +1,7 @@
 package event_test
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -52,6 +53,25 @@ func TestNextRows(t *testing.T) {
 			if one.NextRow(&want) {
 				t.Errorf("%d events: NextRows gives too few", n)
 			}
+			if before == 0 {
+				untimed(t, data)
+			}
+		}
+	}
+}
+
+// untimed checks that without times the other numbers are the same.
+func untimed(t *testing.T, data []byte) {
+	t.Helper()
+	var with, without event.Decoder
+	if err := errors.Join(with.Reset(data), without.Reset(data)); err != nil {
+		t.Fatal(err)
+	}
+	want, got := event.Rows{}, event.Rows{Untimed: true}
+	for with.NextRows(&want) {
+		want.Untimed, want.End, want.Duration = true, got.End, got.Duration
+		if !without.NextRows(&got) || got != want {
+			t.Fatal("rows without times differ")
 		}
 	}
 }

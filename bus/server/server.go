@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -381,39 +380,4 @@ func (s *Server) Close() {
 		s.ns.WaitForShutdown()
 		s.unlock()
 	})
-}
-
-// warnOfSmallDisk tells in the log when the disk cannot hold what the streams may
-// grow to: nats-server stops storing when it is full.
-func warnOfSmallDisk(o Options) {
-	var disk syscall.Statfs_t
-	if err := syscall.Statfs(o.DataDir, &disk); err != nil {
-		o.Logger.Warn("cannot tell how much room the bus has for its data", "data", o.DataDir, "error", err)
-		return
-	}
-	free, want := int64(disk.Bavail)*disk.Bsize, o.Retention.EventBytes+bus.Tiers*o.Retention.RollupBytes
-	if free < want {
-		o.Logger.Warn("the disk has less room than the bus's streams may take; keep fewer bytes of events",
-			"data", o.DataDir, "free_bytes", free, "wanted_bytes", want)
-	}
-}
-
-// lockDir creates the folder and keeps other servers out of it: two on the same
-// files would destroy them. The lock ends with the process.
-func lockDir(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, fmt.Errorf("cannot use %s for the bus's data: %w", dir, err)
-	}
-	f, err := os.OpenFile(dir+"/lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot use %s for the bus's data: %w", dir, err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("cannot use %s for the bus's data: another bus is using it", dir)
-		}
-		return nil, fmt.Errorf("cannot lock %s for the bus's data: %w", dir, err)
-	}
-	return func() { _ = f.Close() }, nil
 }

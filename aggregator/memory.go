@@ -80,15 +80,16 @@ func (a *Aggregator) trim(now time.Time) {
 	}
 	a.trimmer.last = now
 	a.spread()
-	sizes := make([]int, len(a.partitions))
+	sizes, recalls := make([]int, len(a.partitions)), 0
 	for i, p := range a.partitions {
-		p.mu.RLock()
+		p.mu.Lock() // nobody may be asking
 		if p.ready {
 			sizes[i] = p.store.Bytes()
+			recalls += p.recalls.bytes()
 		}
-		p.mu.RUnlock()
+		p.mu.Unlock()
 	}
-	limit, over := share(sizes, a.o.StoreBytes)
+	limit, over := share(sizes, a.o.StoreBytes-recalls)
 	if !over {
 		return
 	}

@@ -44,6 +44,8 @@ type partition struct {
 	idle chan struct{}
 	// tiers are those of the store.
 	tiers []store.Tier
+	// recalls are what was answered lately.
+	recalls recalls
 
 	mu sync.RWMutex
 	// The following are guarded by mu.
@@ -211,6 +213,7 @@ func (p *partition) drop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ready, p.folder, p.store, p.summary = false, nil, nil, nil
+	p.recalls.drop()
 }
 
 // take counts one message of the stream.
@@ -309,6 +312,7 @@ func (p *partition) maintain() {
 			p.a.log.Warn("too many sources; those not heard of for longest were forgotten", "partition", p.number, "forgotten", n)
 		}
 	}
+	p.recalls.expire(now.Unix(), p.a.o.StoreBytes/recallShare/len(p.a.partitions))
 	p.a.blame(p.number, p.folder.Offences(), now)
 	p.summary.publish(p, now)
 }

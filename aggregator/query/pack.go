@@ -45,11 +45,25 @@ func Pack(r *Reply) ([]byte, error) {
 type Packed struct {
 	data []byte
 	rows int
+	// last is where the last row begins.
+	last int
 }
 
 // Add packs a row; it keeps nothing of it.
 func (p *Packed) Add(r *Row) {
+	p.last = len(p.data)
 	p.data = r.appendBinary(p.data)
+	p.rows++
+}
+
+// Last is the row that was added last, as Repeat takes it. It is valid until the
+// next is added.
+func (p *Packed) Last() []byte { return p.data[p.last:] }
+
+// Repeat adds a row that was added before, as Last gave it.
+func (p *Packed) Repeat(row []byte) {
+	p.last = len(p.data)
+	p.data = append(p.data, row...)
 	p.rows++
 }
 

@@ -44,6 +44,7 @@ func (s *Store[K]) Compact(now int64) error {
 func (s *Store[K]) age(i int, from int64) {
 	t := &s.tiers[i]
 	t.from = from
+	s.changes.forgotten++
 	for start, b := range t.blocks {
 		if start >= from {
 			continue
@@ -71,7 +72,7 @@ func (s *Store[K]) findOldest() {
 
 // Bytes is how much memory the values and their keys take, near enough.
 func (s *Store[K]) Bytes() int {
-	n := keyBytes * len(s.keys)
+	n := keyBytes*len(s.keys) + 8*len(s.changes.last)
 	for i := range s.tiers {
 		t := &s.tiers[i]
 		n += size(t.blocks) + size(t.late) + size(t.folding)

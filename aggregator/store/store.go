@@ -96,6 +96,8 @@ type Store[K Key[K]] struct {
 	keys []keyState[K]
 	free []uint32
 
+	changes changes
+
 	// loaded is since when everything is there, or was when something was
 	// forgotten first; 0: all there ever was.
 	loaded int64
@@ -239,9 +241,12 @@ func (s *Store[K]) addTo(blocks map[int64]*block, start int64, key K, data []byt
 	}
 	at, known := s.at(b, key)
 	if !known {
-		b.append(s.hold(key), data)
+		id := s.hold(key)
+		s.changes.touch(id)
+		b.append(id, data)
 		return nil
 	}
+	s.changes.touch(b.entries[at].id)
 	s.sum.Reset()
 	if err := s.sum.Add(b.value(at)); err != nil {
 		return err
@@ -300,6 +305,7 @@ func (s *Store[K]) Fold(i int) error {
 func (s *Store[K]) Folded(i int, began int64) error {
 	t := &s.tiers[i]
 	t.safe = max(t.safe, began-t.lateness)
+	s.changes.forgotten++
 	return s.move(t.folding, func(at int64, key K, data []byte) error {
 		if at < t.from {
 			return nil // the next tier counts it from now on
@@ -324,7 +330,10 @@ func (s *Store[K]) move(blocks map[int64]*block, to func(at int64, key K, data [
 
 // Loaded says that all is there that happened at since or later, Unix seconds;
 // 0 where that is all there ever was.
-func (s *Store[K]) Loaded(since int64) { s.loaded = since }
+func (s *Store[K]) Loaded(since int64) {
+	s.loaded = since
+	s.changes.forgotten++
+}
 
 // Reaches is since when the store has everything, Unix seconds: 0 where it has
 // all there ever was.
@@ -390,6 +399,11 @@ func (s *Store[K]) Scan(since, until, step int64, pick func(K) func(start int64,
 // with each of its values, and where that is negative they are left out. pick
 // must not change the key.
 func (s *Store[K]) Visit(since, until, step int64, pick func(*K) int, visitor func(picked int, start int64, data []byte)) {
+	s.VisitByID(since, until, step, func(_ uint32, k *K) int { return pick(k) }, visitor)
+}
+
+// VisitByID is as Visit; pick gets the key's number, too: see Changed.
+func (s *Store[K]) VisitByID(since, until, step int64, pick func(uint32, *K) int, visitor func(picked int, start int64, data []byte)) {
 	if step <= 0 {
 		step = max(until-since, 1)
 	}
@@ -398,7 +412,7 @@ func (s *Store[K]) Visit(since, until, step int64, pick func(*K) int, visitor fu
 	visit := func(start int64, b *block) {
 		for at, e := range b.entries {
 			if picked[e.id] == unasked {
-				picked[e.id] = int32(max(pick(&s.keys[e.id].key), -1) + 2)
+				picked[e.id] = int32(max(pick(e.id, &s.keys[e.id].key), -1) + 2)
 			}
 			if n := picked[e.id]; n > 1 {
 				visitor(int(n)-2, start, b.value(at))

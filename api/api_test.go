@@ -251,6 +251,7 @@ func TestInvalidRequestsNameTheField(t *testing.T) {
 
 	series := func(r *weirpb.SeriesRequest) error { _, err := c.Series(t.Context(), r); return err }
 	f("step", series(&weirpb.SeriesRequest{Step: durationpb.New(1500 * time.Millisecond)}))
+	f("step", series(&weirpb.SeriesRequest{Step: durationpb.New(12 * time.Second), Window: window(10000, 10010)}))
 	f("step", series(&weirpb.SeriesRequest{Step: durationpb.New(time.Second), Window: window(10000, 10000+api.MaxPoints+1)}))
 
 	tap := func(r *weirpb.TapRequest) error {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,7 +79,10 @@ func (s *service) scanQuestion(req *weirpb.ScanRequest) (*scan.Question, *scan.G
 	if len(req.GetBy()) > scan.MaxBy {
 		return nil, nil, w, invalid("by", "%d fields are given; at most %d are allowed", len(req.GetBy()), scan.MaxBy)
 	}
-	for _, name := range req.GetBy() {
+	for i, name := range req.GetBy() {
+		if slices.Contains(req.GetBy()[:i], name) {
+			return nil, nil, w, invalid("by", "%q is given twice", name)
+		}
 		f, err := match.Lookup("by", name)
 		var bad *match.Error
 		if errors.As(err, &bad) {

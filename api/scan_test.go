@@ -90,6 +90,7 @@ func TestScanRefusals(t *testing.T) {
 		}
 	}
 	f(`by: there is no field "pth"; did you mean path`, &weirpb.ScanRequest{By: []string{"pth"}})
+	f(`by: "path" is given twice`, &weirpb.ScanRequest{By: []string{"path", "status", "path"}})
 	f("by: 9 fields", &weirpb.ScanRequest{By: strings.Split("path path path path path path path path path", " ")})
 	f("top: 1001 rows", &weirpb.ScanRequest{Top: 1001})
 	f("filter.where: at character", &weirpb.ScanRequest{Filter: &weirpb.Filter{Where: "("}})

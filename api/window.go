@@ -81,6 +81,11 @@ func resolveStep(req *weirpb.SeriesRequest, w window) (window, int64, error) {
 			return w, 0, invalid("step", "%s is no whole number of seconds", describe(d))
 		}
 		step = int64(d.AsDuration() / time.Second)
+		// A window to now is a little shorter than it was asked for: what has not
+		// settled is not in it.
+		if step > length+int64(settle/time.Second)+1 {
+			return w, 0, invalid("step", "%s is longer than the window, %s", describe(d), time.Duration(length)*time.Second)
+		}
 	}
 	out := window{since: floorTo(w.since, step), until: floorTo(w.until, step)}
 	if req.GetWindow().GetUntil() != nil && out.until < w.until {

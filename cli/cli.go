@@ -15,10 +15,12 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/weirmesh/weir/api/client"
 	"github.com/weirmesh/weir/suggest"
 )
@@ -56,7 +58,8 @@ type Options struct {
 // UsageError is an error in how a command was called rather than in what it
 // did.
 type UsageError struct {
-	// Command is the path of the command, "weir stat".
+	// Command is the path of the command, "weir stat"; "" where Err says all that
+	// there is to know.
 	Command string
 	// Err is what was wrong.
 	Err error
@@ -64,6 +67,9 @@ type UsageError struct {
 
 // Error says what was wrong and where to read how it goes.
 func (e *UsageError) Error() string {
+	if e.Command == "" {
+		return e.Err.Error()
+	}
 	return fmt.Sprintf("%v (see `%s --help`)", e.Err, e.Command)
 }
 
@@ -132,7 +138,7 @@ cluster of the kubeconfig, by a forwarded port, then at ` + client.DefaultAddr +
 	root.SetIn(a.Streams.In)
 	root.SetOut(a.Streams.Out)
 	root.SetErr(a.Streams.ErrOut)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return Usagef(cmd, "%w", err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return Usagef(cmd, "%w", plainly(err)) })
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().StringVar(&a.apiAddr, "api-addr", os.Getenv("WEIR_API_ADDR"), "address of the query API (gRPC), host:port; default from $WEIR_API_ADDR")
 	a.cluster.register(root.PersistentFlags())
@@ -156,6 +162,23 @@ cluster of the kubeconfig, by a forwarded port, then at ` + client.DefaultAddr +
 	add(groupRun, a.Roles...)
 	add(groupOther, newCheck(a), newDiagnostics(a), newVersion(a), newCompletion(a))
 	return root
+}
+
+// plainly says what is wrong with a number without the words of Go's parser.
+func plainly(err error) error {
+	var number *strconv.NumError
+	var value *pflag.InvalidValueError
+	if !errors.As(err, &number) || !errors.As(err, &value) {
+		return err
+	}
+	want := map[string]string{"ParseUint": "whole number from 0 on", "ParseInt": "whole number", "ParseFloat": "number"}[number.Func]
+	switch {
+	case want == "":
+		return err
+	case errors.Is(number, strconv.ErrRange):
+		want = "number that is possible here: it is too large"
+	}
+	return fmt.Errorf("--%s: %q is no %s", value.GetFlag().Name, value.GetValue(), want)
 }
 
 // rejectUnknown refuses what is no command, with the near ones.

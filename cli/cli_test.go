@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -39,6 +40,8 @@ func start(t *testing.T, b *apitest.Backend) string {
 // startWith runs an API and gives its address.
 func startWith(t *testing.T, o api.Options) string {
 	t.Helper()
+	// The commands under test set the default logger to their own stderr.
+	o.Logger = slog.New(slog.DiscardHandler)
 	o.GRPCAddr, o.HTTPAddr = "127.0.0.1:0", "127.0.0.1:0"
 	o.Build = api.Build{Version: "v0.2.0", Commit: "fedcba", GoVersion: "go1.26.8"}
 	s, err := api.Start(o)
@@ -230,6 +233,17 @@ func TestHelpNamesEverything(t *testing.T) {
 	for _, want := range []string{"stat", "tap", "edges", "routes", "dashboard", "version", "completion", "--api-addr"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("help lacks %s", want)
+		}
+	}
+}
+
+// The help has lengths of time as one would write them, and no default that
+// means none.
+func TestHelpHasPlainLengths(t *testing.T) {
+	for _, command := range []string{"stat", "series", "tap", "top", "edges", "routes"} {
+		out, _, err := weir(t, command, "--help")
+		if err != nil || strings.Contains(out, "m0s") || strings.Contains(out, "default 0") {
+			t.Errorf("weir %s --help: %v\n%s", command, err, out)
 		}
 	}
 }

@@ -99,7 +99,7 @@ func (d *dashboardCommand) present(ctx context.Context, at string) error {
 // ends: on another one than asked for where that is taken and was not given.
 func (d *dashboardCommand) forward(ctx context.Context, k *kubeCluster, given bool) error {
 	l, err := net.Listen("tcp", net.JoinHostPort(d.address, strconv.Itoa(int(d.port))))
-	if errors.Is(err, syscall.EADDRINUSE) && !given {
+	if inUse(err) && !given {
 		l, err = net.Listen("tcp", net.JoinHostPort(d.address, "0"))
 	}
 	if err != nil {
@@ -165,6 +165,12 @@ func probe(ctx context.Context, at string) error {
 		return fmt.Errorf("it answers %s", resp.Status)
 	}
 	return nil
+}
+
+// inUse tells that another process listens there.
+func inUse(err error) bool {
+	const wsaeaddrinuse = syscall.Errno(10048) // the package has no name for it
+	return errors.Is(err, syscall.EADDRINUSE) || runtime.GOOS == "windows" && errors.Is(err, wsaeaddrinuse)
 }
 
 // openBrowser asks the desktop to show a URL.

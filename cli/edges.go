@@ -131,7 +131,7 @@ func (e *edgesCommand) ask(ctx context.Context, c *client.Client, resources []*w
 			}
 		}
 		if len(resp.GetRows()) == 0 && explain {
-			e.explainMissing(ctx, c, r, &e.scope, covered)
+			e.explainMissing(ctx, c, &question{resource: r}, &e.scope, covered)
 		}
 		for _, row := range resp.GetRows() {
 			// An edge between two of the named resources is in both answers.

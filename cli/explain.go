@@ -21,21 +21,47 @@ func callError(what string, err error) error {
 		if s.Code() == codes.Canceled {
 			return fmt.Errorf("cannot %s: %w", what, context.Canceled)
 		}
-		return fmt.Errorf("cannot %s: %w", what, errors.New(asFlags(s.Message())))
+		failed := fmt.Errorf("cannot %s: %w", what, errors.New(asFlags(s.Message())))
+		if s.Code() == codes.InvalidArgument {
+			// As if this command had known it was wrong.
+			return &UsageError{Err: failed}
+		}
+		return failed
 	}
 	return fmt.Errorf("cannot %s: %w", what, err)
 }
 
-// explainMissing says that there is no traffic of r, and why as far as can be
-// told.
-func (a *app) explainMissing(ctx context.Context, c *client.Client, r *weirpb.Resource, s *scope, covered *weirpb.Coverage) {
+// question is whose traffic was asked for; to and from are nil where any is.
+type question struct{ resource, to, from *weirpb.Resource }
+
+// describe names it as a user would, beginning with a space.
+func (q *question) describe() string {
+	out := ""
+	for _, part := range []struct {
+		word string
+		r    *weirpb.Resource
+	}{{"for", q.resource}, {"to", q.to}, {"from", q.from}} {
+		if part.r == nil {
+			continue
+		}
+		out += " " + part.word + " " + describe(part.r)
+		if part.r.GetNamespace() != "" && part.r.GetKind() != kindNamespace {
+			out += " in namespace " + part.r.GetNamespace()
+		}
+	}
+	return out
+}
+
+// explainMissing says that there is no traffic of what was asked for, and why as
+// far as can be told.
+func (a *app) explainMissing(ctx context.Context, c *client.Client, q *question, s *scope, covered *weirpb.Coverage) {
 	known, err := seen(ctx, c)
 	if err != nil {
 		slog.Debug("cannot ask what has been seen", "error", err)
 		a.notef("No traffic found.")
 		return
 	}
-	a.notef("No traffic found%s", known.explain(r, s, a.now(), covered))
+	a.notef("No traffic found%s", known.explain(q, s, a.now(), covered))
 }
 
 // workloads is what has been seen so far.
@@ -50,18 +76,27 @@ func seen(ctx context.Context, c *client.Client) (workloads, error) {
 }
 
 // explain continues the sentence "No traffic found".
-func (known workloads) explain(r *weirpb.Resource, s *scope, now time.Time, covered *weirpb.Coverage) string {
+func (known workloads) explain(q *question, s *scope, now time.Time, covered *weirpb.Coverage) string {
+	r := q.resource
 	if len(known) == 0 {
 		return ": no proxy has reported yet."
 	}
 	if r.GetKind() == kindNamespace {
 		return known.explainNamespace(r)
 	}
-	what := " for " + describe(r)
-	if r.GetNamespace() != "" {
-		what += " in namespace " + r.GetNamespace()
-	}
+	what := q.describe()
 	if last, ok := known.lastSeen(r); ok {
+		if gone(covered) {
+			// Said already, and there is no more to it.
+			return what + "."
+		}
+		for _, other := range []*weirpb.Resource{q.to, q.from} {
+			if _, ok := known.lastSeen(other); other != nil && !ok {
+				if hint := known.hint(other, s); hint != "" {
+					return what + ". " + hint
+				}
+			}
+		}
 		return fmt.Sprintf("%s between %s and %s; its proxies last reported at %s.", what,
 			clock(covered.GetSince().AsTime(), now), clock(covered.GetUntil().AsTime(), now), clock(last, now))
 	}

@@ -2,7 +2,39 @@ package cli
 
 import (
 	"testing"
+	"time"
 )
+
+func TestScanValue(t *testing.T) {
+	f := func(want, by, v string) {
+		t.Helper()
+		if got := scanValue(by, v); got != want {
+			t.Errorf("%s %q is %q; want %q", by, v, got, want)
+		}
+	}
+	f("1166µs", "duration", "1166")
+	f("(other)", "latency", "(other)")
+	f("-", "latency", "")
+	f("500", "status", "500")
+	f("-", "path", "")
+}
+
+func TestLength(t *testing.T) {
+	f := func(want string, d time.Duration) {
+		t.Helper()
+		if got := length(d); got != want {
+			t.Errorf("%s is %q; want %q", d, got, want)
+		}
+	}
+	f("1m", time.Minute)
+	f("1m30s", 90*time.Second)
+	f("1h", time.Hour)
+	f("1h0m5s", time.Hour+5*time.Second)
+	f("1d", 24*time.Hour)
+	f("25h", 25*time.Hour)
+	f("10s", 9900*time.Millisecond)
+	f("0s", 0)
+}
 
 func TestNumbers(t *testing.T) {
 	f := func(got, want string) {

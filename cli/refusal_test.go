@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,26 @@ import (
 
 // TestRefusals: whatever is wrong with a flag, the error names the flag, what was
 // wrong and what to do, and nothing else is said.
+// TestRefusalsAreUsageErrors: what the API finds wrong with a question is wrong
+// with how the command was called, as what the command itself finds.
+func TestRefusalsAreUsageErrors(t *testing.T) {
+	addr := start(t, emojivoto())
+	f := func(usage bool, command string, args ...string) {
+		t.Helper()
+		_, _, err := weir(t, append([]string{command, "deploy/web", "--api-addr", addr}, args...)...)
+		var wrong *UsageError
+		if err == nil || errors.As(err, &wrong) != usage {
+			t.Errorf("weir %s %v: %v", command, args, err)
+		}
+	}
+	f(true, "tap", "--status", "6xx")
+	f(true, "top", "--where", "latency >", "-o", "table")
+	f(true, "stat", "--by", "pth")
+	f(true, "stat", "-t", "90d")
+	f(true, "series", "-t", "1m", "--step", "7m")
+	f(false, "routes") // that no aggregator answers is nobody's mistake
+}
+
 func TestRefusals(t *testing.T) {
 	addr := start(t, emojivoto())
 	f := func(want, command string, args ...string) {
@@ -48,13 +69,21 @@ func TestRefusals(t *testing.T) {
 	f(`--where: at character 9: it ends too early`, "stat", "--where", "latency >")
 	f(`--where: at character 1: a call of a function is not possible here`, "top", "--where", "len(path) > 5")
 	f(`--max-rps -1 is no rate`, "tap", "--max-rps", "-1")
-	f(`invalid argument "-1" for "--limit"`, "tap", "--limit", "-1")
+	f(`--limit: "-1" is no whole number from 0 on`, "tap", "--limit", "-1")
+	f(`--limit: "5000000000" is no number that is possible here: it is too large`, "tap", "--limit", "5000000000")
+	f(`--max-rps: "many" is no number`, "tap", "--max-rps", "many")
+	f(`--since is empty: leave it out`, "stat", "--since", "")
+	f(`--until is empty: leave it out`, "top", "--until=", "-o", "table")
+	f(`--namespace is empty: leave it out`, "edges", "-n", "")
+	f(`--to is empty: leave it out`, "routes", "--to", "")
 	f(`--until needs --since`, "tap", "--until", "5m")
 	f(`--until and -f contradict`, "tap", "--since", "5m", "--until", "2m", "-f")
 	f(`--since 1m is not before --until 2m`, "tap", "--since", "1m", "--until", "2m")
 	f(`--since: 2099-01-01T00:00:00Z lies in the future`, "tap", "--since", "2099-01-01T00:00:00Z")
 	f(`--by: there is no field "pth"; did you mean path`, "stat", "--by", "pth")
 	f(`--by: 9 fields are given; at most 8 are allowed`, "stat", "--by", "path,path,path,path,path,path,path,path,path")
+	f(`--by: "path" is given twice`, "stat", "--by", "path,status,path")
+	f(`--step: 7m0s is longer than the window, 1m0s`, "series", "-t", "1m", "--step", "7m")
 	f(`--by is empty`, "stat", "--by", "")
 	f(`--top: 5000 rows are asked for; at most 1000 are possible`, "stat", "--by", "path", "--top", "5000")
 	f(`--top 0: at least one row`, "stat", "--by", "path", "--top", "0")

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/weirmesh/weir/api/weirpb"
 	"github.com/weirmesh/weir/suggest"
 )
@@ -50,6 +51,9 @@ func parseKind(s string) (string, error) {
 // parseResource reads TYPE or TYPE/NAME.
 func parseResource(s string) (*weirpb.Resource, error) {
 	kind, name, named := strings.Cut(s, "/")
+	if kind == "" {
+		return nil, fmt.Errorf("%q is not TYPE or TYPE/NAME", s)
+	}
 	k, err := parseKind(kind)
 	if err != nil {
 		return nil, err
@@ -113,7 +117,14 @@ func (s *scope) check(cmd *cobra.Command) error {
 	if s.all && s.given {
 		return Usagef(cmd, "-n and -A contradict each other")
 	}
-	return nil
+	var err error
+	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		// A variable of a script that is not set must not mean everything.
+		if f.Changed && err == nil && f.Value.String() == "" && f.Name != "by" {
+			err = Usagef(cmd, "--%s is empty: leave it out, or say what is meant", f.Name)
+		}
+	})
+	return err
 }
 
 // apply sets the namespace of r.

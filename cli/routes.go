@@ -105,7 +105,7 @@ func (r *routesCommand) show(ctx context.Context, c *client.Client, resources []
 	}
 	for _, asked := range resources {
 		if !slices.ContainsFunc(rows, func(b beside[weirpb.RouteRow]) bool { return stands(asked, b.row().GetResource()) }) {
-			r.explainMissing(ctx, c, asked, &r.scope, covered)
+			r.explainMissing(ctx, c, &question{resource: asked, to: to}, &r.scope, covered)
 		}
 	}
 	if r.output == outputJSON {

@@ -97,7 +97,7 @@ func (s *seriesCommand) show(ctx context.Context, c *client.Client, requests []*
 			s.noteCoverage(req.GetWindow(), resp.GetCoverage())
 		}
 		if len(resp.GetRows()) == 0 {
-			s.explainMissing(ctx, c, req.GetResource(), &s.scope, resp.GetCoverage())
+			s.explainMissing(ctx, c, &question{req.GetResource(), req.GetTo(), req.GetFrom()}, &s.scope, resp.GetCoverage())
 		}
 		rows = append(rows, resp.GetRows()...)
 	}

@@ -150,7 +150,7 @@ func (s *statCommand) show(ctx context.Context, c *client.Client, requests []*we
 	rows := sorted(pair(now, before, statKey), func(a, b *weirpb.StatRow) int { return compareResources(a.GetResource(), b.GetResource()) })
 	for _, req := range requests {
 		if !slices.ContainsFunc(rows, func(b beside[weirpb.StatRow]) bool { return stands(req.GetResource(), b.row().GetResource()) }) {
-			s.explainMissing(ctx, c, req.GetResource(), &s.scope, covered)
+			s.explainMissing(ctx, c, &question{req.GetResource(), req.GetTo(), req.GetFrom()}, &s.scope, covered)
 		}
 	}
 	if s.output == outputJSON {

@@ -127,6 +127,35 @@ func TestStatSaysWhatIsMissing(t *testing.T) {
 	golden(t, "stat_partial_wide", out, errOut, err)
 }
 
+// A window of which nothing is kept is named as it was asked for.
+func TestStatOfWhatIsNotKept(t *testing.T) {
+	b := emojivoto()
+	oldest := now.Unix() - 30
+	b.Answer(query.MethodStat, query.Reply{Member: "a", Members: 1, Oldest: oldest, Exact: oldest})
+	out, errOut, err := weir(t, append([]string{"stat", "deploy", "-n", "emojivoto", "--api-addr", start(t, b)}, lastMinute...)...)
+	want := "Nothing is kept of that window: statistics reach back to 12:04:30.\nNo traffic found for deploy in namespace emojivoto.\n"
+	if err != nil || out != "" || errOut != want {
+		t.Errorf("%q, %q, %v", out, errOut, err)
+	}
+}
+
+// Who was asked about on the other side is named, too, and where nothing of the
+// kind was seen, what may have been meant.
+func TestStatOfNoSuchPeer(t *testing.T) {
+	b := emojivoto()
+	b.Answer(query.MethodStat, query.Reply{Member: "a", Members: 1, Oldest: 1, Exact: 1})
+	addr := start(t, b)
+	f := func(want string, args ...string) {
+		t.Helper()
+		out, errOut, err := weir(t, append(append([]string{"stat", "deploy/web", "-n", "emojivoto", "--api-addr", addr}, args...), lastMinute...)...)
+		if err != nil || out != "" || errOut != want+"\n" {
+			t.Errorf("%q, %q, %v", out, errOut, err)
+		}
+	}
+	f("No traffic found for deploy/web in namespace emojivoto to deploy/votng in namespace emojivoto. Did you mean deploy/voting?", "--to", "deploy/votng")
+	f("No traffic found for deploy/web in namespace emojivoto from deploy/vote-bot in namespace emojivoto between 12:03:00 and 12:04:00; its proxies last reported at 12:04:00.", "--from", "deploy/vote-bot")
+}
+
 // Whose batches were refused is said: in JSON in their rows.
 func TestStatNamesOffenders(t *testing.T) {
 	b := emojivoto()
@@ -191,7 +220,7 @@ func same(a, b *query.Selector) bool {
 // A watch goes on when the aggregators come back.
 func TestStatWatch(t *testing.T) {
 	b := emojivoto()
-	c := newCommand("stat", "deploy/web", "-n", "emojivoto", "-w", "--api-addr", start(t, b))
+	c := newCommand("stat", "deploy/vote-bot", "-n", "emojivoto", "-w", "--api-addr", start(t, b))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -207,6 +236,9 @@ func TestStatWatch(t *testing.T) {
 		}
 	}
 	until("two tables", func() bool { return strings.Count(c.out.String(), "MESHED") > 1 })
+	if said := c.errOut.String(); strings.Count(said, "\n") > 1 {
+		t.Errorf("notes come again: %q", said)
+	}
 	b.AnswerFunc(query.MethodStat)
 	until("an error", func() bool { return strings.Contains(c.errOut.String(), "no aggregator answers") })
 	b.Answer(query.MethodStat, query.Reply{Rows: []query.Row{{Resource: selector("emojivoto", "deploy", "back"), Stats: stats(60, 0, 1, 1)}}})

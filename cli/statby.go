@@ -136,7 +136,7 @@ func (s *statCommand) noteScan(ctx context.Context, c *client.Client, req *weirp
 	covered := r.GetCoverage()
 	s.noteCoverage(req.GetWindow(), covered)
 	if r.GetProgress().GetEvents() == 0 {
-		s.explainMissing(ctx, c, req.GetResource(), &s.scope, covered)
+		s.explainMissing(ctx, c, &question{req.GetResource(), req.GetFilter().GetTo(), req.GetFilter().GetFrom()}, &s.scope, covered)
 		return
 	}
 	if r.GetProgress().GetMatched() == 0 {
@@ -183,11 +183,11 @@ func scanTable(r *weirpb.ScanResult, wide bool) []byte {
 	add := func(values []string, st *weirpb.Stats, mark string) {
 		var cells []string
 		for i, v := range values {
-			show := printable
-			if i < len(r.GetBy()) && r.GetBy()[i] == "route" {
-				show = printableRoute
+			by := ""
+			if i < len(r.GetBy()) {
+				by = r.GetBy()[i]
 			}
-			cells = append(cells, orNone(show(v)))
+			cells = append(cells, scanValue(by, v))
 		}
 		cells = append(append(cells, fmt.Sprint(st.GetRequests())+mark), trafficCells(st)...)
 		if wide {
@@ -211,6 +211,19 @@ func scanTable(r *weirpb.ScanResult, wide bool) []byte {
 		add(values, r.GetOther().GetStats(), "")
 	}
 	return t.render()
+}
+
+// scanValue is a value of the field by in a table.
+func scanValue(by, v string) string {
+	switch by {
+	case "route":
+		return orNone(printableRoute(v))
+	case "latency", "duration", "detection_time":
+		if v != "" && v != otherName {
+			return v + "µs"
+		}
+	}
+	return orNone(printable(v))
 }
 
 // scanRow is a row of the JSON output.

@@ -33,6 +33,9 @@ type tapCommand struct {
 	saidBehind  time.Time
 	saidOldest  bool
 	saidReading time.Time
+	// shown is how many events were, progress what was heard last.
+	shown    uint64
+	progress *weirpb.TapProgress
 }
 
 func newTap(a *app) *cobra.Command {
@@ -165,22 +168,40 @@ func (t *tapCommand) noteUnseen(ctx context.Context, c *client.Client) {
 		slog.Debug("cannot ask what has been seen", "error", err)
 		return
 	}
+	if note := t.unseen(known); note != "" {
+		t.notef("%s Waiting.", note)
+	}
+}
+
+// unseen says that no proxy of the resource has reported, and what may have been
+// meant; "" where one has.
+func (t *tapCommand) unseen(known workloads) string {
 	r := t.req.GetResource()
 	if _, ok := known.lastSeen(r); ok {
+		return ""
+	}
+	note := fmt.Sprintf("No proxy of%s has reported yet.", strings.TrimPrefix((&question{resource: r}).describe(), " for"))
+	if r.GetKind() == kindNamespace {
+		return note
+	}
+	return strings.TrimSpace(note + " " + known.hint(r, &t.scope))
+}
+
+// noteNone says why a reading of the past showed nothing.
+func (t *tapCommand) noteNone(ctx context.Context, c *client.Client) {
+	if t.shown > 0 || t.req.GetSince() == nil {
 		return
 	}
-	what := describe(r)
-	if r.GetNamespace() != "" && r.GetKind() != kindNamespace {
-		what += " in namespace " + r.GetNamespace()
+	when := readingOf(t.req.GetSince(), t.req.GetUntil(), t.now())
+	if n := t.progress.GetEvents(); n > 0 {
+		t.notef("None of the %d events%s match.", n, when)
+		return
 	}
-	hint := ""
-	if r.GetKind() != kindNamespace {
-		hint = known.hint(r, &t.scope)
+	note := ""
+	if known, err := seen(ctx, c); err == nil {
+		note = t.unseen(known)
 	}
-	if hint != "" {
-		hint += " "
-	}
-	t.notef("No proxy of %s has reported yet. %sWaiting.", what, hint)
+	t.notef("%s", strings.TrimSpace("No events"+(&question{resource: t.req.GetResource()}).describe()+when+". "+note))
 }
 
 // follow shows what comes until it ends or ctx does.
@@ -211,7 +232,10 @@ func (t *tapCommand) follow(ctx context.Context, c *client.Client) error {
 	switch {
 	case printErr != nil:
 		return printErr
-	case errors.Is(err, io.EOF) || ctx.Err() != nil:
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, io.EOF):
+		t.noteNone(ctx, c)
 		return nil
 	}
 	return callError("go on with the tap", err)
@@ -249,6 +273,7 @@ func (t *tapCommand) printAll(items <-chan *weirpb.TapResponse) error {
 			if err != nil {
 				return err
 			}
+			t.shown++
 			if _, err := out.Write(append(line, '\n')); err != nil {
 				return fmt.Errorf("cannot write the output: %w", err)
 			}

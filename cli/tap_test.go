@@ -118,6 +118,25 @@ func TestTapOfWhatWasNeverSeen(t *testing.T) {
 	f("No proxy of deploy/web in namespace default has reported yet. Namespace emojivoto has some: use -n emojivoto, or -A for all. Waiting.", "deploy/web")
 }
 
+// A reading of the past that shows nothing says why.
+func TestTapOfAnEmptyPast(t *testing.T) {
+	b := emojivoto()
+	b.Publish(event.Header{Source: event.Source{Workload: webWorkload, Pod: "web-0"}, Instance: 1, Sequence: 1, Sent: now.UnixMicro()}, tapped()...)
+	addr := start(t, b)
+	f := func(want string, args ...string) {
+		t.Helper()
+		out, errOut, err := weir(t, append([]string{"tap", "--api-addr", addr, "-n", "emojivoto"}, args...)...)
+		_, said, _ := strings.Cut(errOut, "is not kept.\n")
+		if err != nil || out != "" || said != want+"\n" {
+			t.Errorf("%q, %q, %v; want %q", out, errOut, err, want)
+		}
+	}
+	times := []string{"--since", "2026-03-14T12:04:00Z", "--until", "2026-03-14T12:05:30Z"}
+	f("None of the 5 events between 12:04:00 and 12:05:30 match.", append(times, "deploy/web", "--status", "404")...)
+	f("No events for deploy/voting in namespace emojivoto between 12:04:00 and 12:05:30.", append(times, "deploy/voting")...)
+	f("No events for deploy/wb in namespace emojivoto between 12:04:00 and 12:05:30. No proxy of deploy/wb in namespace emojivoto has reported yet. Did you mean deploy/web?", append(times, "deploy/wb")...)
+}
+
 // A hostile path must not forge output.
 func TestTapJSONLinesAreOneLineEach(t *testing.T) {
 	b := emojivoto()

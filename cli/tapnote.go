@@ -24,6 +24,7 @@ func (t *tapCommand) note(item *weirpb.TapResponse) error {
 		return t.noteGap(gap)
 	}
 	if p := item.GetProgress(); p != nil {
+		t.progress = p
 		t.noteProgress(p)
 	}
 	return nil
@@ -125,6 +126,14 @@ func reachNote(p *weirpb.TapProgress, since *timestamppb.Timestamp, now time.Tim
 		return fmt.Sprintf("Events reach back to %s: what was before is not kept.", clock(p.GetOldest().AsTime(), now))
 	}
 	return ""
+}
+
+// readingOf is the time of a reading of the past, as the end of a sentence.
+func readingOf(since, until *timestamppb.Timestamp, now time.Time) string {
+	if until == nil {
+		return " since " + clock(since.AsTime(), now)
+	}
+	return " between " + clock(since.AsTime(), now) + " and " + clock(until.AsTime(), now)
 }
 
 // readingNote says how far in the past a reading is, "" where it is done.

@@ -178,7 +178,7 @@ func (t *topCommand) once(ctx context.Context, c *client.Client, req *weirpb.Tap
 	}
 	if len(rows) == 0 {
 		if req.GetSince() != nil {
-			t.notef("No such request is in the events since %s.", clock(req.GetSince().AsTime(), t.now()))
+			t.notef("No such request is in the events%s.", readingOf(req.GetSince(), req.GetUntil(), t.now()))
 		} else {
 			t.notef("Nothing came within %s.", t.length)
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,19 +18,28 @@ func (a *app) repeat(ctx context.Context, interval time.Duration, once func(cont
 	redraw := isTerminal(a.Streams.Out)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	var said string
 	for first := true; ; first = false {
-		var frame bytes.Buffer
+		var frame, talk bytes.Buffer
 		// Notes are part of the picture on a terminal: written between two
 		// frames they would be wiped out, or scroll the table away.
 		notes := a.Streams.ErrOut
 		if redraw {
 			frame.WriteString("\x1b[H\x1b[2J")
 			a.Streams.ErrOut = &frame
-		} else if !first {
-			frame.WriteByte('\n')
+		} else {
+			a.Streams.ErrOut = &talk
+			if !first {
+				frame.WriteByte('\n')
+			}
 		}
 		out, err := once(ctx)
 		a.Streams.ErrOut = notes
+		// Beside frames that follow each other, what was just said is not news.
+		if err := writeNews(notes, talk.String(), said); err != nil {
+			return err
+		}
+		said = talk.String()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -54,6 +65,20 @@ func (a *app) repeat(ctx context.Context, interval time.Duration, once func(cont
 		case <-tick.C:
 		}
 	}
+}
+
+// writeNews writes the lines of talk that are not in said.
+func writeNews(to io.Writer, talk, said string) error {
+	old := slices.Collect(strings.Lines(said))
+	for line := range strings.Lines(talk) {
+		if slices.Contains(old, line) {
+			continue
+		}
+		if _, err := io.WriteString(to, line); err != nil {
+			return fmt.Errorf("cannot write to stderr: %w", err)
+		}
+	}
+	return nil
 }
 
 // isTerminal tells whether w is a terminal.

@@ -71,7 +71,7 @@ func (p *pastFlags) flags(cmd *cobra.Command) {
 	} {
 		cmd.Flags().Lookup(name).Usage = usage
 	}
-	cmd.Flags().Lookup("time-window").DefValue = "0s" // is not shown
+	cmd.Flags().Lookup("time-window").DefValue = "0" // is not shown
 }
 
 // given tells whether any of the flags was.
@@ -122,7 +122,17 @@ func parseLength(s string) (time.Duration, error) {
 // lengthValue is a flag that parseLength reads.
 type lengthValue time.Duration
 
-func (v *lengthValue) String() string { return time.Duration(*v).String() }
+// String is "0" for none, which the help leaves out.
+func (v *lengthValue) String() string {
+	switch d := time.Duration(*v); {
+	case d == 0:
+		return "0"
+	case d%time.Second == 0:
+		return length(d)
+	default:
+		return d.String()
+	}
+}
 
 func (v *lengthValue) Type() string { return "duration" }
 
@@ -169,16 +179,41 @@ func (a *app) noteCoverage(asked *weirpb.Window, c *weirpb.Coverage) {
 	} else if c.GetAggregatorsAnswered() < c.GetAggregatorsTotal() {
 		a.notef("Only %d of %d aggregators answered: the numbers may be too low.", c.GetAggregatorsAnswered(), c.GetAggregatorsTotal())
 	}
+	if gone(c) {
+		a.notef("Nothing is kept of that window: statistics reach back to %s.", clock(c.GetOldest().AsTime(), a.now()))
+		return
+	}
 	got := c.GetUntil().AsTime().Sub(c.GetSince().AsTime())
-	want := asked.GetLength().AsDuration()
+	want, wanted := asked.GetLength().AsDuration(), ", not "+length(asked.GetLength().AsDuration())
 	if s := asked.GetSince(); s != nil {
-		want = c.GetUntil().AsTime().Sub(s.AsTime().Truncate(time.Second))
+		from := s.AsTime().Truncate(time.Second)
+		want, wanted = c.GetUntil().AsTime().Sub(from), ", not from "+clock(from, a.now())+" on"
 	}
 	// A little less than asked for changes little.
 	if got < want*9/10 && c.GetOldest() != nil && !c.GetOldest().AsTime().Before(c.GetSince().AsTime()) {
-		a.notef("Statistics reach back to %s: this is about %s, not %s.",
-			clock(c.GetOldest().AsTime(), a.now()), got, want.Round(time.Second))
+		a.notef("Statistics reach back to %s: this is about %s%s.", clock(c.GetOldest().AsTime(), a.now()), length(got), wanted)
 	}
+}
+
+// gone tells whether statistics begin only after the window that was asked for.
+func gone(c *weirpb.Coverage) bool {
+	return c.GetOldest() != nil && !c.GetOldest().AsTime().Before(c.GetUntil().AsTime())
+}
+
+// length is a length of time as one would give it: 10m, 1h30m, 2d.
+func length(d time.Duration) string {
+	d = d.Round(time.Second)
+	if d != 0 && d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	}
+	out := d.String()
+	if strings.HasSuffix(out, "m0s") {
+		out = strings.TrimSuffix(out, "0s")
+	}
+	if strings.HasSuffix(out, "h0m") {
+		out = strings.TrimSuffix(out, "0m")
+	}
+	return out
 }
 
 // clock is a time as short as can be, in the zone of now.

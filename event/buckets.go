@@ -1,10 +1,8 @@
 package event
 
-import "math/bits"
-
 // Moments are what is exact of a [Histogram]: count, sum, least and greatest of
-// its values. With [Buckets] and [Histogram.Fill], those who record a value in
-// several histograms work out once where it is counted. The zero value is empty
+// its values. With [BucketPairs] and a [Tally], those who record a value
+// in several places work out once where it is counted. The zero value is empty
 // and ready. It is not safe for concurrent use.
 type Moments struct{ moments }
 
@@ -25,37 +23,20 @@ func (m *Moments) Add(o *Moments) {
 	}
 }
 
-// Buckets sets dst[i] to the number of the bucket that counts values[i], which
-// has as many elements.
-func Buckets(dst []uint16, values []uint64) {
-	values = values[:len(dst)]
-	for i, v := range values {
-		v = min(v, 1<<rangeBits-1)
-		shift := max(bits.Len64(v)-1-subBits, 0)
-		dst[i] = uint16(shift<<subBits + int(v>>(shift&63)))
-	}
-}
-
-// Fill counts values in the buckets whose numbers these are; numbers that
-// [Buckets] does not give it leaves out. Until [Histogram.AddMoments] has added
-// the moments of the same values, h must not be used for anything else.
-func (h *Histogram) Fill(at []uint16) {
-	octaves := h.octaves
-	for _, i := range at {
-		o := int(i) >> subBits
-		if o >= len(octaves) || octaves[o] == nil {
-			if o >= pages {
-				continue
-			}
-			h.grow(o)
-			octaves = h.octaves
+// FillPairs counts values in the buckets whose numbers these are, as
+// [BucketPairs] gives them: those of the lower halves in h, the others in o. Until
+// [Histogram.AddMoments] has added the moments of the same values, h and o must
+// not be used for anything else.
+func (h *Histogram) FillPairs(o *Histogram, at []uint32) {
+	for _, pair := range at {
+		if i, j := int(pair&0xffff), int(pair>>16); i < buckets && j < buckets {
+			h.addAt(i, 1)
+			o.addAt(j, 1)
 		}
-		n := &octaves[o][i&(subBuckets-1)]
-		*n = saturatingAdd(*n, 1)
 	}
 }
 
-// AddMoments adds the moments of values that [Histogram.Fill] has counted.
+// AddMoments adds the moments of values that [Histogram.FillPairs] has counted.
 func (h *Histogram) AddMoments(m *Moments) {
 	if m.count > 0 {
 		h.moments.add(&m.moments)

@@ -2,7 +2,6 @@ package event_test
 
 import (
 	"errors"
-	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -73,34 +72,5 @@ func untimed(t *testing.T, data []byte) {
 		if !without.NextRows(&got) || got != want {
 			t.Fatal("rows without times differ")
 		}
-	}
-}
-
-// What Fill and Moments make of values is what Record makes of them.
-func TestFill(t *testing.T) {
-	rng := rand.New(rand.NewPCG(9, 10))
-	values := []uint64{0, 1, 63, 64, 127, 128, 1<<40 - 1, 1 << 40, math.MaxUint64}
-	for range 1000 {
-		values = append(values, rng.Uint64()>>rng.IntN(64))
-	}
-	at := make([]uint16, len(values))
-	event.Buckets(at, values)
-	var got, want event.Histogram
-	var m, more event.Moments
-	for i, v := range values {
-		want.Record(v)
-		if i%2 == 0 {
-			m.Record(v)
-		} else {
-			more.Record(v)
-		}
-	}
-	m.Add(&more)
-	got.Fill(at)
-	got.Fill([]uint16{math.MaxUint16})
-	got.AddMoments(&m)
-	got.AddMoments(&event.Moments{})
-	if string(got.AppendBinary(nil)) != string(want.AppendBinary(nil)) {
-		t.Error("Fill and Record differ")
 	}
 }

@@ -18,12 +18,8 @@ const (
 	OtherGRPC   int16  = math.MaxInt16
 )
 
-// bufferSize is how many requests wait for the histograms.
-const bufferSize = 128
-
-// samples are requests that wait for the histograms: in which buckets they
-// count.
-type samples struct{ latency, duration [bufferSize]uint16 }
+// bufferSize is how many requests wait to be counted in a cell's tallies.
+const bufferSize = 64
 
 // spread are exact moments of latency and duration.
 type spread struct{ latency, duration event.Moments }
@@ -66,20 +62,18 @@ type Cell struct {
 	Status []Count[uint16]
 	GRPC   []Count[int16]
 	Errors []Count[string]
-	// Latency and Duration of requests, µs: all but the last few of a cell
-	// that is being folded, which wait in buffer. What Merge and AppendBinary
-	// give is complete.
+	// Latency and Duration of requests, µs: of those that were merged, or told
+	// as sums. The others, that were observed one by one, are in what follows.
+	// What Merge and AppendBinary give is complete.
 	Latency, Duration event.Histogram
 
-	// waiting and buffer hold the last requests that were observed. A histogram
-	// takes KiBs in several places of memory, which most cells never need, and
-	// the others only once for many requests. overflown: more of waiting's
-	// requests were observed than there is room for in buffer, and some are
-	// already counted in the histograms' buckets; settle must follow.
-	buffered  uint8
-	overflown bool
-	waiting   spread
-	buffer    samples
+	// waiting are the moments of the requests that were observed one by one. In
+	// which buckets they count is in the tallies, a quarter KiB each as a rule,
+	// and for the last few in buffer, which lies in one place of memory.
+	waiting                     spread
+	latencyTally, durationTally event.Tally
+	buffered                    uint8
+	buffer                      [bufferSize]uint32
 
 	// The rest is set in cells of the dimension Ledger only.
 
@@ -132,64 +126,62 @@ func (c *Cell) add(o *outcome, request, success bool, n, requestBytes, responseB
 
 // sample adds the latency and duration of one request, µs.
 func (c *Cell) sample(latency, duration uint64) {
-	var at [2]uint16
-	event.Buckets(at[:], []uint64{latency, duration})
-	c.record(latency, duration, at[0], at[1])
+	var at [1]uint32
+	event.BucketPairs(at[:], []uint64{latency}, []uint64{duration})
+	c.record(latency, duration, at[0])
 }
 
-// record adds one request; latencyAt and durationAt are its buckets.
-func (c *Cell) record(latency, duration uint64, latencyAt, durationAt uint16) {
+// record adds one request; at are its buckets, as [event.BucketPairs] has them.
+func (c *Cell) record(latency, duration uint64, at uint32) {
 	c.waiting.latency.Record(latency)
 	c.waiting.duration.Record(duration)
-	if c.push(latencyAt, durationAt) {
-		c.settle()
+	c.push(at)
+}
+
+// push adds one request by its buckets. What waiting must have of it, the caller
+// adds before the cell is used for anything else.
+func (c *Cell) push(at uint32) {
+	c.buffer[c.buffered&(bufferSize-1)] = at
+	if c.buffered++; c.buffered >= bufferSize {
+		c.flush()
 	}
 }
 
-// push adds one request by its buckets, and tells whether the buffer is full
-// then. What waiting must have of it, the caller adds before the cell is used
-// for anything else.
-func (c *Cell) push(latencyAt, durationAt uint16) (full bool) {
-	i := c.buffered & (bufferSize - 1)
-	c.buffer.latency[i] = latencyAt
-	c.buffer.duration[i] = durationAt
-	c.buffered++
-	return c.buffered == bufferSize
+// flush makes room in the buffer.
+func (c *Cell) flush() {
+	event.TallyPairs(c.buffer[:c.buffered], &c.latencyTally, &c.durationTally)
+	c.buffered = 0
 }
 
-// overflow makes room in the buffer.
-func (c *Cell) overflow() {
-	c.Latency.Fill(c.buffer.latency[:c.buffered])
-	c.Duration.Fill(c.buffer.duration[:c.buffered])
-	c.buffered, c.overflown = 0, true
-}
-
-// pushAll is push for many, and overflow.
-func (c *Cell) pushAll(latencyAt, durationAt []uint16) {
-	n := len(latencyAt)
-	if int(c.buffered)+n < bufferSize {
-		copy(c.buffer.latency[c.buffered:], latencyAt)
-		copy(c.buffer.duration[c.buffered:], durationAt)
-		c.buffered += uint8(n)
+// pushAll is push for many.
+func (c *Cell) pushAll(at []uint32) {
+	if int(c.buffered)+len(at) < bufferSize {
+		c.buffered += uint8(copy(c.buffer[c.buffered:], at))
 		return
 	}
-	c.Latency.Fill(latencyAt)
-	c.Duration.Fill(durationAt)
-	c.overflown = true
+	event.TallyPairs(at, &c.latencyTally, &c.durationTally)
 }
 
-// settle brings all that waits into the histograms.
+// settle brings all that was observed into the histograms.
 func (c *Cell) settle() {
+	c.flush()
 	c.pour(&c.Latency, &c.Duration)
-	c.buffered, c.overflown, c.waiting = 0, false, spread{}
+	c.forget()
 }
 
-// pour records what waits, which it leaves as it is.
+// forget empties what was observed one by one.
+func (c *Cell) forget() {
+	c.latencyTally.Reset(&c.waiting.latency)
+	c.durationTally.Reset(&c.waiting.duration)
+	c.buffered, c.waiting = 0, spread{}
+}
+
+// pour adds what was observed to histograms, and leaves it as it is: others may
+// read c at the same time.
 func (c *Cell) pour(latency, duration *event.Histogram) {
-	latency.Fill(c.buffer.latency[:c.buffered])
-	duration.Fill(c.buffer.duration[:c.buffered])
-	latency.AddMoments(&c.waiting.latency)
-	duration.AddMoments(&c.waiting.duration)
+	latency.FillPairs(duration, c.buffer[:c.buffered])
+	c.latencyTally.AddTo(latency, &c.waiting.latency)
+	c.durationTally.AddTo(duration, &c.waiting.duration)
 }
 
 // addCount adds n to the count of v, or to that of other when there are too
@@ -271,7 +263,7 @@ func (c *Cell) Reset() {
 	c.Status, c.GRPC, c.Errors = c.Status[:0], c.GRPC[:0], c.Errors[:0]
 	c.Latency.Reset()
 	c.Duration.Reset()
-	c.buffered, c.overflown, c.waiting = 0, false, spread{}
+	c.forget()
 	c.Batches, c.Events, c.Shed, c.Lost = 0, 0, 0, 0
 }
 

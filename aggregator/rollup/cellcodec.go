@@ -20,24 +20,29 @@ func (c *Cell) AppendBinary(dst []byte) []byte {
 // scratch is memory to put histograms together in.
 type scratch struct{ latency, duration event.Histogram }
 
-// histograms are the cell's, with what is in the buffer: in s, where that is
-// all there is, for a cell of few requests has no histograms of its own.
-func (c *Cell) histograms(s *scratch) (latency, duration *event.Histogram) {
-	if c.Latency.Count() > 0 && c.buffered > 0 {
-		c.settle()
-	}
-	if c.buffered == 0 {
-		return &c.Latency, &c.Duration
+// appendDistributions appends the fields of both histograms: straight from the
+// tallies, where they have all there is.
+func (c *Cell) appendDistributions(dst []byte, s *scratch) []byte {
+	switch {
+	case c.waiting.latency.Count() == 0:
+		dst = appendLen(dst, 12, c.Latency.AppendBinary)
+		return appendLen(dst, 13, c.Duration.AppendBinary)
+	case c.Latency.Count() == 0:
+		c.flush()
+		dst = appendLen(dst, 12, func(dst []byte) []byte { return c.latencyTally.AppendBinary(dst, &c.waiting.latency) })
+		return appendLen(dst, 13, func(dst []byte) []byte { return c.durationTally.AppendBinary(dst, &c.waiting.duration) })
 	}
 	s.latency.Reset()
 	s.duration.Reset()
+	s.latency.Merge(&c.Latency)
+	s.duration.Merge(&c.Duration)
 	c.pour(&s.latency, &s.duration)
-	return &s.latency, &s.duration
+	dst = appendLen(dst, 12, s.latency.AppendBinary)
+	return appendLen(dst, 13, s.duration.AppendBinary)
 }
 
 func (c *Cell) appendBinary(dst []byte, s *scratch) []byte {
 	c.sort()
-	latency, duration := c.histograms(s)
 	dst = appendUint(dst, 1, c.Requests)
 	dst = appendUint(dst, 2, c.Successes)
 	dst = appendUint(dst, 3, c.RequestBytes)
@@ -49,8 +54,7 @@ func (c *Cell) appendBinary(dst []byte, s *scratch) []byte {
 		dst = appendString(dst, 10, c.Errors[i].Value)
 	}
 	dst = appendLen(dst, 11, func(dst []byte) []byte { return appendNs(dst, c.Errors) })
-	dst = appendLen(dst, 12, latency.AppendBinary)
-	dst = appendLen(dst, 13, duration.AppendBinary)
+	dst = c.appendDistributions(dst, s)
 	dst = appendUint(dst, 14, c.Batches)
 	dst = appendUint(dst, 15, c.Events)
 	dst = appendUint(dst, 16, c.Shed)

@@ -118,8 +118,8 @@ type batch struct {
 	// from and until are the ends of exchanges that are in this second for
 	// certain, µs by the source's clock.
 	from, until int64
-	// latencyAt and durationAt are the buckets of the rows at hand.
-	latencyAt, durationAt [event.RowsAtOnce]uint16
+	// at are the buckets of latency and duration of the rows at hand.
+	at [event.RowsAtOnce]uint32
 }
 
 // exchange is what all events of a route and outcome have in common, and their

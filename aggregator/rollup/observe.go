@@ -79,14 +79,13 @@ func (f *Folder) meet(b *batch, x *exchange, number int) {
 // once in all, worked out once. The totals are the sums over the pods, and are
 // worked out when they are needed.
 func (f *Folder) observe(b *batch, r *event.Rows) {
-	event.Buckets(b.latencyAt[:r.N], r.Latency[:])
-	event.Buckets(b.durationAt[:r.N], r.Duration[:])
+	event.BucketPairs(b.at[:r.N], r.Latency[:], r.Duration[:])
 	// The rows since begin are requests of pod.
 	var pod *Cell
 	begin := 0
 	flush := func(next *Cell, end int) {
 		if pod != nil {
-			pod.pushAll(b.latencyAt[begin:end], b.durationAt[begin:end])
+			pod.pushAll(b.at[begin:end])
 		}
 		pod, begin = next, end
 	}
@@ -121,10 +120,8 @@ func (f *Folder) observe(b *batch, r *event.Rows) {
 		}
 		x.waiting.latency.Record(r.Latency[i])
 		x.waiting.duration.Record(r.Duration[i])
-		if x.cell.push(b.latencyAt[i], b.durationAt[i]) {
-			x.cell.overflow()
-		}
-		peer.record(r.Latency[i], r.Duration[i], b.latencyAt[i], b.durationAt[i])
+		x.cell.push(b.at[i])
+		peer.record(r.Latency[i], r.Duration[i], b.at[i])
 	}
 	flush(nil, r.N)
 }
@@ -154,7 +151,7 @@ func (f *Folder) withPeer(b *batch, x *exchange, r *event.Rows, i int) *Cell {
 		pair := f.cell(f.pair(b, peer, x, int(r.Exchange[i]), int(r.Connection[i])), b.second)
 		pair.add(&x.outcome, x.request, x.success, 1, r.RequestBytes[i], r.ResponseBytes[i])
 		if x.request {
-			pair.record(r.Latency[i], r.Duration[i], b.latencyAt[i], b.durationAt[i])
+			pair.record(r.Latency[i], r.Duration[i], b.at[i])
 		}
 	}
 	return c
@@ -173,15 +170,6 @@ func (f *Folder) settle(b *batch) {
 			c.waiting.add(&x.waiting)
 		}
 		x.n, x.requests, x.responses, x.waiting = 0, 0, 0, spread{}
-	}
-	for _, number := range b.touched {
-		x := &b.exchanges[number]
-		if x.cell.overflown {
-			x.cell.settle()
-		}
-		if x.pod.overflown {
-			x.pod.settle()
-		}
 	}
 	b.touched = b.touched[:0]
 	b.podCells = [3]*Cell{}

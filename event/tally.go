@@ -1,0 +1,156 @@
+package event
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// Tally counts values by their buckets in an eighth of a [Histogram]'s memory,
+// so that many of them stay in a core's cache: counts of 16 bits, of the octaves
+// between the least and the greatest value. It knows no moments; those who fill
+// it keep [Moments] of the same values beside it. It is exact: what a count can't
+// hold is carried. The zero value is empty and ready. It is not safe for
+// concurrent use.
+type Tally struct {
+	// low is the bucket that counts begin with, the first of an octave.
+	low    int
+	counts []uint16
+	// carried has a bucket once for each 65,536 values that its count has lost.
+	carried []uint16
+}
+
+// BucketPairs sets dst[i] to the numbers of the buckets that count low[i], in
+// the lower half, and high[i], which have as many elements.
+func BucketPairs(dst []uint32, low, high []uint64) {
+	low, high = low[:len(dst)], high[:len(dst)]
+	for i := range dst {
+		dst[i] = numberOf(low[i]) | numberOf(high[i])<<16
+	}
+}
+
+// numberOf is bucket without branches.
+func numberOf(v uint64) uint32 {
+	v = min(v, 1<<rangeBits-1)
+	shift := max(bits.Len64(v)-1-subBits, 0)
+	return uint32(shift<<subBits) + uint32(v>>(shift&63))
+}
+
+// TallyPairs counts values in the buckets whose numbers these are, as
+// [BucketPairs] gives them: those of the lower halves in low, the others in high.
+func TallyPairs(at []uint32, low, high *Tally) {
+	a, b := low.counts, high.counts
+	aLow, bLow := uint(low.low), uint(high.low)
+	for _, pair := range at {
+		i, j := uint(pair&0xffff), uint(pair>>16)
+		// Below the first, the difference is beyond any length.
+		if i-aLow >= uint(len(a)) || j-bLow >= uint(len(b)) {
+			low.reach(int(i))
+			high.reach(int(j))
+			a, aLow, b, bLow = low.counts, uint(low.low), high.counts, uint(high.low)
+			if i-aLow >= uint(len(a)) || j-bLow >= uint(len(b)) {
+				continue // no number of a bucket
+			}
+		}
+		if a[i-aLow]++; a[i-aLow] == 0 {
+			low.carried = append(low.carried, uint16(i))
+		}
+		if b[j-bLow]++; b[j-bLow] == 0 {
+			high.carried = append(high.carried, uint16(j))
+		}
+	}
+}
+
+// reach makes room for a bucket's octave and those up to it.
+func (t *Tally) reach(bucket int) {
+	if bucket >= buckets {
+		return
+	}
+	first := bucket &^ (subBuckets - 1)
+	low, end := min(t.low, first), max(t.low+len(t.counts), first+subBuckets)
+	if len(t.counts) == 0 {
+		low, end = first, first+subBuckets
+	}
+	if low == t.low && end-low == len(t.counts) {
+		return
+	}
+	counts := make([]uint16, end-low)
+	if len(t.counts) > 0 {
+		copy(counts[t.low-low:], t.counts)
+	}
+	t.low, t.counts = low, counts
+}
+
+// span are the counts that can be other than 0 where m is of the same values, and
+// the bucket that they begin with.
+func (t *Tally) span(m *Moments) (counts []uint16, first int) {
+	if m.count == 0 || len(t.counts) == 0 {
+		return nil, 0
+	}
+	first = max(bucket(m.min), t.low)
+	end := min(bucket(m.max)+1, t.low+len(t.counts))
+	if first >= end {
+		return nil, 0
+	}
+	return t.counts[first-t.low : end-t.low], first
+}
+
+// AddTo adds the values, whose moments are m, to h.
+func (t *Tally) AddTo(h *Histogram, m *Moments) {
+	counts, first := t.span(m)
+	for k, n := range counts {
+		if n > 0 {
+			h.addAt(first+k, uint64(n))
+		}
+	}
+	for _, i := range t.carried {
+		h.addAt(int(i), 1<<16)
+	}
+	h.AddMoments(m)
+}
+
+// addAt adds to the count of a bucket.
+func (h *Histogram) addAt(bucket int, n uint64) {
+	o := bucket >> subBits
+	if o >= len(h.octaves) || h.octaves[o] == nil {
+		h.grow(o)
+	}
+	c := &h.octaves[o][bucket&(subBuckets-1)]
+	*c = saturatingAdd(*c, n)
+}
+
+// AppendBinary appends what [Histogram.AppendBinary] does of a histogram of the
+// same values, whose moments are m.
+func (t *Tally) AppendBinary(dst []byte, m *Moments) []byte {
+	if len(t.carried) > 0 {
+		var h Histogram
+		t.AddTo(&h, m)
+		return h.AppendBinary(dst)
+	}
+	if m.count == 0 {
+		return dst
+	}
+	dst = m.moments.append(dst)
+	counts, first := t.span(m)
+	gap := first
+	for _, n := range counts {
+		if n == 0 {
+			gap++
+			continue
+		}
+		if gap < 0x80 && n < 0x80 {
+			dst = append(dst, byte(gap), byte(n))
+		} else {
+			dst = binary.AppendUvarint(dst, uint64(gap))
+			dst = binary.AppendUvarint(dst, uint64(n))
+		}
+		gap = 0
+	}
+	return dst
+}
+
+// Reset empties t and keeps its memory. m are the moments of its values.
+func (t *Tally) Reset(m *Moments) {
+	counts, _ := t.span(m)
+	clear(counts)
+	t.carried = t.carried[:0]
+}

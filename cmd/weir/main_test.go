@@ -152,6 +152,7 @@ func TestExitCodes(t *testing.T) {
 	f(exitUsage, "--mesh-metrics-every", "api", "--mesh-metrics-every", "1ms")
 	f(exitUsage, "--mesh-metrics-series", "api", "--mesh-metrics-series", "1")
 	f(exitUsage, "--mesh-metrics-expire", "api", "--mesh-metrics-expire", "1s")
+	f(exitUsage, "--mesh-metrics-idle", "api", "--mesh-metrics-idle", "1s")
 	f(exitUsage, "--status", "export", "ndjson", "--status", "nonsense")
 	f(exitUsage, "--bus", "export", "ndjson", "--bus", "http://what")
 	f(exitUsage, "unknown command", "export", "nonsense")

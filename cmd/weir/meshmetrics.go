@@ -23,6 +23,7 @@ func (m *meshMetrics) flags(cmd *cobra.Command) {
 	f.DurationVar(&m.options.Every, "mesh-metrics-every", 5*time.Second, "how often what was counted is stored and shown")
 	f.IntVar(&m.options.Series, "mesh-metrics-series", 50_000, "how many sets of labels are counted apart; the rest is (other)")
 	f.DurationVar(&m.options.Expire, "mesh-metrics-expire", time.Hour, "how long after its last sign of life a pod's series go")
+	f.DurationVar(&m.options.Idle, "mesh-metrics-idle", 30*time.Minute, "how long after the last scrape counting goes on; the next one resumes it, with what the stream still has; 0: it never pauses")
 }
 
 func (m *meshMetrics) check(cmd *cobra.Command) error {
@@ -33,6 +34,8 @@ func (m *meshMetrics) check(cmd *cobra.Command) error {
 		return cli.Usagef(cmd, "--mesh-metrics-series %d: it must be 100 at least", m.options.Series)
 	case m.options.Expire < time.Minute:
 		return cli.Usagef(cmd, "--mesh-metrics-expire %s: it must be 1m at least", m.options.Expire)
+	case m.options.Idle != 0 && m.options.Idle < time.Minute:
+		return cli.Usagef(cmd, "--mesh-metrics-idle %s: it must be 1m at least, or 0", m.options.Idle)
 	}
 	return nil
 }

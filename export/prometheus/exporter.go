@@ -9,6 +9,8 @@
 // may run: a lease says which of them counts, and each store is fenced, so that
 // one that wrongly believes to hold the lease changes nothing.
 //
+// It counts only while somebody scrapes, and some time longer.
+//
 // A [Handler] shows what is stored and nothing else. So a counter never goes
 // back, whichever exporter is asked, and however the ones before it ended.
 package prometheus
@@ -37,9 +39,17 @@ type Store interface {
 	LoadExport(ctx context.Context, exporter, part string) (data []byte, sequence uint64, err error)
 }
 
+// Stream is the stream of events. bus/client.Client is one.
+type Stream interface {
+	export.Stream
+	// LastBatch returns the stream's sequence of a partition's newest batch, or 0
+	// where there is none.
+	LastBatch(ctx context.Context, partition int) (sequence uint64, err error)
+}
+
 // Options of an exporter. Stream and Store must be set.
 type Options struct {
-	Stream export.Stream
+	Stream Stream
 	Store  Store
 	// Name is that of the state on the bus; default "prometheus".
 	Name string
@@ -51,6 +61,9 @@ type Options struct {
 	// Expire is how long after the last sign of life of a pod its series go;
 	// default 1 h.
 	Expire time.Duration
+	// Idle is how long after the last scrape counting goes on. It is resumed by the
+	// next scrape, with what the stream still has; 0: it never pauses.
+	Idle time.Duration
 	// Lease is how long an exporter may be silent before another takes over;
 	// default 4 s.
 	Lease time.Duration
@@ -80,7 +93,7 @@ func New(o Options) (*Exporter, error) {
 	if o.Stream == nil || o.Store == nil {
 		return nil, errors.New("cannot start the Prometheus exporter without a stream and a store")
 	}
-	if o.Series < 0 || o.Every < 0 || o.Expire < 0 || o.Lease < 0 {
+	if o.Series < 0 || o.Every < 0 || o.Expire < 0 || o.Idle < 0 || o.Lease < 0 {
 		return nil, errors.New("cannot start the Prometheus exporter: a bound is negative")
 	}
 	o.setDefaults()
@@ -92,17 +105,19 @@ const (
 	retryEvery  = time.Second
 	sweepEvery  = time.Minute
 	saveTimeout = 5 * time.Second
+	// firstStore is how soon what was counted is first stored.
+	firstStore = 500 * time.Millisecond
 	// grace is how long the last store may take when the exporter ends.
 	grace = 3 * time.Second
 )
 
-// Run counts while it holds the lease, and waits for it otherwise, until ctx
-// ends; it then stores what it counted last and returns nil. It sits out absences
+// Run counts while somebody scrapes and it holds the lease, and waits for both
+// otherwise, until ctx ends; it then stores what it counted last and returns nil. It sits out absences
 // of the bus. It must not be called twice.
 func (e *Exporter) Run(ctx context.Context) error {
 	l := lease{e: e}
 	for ctx.Err() == nil {
-		if !l.acquire(ctx) {
+		if !e.wanted(ctx, false) || !l.acquire(ctx) {
 			sleep(ctx, e.o.Lease/3)
 			continue
 		}
@@ -111,6 +126,10 @@ func (e *Exporter) Run(ctx context.Context) error {
 		l.release()
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, errIdle) {
+			e.log.Info("counting events for Prometheus pauses until somebody scrapes")
+			continue
 		}
 		e.log.Warn("stopped counting events for Prometheus; another exporter may", "error", err)
 		sleep(ctx, retryEvery)
@@ -135,6 +154,9 @@ func (e *Exporter) term(ctx context.Context, l *lease) error {
 		sleep(ctx, e.o.Lease/3)
 		if err := l.renew(ctx); errors.Is(err, bus.ErrFenced) {
 			cancel(err)
+		}
+		if !e.wanted(ctx, true) {
+			cancel(errIdle)
 		}
 	}
 	wg.Wait()
@@ -293,14 +315,12 @@ func (p *partition) take(sequence uint64, subject string, data []byte) error {
 
 // saving stores what was counted again and again.
 func (p *partition) saving(ctx context.Context, ended <-chan error) error {
-	ticker := time.NewTicker(p.e.o.Every)
-	defer ticker.Stop()
 	swept := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
+	// Whoever has woken us waits for the first.
+	for every := min(p.e.o.Every, firstStore); ; every = min(2*every, p.e.o.Every) {
+		sleep(ctx, every)
+		if ctx.Err() != nil {
 			return nil
-		case <-ticker.C:
 		}
 		if time.Since(swept) >= min(sweepEvery, p.e.o.Expire) {
 			swept = time.Now()

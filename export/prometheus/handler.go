@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -28,7 +29,8 @@ const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 // read it answers 503, rather than show what another exporter has moved on from.
 // It is safe for concurrent use.
 type Handler struct {
-	o Options
+	o     Options
+	asked asked
 
 	mu    sync.Mutex
 	parts [bus.Partitions]part // guarded by mu
@@ -46,17 +48,19 @@ type part struct {
 // it runs here or elsewhere.
 func NewHandler(o Options) *Handler {
 	o.setDefaults()
-	return &Handler{o: o}
+	h := &Handler{o: o}
+	h.asked.o = &h.o
+	return h
 }
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), scrapeTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), patience(r.Header))
 	defer cancel()
-	states, open, lag, err := h.read(ctx)
+	states, open, lag, err := h.current(ctx)
 	if err != nil {
 		h.o.Logger.Log(ctx, slog.LevelDebug, "cannot answer a scrape", "error", err)
-		http.Error(w, "the counters cannot be read from the bus now: "+err.Error(), http.StatusServiceUnavailable)
+		http.Error(w, "the counters cannot be read now: "+err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	w.Header().Set("Content-Type", ContentType)
@@ -73,9 +77,51 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = b.Flush() // whoever asked has gone
 }
 
+// patience is how long an answer may take.
+func patience(header http.Header) time.Duration {
+	seconds, err := strconv.ParseFloat(header.Get("X-Prometheus-Scrape-Timeout-Seconds"), 64)
+	if err != nil || math.IsNaN(seconds) || seconds <= 0 || seconds > 3600 {
+		return scrapeTimeout
+	}
+	return min(scrapeTimeout, time.Duration(seconds*float64(time.Second))*4/5)
+}
+
+// lookEvery is how often is looked whether a pause is made up for.
+const lookEvery = 200 * time.Millisecond
+
+// current reads the counters. After a pause it waits for those that have what
+// came in it.
+func (h *Handler) current(ctx context.Context) (states []*state, open []gauge, lag time.Duration, err error) {
+	d, err := h.asked.note(ctx)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	for waited := false; ; waited = true {
+		var missing bool
+		before := lag
+		states, open, lag, missing, err = h.read(ctx, &d)
+		if waited && err != nil && ctx.Err() != nil {
+			return nil, nil, 0, behindError(before)
+		}
+		if err != nil || !missing {
+			return states, open, lag, err
+		}
+		sleep(ctx, lookEvery)
+	}
+}
+
+// behindError tells how old the events are that still have to be counted after a
+// pause.
+type behindError time.Duration
+
+func (e behindError) Error() string {
+	return fmt.Sprintf("nobody has scraped for some time; events of the last %s are still to be counted", time.Duration(e).Round(time.Second))
+}
+
 // read returns the newest state of each partition, the connections that are open,
-// and how old the oldest batch is that they do not count.
-func (h *Handler) read(ctx context.Context) (states []*state, open []gauge, lag time.Duration, err error) {
+// how old the oldest batch is that they do not count, and whether they lack what
+// came before counting was resumed.
+func (h *Handler) read(ctx context.Context, d *demand) (states []*state, open []gauge, lag time.Duration, missing bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var wg sync.WaitGroup
@@ -88,9 +134,11 @@ func (h *Handler) read(ctx context.Context) (states []*state, open []gauge, lag 
 	now := time.Now()
 	for n := range h.parts {
 		if errs[n] != nil {
-			return nil, nil, 0, errs[n]
+			return nil, nil, 0, false, errs[n]
 		}
+		position := uint64(0)
 		if s := h.parts[n].state; s != nil {
+			position = s.position
 			states = append(states, s)
 			// Where a proxy is live, its heartbeats change the state.
 			if now.Sub(time.UnixMicro(s.written)) <= openFor {
@@ -100,8 +148,9 @@ func (h *Handler) read(ctx context.Context) (states []*state, open []gauge, lag 
 		if !waiting[n].IsZero() {
 			lag = max(lag, now.Sub(waiting[n]))
 		}
+		missing = missing || d.missing(n, position, waiting[n], now)
 	}
-	return states, open, lag, nil
+	return states, open, lag, missing, nil
 }
 
 // readPart reads one partition's state, and since when its next batch waits.

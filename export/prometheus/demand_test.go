@@ -1,0 +1,124 @@
+package prometheus
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weirmesh/weir/bus"
+	"github.com/weirmesh/weir/bus/bustest"
+)
+
+// TestCountsWhileScraped: nobody counts until somebody scrapes, nor long after the
+// last scrape; whoever scrapes then is answered with all that came meanwhile, each
+// event once, whichever exporter and handler come after the pause.
+func TestCountsWhileScraped(t *testing.T) {
+	c := bustest.Connect(t, bustest.Run(t))
+	idle := func(o *Options) { o.Idle = 700 * time.Millisecond }
+	newHandler := func() *Handler {
+		o := options(&process{Client: c})
+		idle(&o)
+		return NewHandler(o)
+	}
+	web, emoji := newProxy("web", 0), newProxy("emoji", 0)
+	sent := 0
+	send := func(n int) {
+		t.Helper()
+		for range n {
+			publish(t, c, web, 1, web.batch(call("x", 200, 1), call("x", 500, 1)))
+			publish(t, c, emoji, 1, emoji.batch(call("y", 200, 1)))
+			sent += 3
+		}
+	}
+	check := func(h http.Handler) {
+		t.Helper()
+		samples, _ := scrape(t, h)
+		if got := sum(samples, "request_total"); got != float64(sent) {
+			t.Fatalf("the first scrape after a pause counts %v requests; want %d", got, sent)
+		}
+		if samples["export_lost_batches"] != 0 || samples["export_events_total"] != float64(sent) {
+			t.Fatalf("%v batches are lost, %v events counted", samples["export_lost_batches"], samples["export_events_total"])
+		}
+	}
+	paused := func() error {
+		if holder, _, err := c.LoadExport(t.Context(), "prometheus", leasePart); err != nil || len(holder) > 0 {
+			return fmt.Errorf("%s counts, %w", holder, err)
+		}
+		return nil
+	}
+	stored := func() (all [bus.Partitions]uint64) {
+		t.Helper()
+		for n := range all {
+			var err error
+			if _, all[n], err = c.LoadExport(t.Context(), "prometheus", fmt.Sprint(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return all
+	}
+	stop := start(t, c, idle)
+	other := start(t, c, idle)
+	send(20)
+	time.Sleep(300 * time.Millisecond)
+	if stored() != [bus.Partitions]uint64{} {
+		t.Error("events are counted before anybody has scraped")
+	}
+	h := newHandler()
+	check(h)
+	for round := range 3 {
+		eventually(t, paused)
+		before := stored()
+		if round == 1 {
+			stop(true)
+			other(true)
+			stop = start(t, c, idle)
+			h = newHandler()
+		}
+		send(20)
+		time.Sleep(300 * time.Millisecond)
+		if stored() != before {
+			t.Error("events are counted while nobody scrapes")
+		}
+		check(h)
+		send(5)
+		eventually(t, func() error {
+			if samples, _ := scrape(t, h); sum(samples, "request_total") != float64(sent) {
+				return errors.New("not all is counted while somebody scrapes")
+			}
+			return nil
+		})
+	}
+	stop(false)
+}
+
+// TestScrapeWaitsNoLongerThanItMay: where nobody makes up for the pause, a scrape
+// is refused in the time that Prometheus gives it, and some time after that is
+// answered with what there is.
+func TestScrapeWaitsNoLongerThanItMay(t *testing.T) {
+	c := bustest.Connect(t, bustest.Run(t))
+	web := newProxy("web", 0)
+	publish(t, c, web, 1, web.batch(call("x", 200, 1)))
+	o := options(&process{Client: c})
+	o.Idle = time.Hour
+	h := NewHandler(o)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", "1")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "still to be counted\n") {
+		t.Errorf("a scrape that nobody counts for is answered %d: %s", w.Code, w.Body)
+	}
+	h.asked.demand.Woken -= catchUp.Microseconds()
+	if samples, _ := scrape(t, h); samples["export_lag_seconds"] == 0 {
+		t.Error("there is no lag where nobody counts")
+	}
+	for text, want := range map[string]time.Duration{"": scrapeTimeout, "x": scrapeTimeout, "-1": scrapeTimeout, "NaN": scrapeTimeout, "2.5": 2 * time.Second, "1000": scrapeTimeout} {
+		if got := patience(http.Header{"X-Prometheus-Scrape-Timeout-Seconds": {text}}); got != want {
+			t.Errorf("patience with %q is %v; want %v", text, got, want)
+		}
+	}
+}

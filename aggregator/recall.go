@@ -25,6 +25,9 @@ const (
 	// leads to them, as measured.
 	rowMemory = 500
 	podMemory = 300
+	// spareRows are those that a table may have beside twice those that it had at
+	// first, before it is made anew.
+	spareRows = 100
 )
 
 // recall is what is remembered of the rows that a question was about.
@@ -40,10 +43,12 @@ type recall struct {
 	// folder and store are the partition's that it was made of.
 	folder *rollup.Folder
 	store  *store.Store[rollup.Key]
-	// since and until were the window, mark and forgotten the store's then.
-	since, until    int64
-	mark, forgotten uint64
-	table           rowTable
+	// since and until were the window, mark the store's then.
+	since, until int64
+	mark         uint64
+	table        rowTable
+	// rows and pods are how many the table had at first.
+	rows, pods int
 	// lists are where the values of the store's keys go, by number, as place
 	// gave it, and 2 more; 0: nobody has looked.
 	lists   []int32
@@ -117,19 +122,25 @@ func (c *recall) bytes() int {
 	return rowMemory*cap(c.table.sums) + podMemory*cap(c.table.states) + 4*cap(c.lists)
 }
 
-// follows tells whether what is remembered helps with a question.
+// follows tells whether what is remembered helps with a question: the store must
+// still have what has left the window since, and most of the table must be of
+// use.
 func (c *recall) follows(q *question, p *partition) bool {
-	_, forgotten := p.store.Mark()
 	moved := q.Since - c.since
-	return c.folder == p.folder && c.store == p.store && c.forgotten == forgotten && moved >= 0 && moved <= c.length/2
+	return c.folder == p.folder && c.store == p.store && c.since >= p.store.From(0) && moved >= 0 && moved <= c.length/2 &&
+		len(c.table.sums) <= 2*c.rows+spareRows && max(len(c.table.states), len(c.sources)) <= 2*c.pods+spareRows
 }
 
 // begin forgets what is remembered.
 func (c *recall) begin(p *partition) {
 	c.folder, c.store = p.folder, p.store
-	c.table = rowTable{kept: true}
+	c.table.kept = true
 	c.table.reset()
-	c.lists, c.sources = c.lists[:0], map[*rollup.Source]int32{}
+	clear(c.lists)
+	if c.sources == nil {
+		c.sources = map[*rollup.Source]int32{}
+	}
+	clear(c.sources)
 }
 
 // list is where the values of a key of the store go, or negative, as place gave
@@ -214,7 +225,10 @@ func (w *rowWorker) recall(p *partition, c *recall) error {
 		s.wasLive, s.wasOpen = s.live, s.open
 	}
 	c.since, c.until = q.Since, q.Until
-	c.mark, c.forgotten = p.store.Mark()
+	c.mark = p.store.Mark()
+	if fresh {
+		c.rows, c.pods = len(t.sums), max(len(t.states), len(c.sources))
+	}
 	return failed
 }
 

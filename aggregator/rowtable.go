@@ -1,6 +1,8 @@
 package aggregator
 
 import (
+	"slices"
+
 	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/aggregator/rollup"
 	"github.com/weirmesh/weir/event"
@@ -139,7 +141,11 @@ func (t *rowTable) rowOf(key *query.Selector) int32 {
 	at, first := t.row(key)
 	if at < 0 {
 		at = int32(len(t.sums))
-		t.sums = append(t.sums, rowSum{key: *key, same: first, stale: t.round})
+		if len(t.sums) == cap(t.sums) {
+			t.sums = slices.Grow(t.sums, 1)
+		}
+		t.sums = t.sums[:at+1]
+		t.sums[at] = rowSum{key: *key, same: first, stale: t.round, told: t.sums[at].told[:0]}
 		t.index[nameKey{key.Namespace, key.Name}] = at + 1
 	}
 	return at

@@ -7,8 +7,6 @@ type changes struct {
 	// at a key's last one, by the key's number.
 	count uint64
 	last  []uint64
-	// forgotten counts the times that values may have stopped counting.
-	forgotten uint64
 }
 
 func (c *changes) touch(id uint32) {
@@ -19,12 +17,12 @@ func (c *changes) touch(id uint32) {
 	c.last[id] = c.count
 }
 
-// Mark is a moment between two changes. forgotten is another number where values
-// may have stopped to count since: then Changed does not tell of all there is.
-func (s *Store[K]) Mark() (mark, forgotten uint64) { return s.changes.count, s.changes.forgotten }
+// Mark is a moment between two changes.
+func (s *Store[K]) Mark() uint64 { return s.changes.count }
 
 // Changed calls fn with the number and key of each key whose values have changed
-// since a mark. Numbers are the keys' as long as these have values; another
+// since a mark, but for those that are gone: of what is older than a tier keeps,
+// the next tells. Numbers are the keys' as long as these have values; another
 // key may get the number later, which is a change.
 func (s *Store[K]) Changed(mark uint64, fn func(id uint32, key *K)) {
 	if mark == s.changes.count {
@@ -36,7 +34,3 @@ func (s *Store[K]) Changed(mark uint64, fn func(id uint32, key *K)) {
 		}
 	}
 }
-
-// Numbers is how many numbers keys have at most: those of Changed and VisitByID
-// are below.
-func (s *Store[K]) Numbers() int { return len(s.keys) }

@@ -44,7 +44,6 @@ func (s *Store[K]) Compact(now int64) error {
 func (s *Store[K]) age(i int, from int64) {
 	t := &s.tiers[i]
 	t.from = from
-	s.changes.forgotten++
 	for start, b := range t.blocks {
 		if start >= from {
 			continue

@@ -305,7 +305,6 @@ func (s *Store[K]) Fold(i int) error {
 func (s *Store[K]) Folded(i int, began int64) error {
 	t := &s.tiers[i]
 	t.safe = max(t.safe, began-t.lateness)
-	s.changes.forgotten++
 	return s.move(t.folding, func(at int64, key K, data []byte) error {
 		if at < t.from {
 			return nil // the next tier counts it from now on
@@ -330,10 +329,7 @@ func (s *Store[K]) move(blocks map[int64]*block, to func(at int64, key K, data [
 
 // Loaded says that all is there that happened at since or later, Unix seconds;
 // 0 where that is all there ever was.
-func (s *Store[K]) Loaded(since int64) {
-	s.loaded = since
-	s.changes.forgotten++
-}
+func (s *Store[K]) Loaded(since int64) { s.loaded = since }
 
 // Reaches is since when the store has everything, Unix seconds: 0 where it has
 // all there ever was.

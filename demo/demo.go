@@ -56,6 +56,9 @@ func Defaults() Options {
 // stopped then. What to try is written to out, what happens to talk. An error
 // says why it could not start, or what broke.
 func Run(ctx context.Context, o Options, out, talk io.Writer) error {
+	if err := checkSystem(); err != nil {
+		return err
+	}
 	if o.Rate < 0 {
 		return fmt.Errorf("--rate is %v votes a second: it must not be negative", o.Rate)
 	}

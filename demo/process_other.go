@@ -3,13 +3,19 @@
 package demo
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
 
-// dieWithParent puts a process into a group of its own: Ctrl-C in a terminal
-// then reaches the demo alone, which stops its processes in order. Only Linux
-// can have a process die with its parent.
-func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// errLinux is what there is of a demo elsewhere: the commands that ask a mesh in
+// a cluster need no more.
+var errLinux = errors.New("cannot run the demo: its proxies and its bus need Linux (a container or a virtual machine will do)")
 
-func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }
+func checkSystem() error { return errLinux }
+
+func dieWithParent() *syscall.SysProcAttr { return nil }
+
+func terminate(*os.Process) error { return errLinux }
+
+func lockFile(*os.File) error { return errLinux }

@@ -46,7 +46,7 @@ function options(p: Props, width: number): uPlot.Options {
     height,
     cursor: { y: false, points: { size: 6 }, sync: { key: "workload" } },
     legend: { live: true },
-    scales: { x: { time: true }, y: { range: p.range ?? ((_u, _min, max) => [0, max > 0 ? max * 1.1 : 1]) } },
+    scales: { x: { time: true }, y: { range: p.range ?? ((_u, _min, max) => [0, max > 0 ? max * 1.1 : 2]) } },
     axes: [
       { ...axis, size: 28, space: 70, values: (_u, ticks) => ticks.map((t) => clock(t, ticks.some((x) => x % 60 !== 0))) },
       { ...axis, size: 58, values: (_u, ticks) => ticks.map(p.format) },

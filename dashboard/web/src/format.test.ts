@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { answers, bytes, grpcName, health, micros, ms, percent, rps } from "./format";
+import { answers, bytes, failed, grpcName, health, micros, ms, percent, rps } from "./format";
 
 test.each([
   [percent(0.98734), "98.73%"],
@@ -7,8 +7,13 @@ test.each([
   [rps(0), "0.0"],
   [rps(100), "100.0"],
   [rps(12345), "12.3k"],
-  [ms(0.42), "0.4ms"],
-  [ms(9.96), "10.0ms"],
+  [percent(0.999996), "99.99%"],
+  [percent(0.9873), "98.73%"],
+  [ms(0), "0ms"],
+  [ms(0.164), "0.16ms"],
+  [ms(0.996), "1.0ms"],
+  [ms(9.94), "9.9ms"],
+  [ms(9.96), "10ms"],
   [ms(5001), "5001ms"],
   [ms(12_340), "12.3s"],
   [micros(999), "999µs"],
@@ -23,6 +28,17 @@ test("health needs requests", () => {
   expect(health(1, 10)).toBe("good");
   expect(health(0.97, 10)).toBe("warn");
   expect(health(0.9, 10)).toBe("bad");
+});
+
+test("what failed is what lowers the success rate", () => {
+  const e = { error: "", status: 200 };
+  expect(failed(e)).toBe(false);
+  expect(failed({ ...e, status: 404 })).toBe(false);
+  expect(failed({ ...e, status: 503 })).toBe(true);
+  expect(failed({ ...e, error: "server_reset" })).toBe(true);
+  expect(failed({ ...e, grpc_status: 0 })).toBe(false);
+  expect(failed({ ...e, grpc_status: 5 })).toBe(false); // NotFound is an answer
+  expect(failed({ ...e, grpc_status: 14 })).toBe(true);
 });
 
 test("answers are by gRPC status where there are calls", () => {

@@ -1,15 +1,17 @@
 // Numbers as the CLI prints them.
 
-export const percent = (share: number): string => `${(share * 100).toFixed(2)}%`;
+/** Cut rather than rounded: what is not all must not read 100.00%. */
+export const percent = (share: number): string => `${(Math.floor(share * 1e4 + 1e-9) / 100).toFixed(2)}%`;
 
 export function rps(n: number): string {
   return n >= 1000 ? `${(n / 1000).toFixed(1)}k` : n.toFixed(1);
 }
 
-/** Milliseconds: tenths below 10 ms, as most answers on a machine are short. */
+/** Milliseconds: two digits below 10 ms, as most answers on a machine are short. */
 export function ms(n: number): string {
   if (n >= 10_000) return `${(n / 1000).toFixed(1)}s`;
-  return n >= 10 ? `${Math.round(n)}ms` : `${n.toFixed(1)}ms`;
+  if (n >= 9.95 || n === 0) return `${Math.round(n)}ms`;
+  return `${n.toFixed(n < 0.995 ? 2 : 1)}ms`;
 }
 
 export function micros(n: number): string {
@@ -67,6 +69,10 @@ export const grpcName = (code: number): string => (code === -1 ? "no status" : (
 
 // What counts as failed, as the API classifies it.
 const grpcFailures = new Set([-1, 2, 4, 7, 13, 14, 15]);
+
+/** Whether one exchange failed, so that those marked are those that lower the success rate. */
+export const failed = (e: { error: string; status: number; grpc_status?: number }): boolean =>
+  e.error !== "" || e.status >= 500 || (e.grpc_status !== undefined && grpcFailures.has(e.grpc_status));
 
 export interface Answer {
   name: string;

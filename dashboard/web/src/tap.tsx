@@ -1,14 +1,11 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { count, resourceParams, tap, type Endpoint, type Resource, type TapEvent } from "./api";
-import { clock, grpcName, micros } from "./format";
+import { clock, failed, grpcName, micros } from "./format";
 
 const shown = 60;
 
 const endpoint = (e: Endpoint | null): string =>
   !e ? "–" : e.workload?.name ? `${e.workload.kind}/${e.workload.name}` : `${e.ip}:${e.port}`;
-
-const failed = (e: TapEvent): boolean =>
-  e.error !== "" || e.status >= 500 || (e.grpc_status !== undefined && e.grpc_status > 0);
 
 /** The outcome in a word: gRPC status where it failed, HTTP status, or the error. */
 export function outcome(e: TapEvent): string {

@@ -86,6 +86,8 @@ func (s *summary) publish(p *partition, now time.Time) {
 	})
 	for w, here := range workloads {
 		subject := p.a.o.Subjects.Stats(w)
+		// While nobody listens about every other summary is made all the same: it
+		// is the message that finds out whether somebody has come.
 		if !p.a.o.Publisher.Interested(subject) {
 			continue
 		}

@@ -16,7 +16,8 @@ const MaxAge = 30 * time.Second
 
 // Publisher sends to those who listen. It must be safe for concurrent use.
 type Publisher interface {
-	// Interested is a cheap guess: false where nobody listened just now.
+	// Interested tells whether PublishInterest would send now: false where nobody
+	// listened just now. It is true, too, where only a message finds that out.
 	Interested(subject string) bool
 	// PublishInterest publishes while somebody listens, and tells whether it
 	// did. It finds out by publishing now and then. data may be used again.

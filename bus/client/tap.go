@@ -25,6 +25,20 @@ const (
 )
 
 // interest remembers which subjects have listeners.
+//
+// NATS has no such question, but it answers a request that reaches nobody with
+// status 503. So once a second and subject a message that was to be published
+// anyway, an event of a tap or a summary, goes out as a request: a probe. Who
+// listens gets it as any other and never one that is none. While nobody does, a
+// probe is all that is encoded and sent. What is not known counts as listened to,
+// since only a message finds it out.
+//
+//	known of the subject        Interested, sent      Listened
+//	nothing yet                 yes, as a probe       no
+//	a probe's answer is awaited as the answer before  by the last that got one
+//	nobody, for less than 1 s   no                    no
+//	nobody, for longer          yes, as a probe       no
+//	somebody                    yes, a probe each 1 s for 2 s more
 type interest struct {
 	mu sync.Mutex
 	// subjects is guarded by mu.
@@ -64,10 +78,12 @@ const (
 	somebody
 )
 
-// Interested tells whether it is worth while to encode a message for the
-// subject: false means that there is no connection, or that nobody listened
-// within the last second, or that a message sent just now is to tell whether
-// anybody has come since.
+// Interested tells whether [Client.PublishInterest] would send a message for the
+// subject now, so that none is encoded for nothing. False means that there is no
+// connection, or that nobody listened within the last second, or that a message
+// sent just now is to tell whether anybody has come since. True does not mean
+// that somebody listens (that is [Client.Listened]): the message may be the one
+// that finds out. It sends nothing, and is safe for concurrent use.
 func (c *Client) Interested(subject string) bool {
 	if !c.nc.IsConnected() {
 		return false
@@ -83,7 +99,7 @@ func (s interestState) silent(now time.Time) bool {
 
 // Listened tells whether somebody got a message of the subject within the last
 // two seconds. Unlike Interested it is false while that is not known, for
-// instance before the first message.
+// instance before the first message. It is safe for concurrent use.
 func (c *Client) Listened(subject string) bool {
 	c.interest.mu.Lock()
 	defer c.interest.mu.Unlock()
@@ -96,7 +112,8 @@ func (c *Client) Listened(subject string) bool {
 // once a second a message then serves as a probe, to which the server replies
 // if nobody listens; those that follow wait for no answer, and are not sent
 // before there is one. Whoever listens for longer than a second, and as long as
-// an answer takes, gets every message. data may be used again when PublishInterest has returned.
+// an answer takes, gets every message. data may be used again when
+// PublishInterest has returned. It is safe for concurrent use.
 func (c *Client) PublishInterest(subject string, data []byte) bool {
 	if !c.nc.IsConnected() {
 		return false

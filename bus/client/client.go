@@ -82,6 +82,8 @@ type Client struct {
 	seeds    [2]maphash.Seed
 	small    bool
 	interest interest
+	// turns bounds the readings of rollups.
+	turns chan struct{}
 	// repeats is how many requests of Ask are being put again.
 	repeats atomic.Int32
 }
@@ -103,6 +105,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		nonce:  nuid.Next(),
 		seeds:  [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		small:  o.Small,
+		turns:  make(chan struct{}, rollupReadings),
 	}
 	c.link.init()
 	nc, err := nats.Connect(o.URL, c.options(ctx, o)...)

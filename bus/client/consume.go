@@ -15,9 +15,22 @@ import (
 )
 
 const (
-	// A reading asks for as much ahead.
+	// A reading asks for so many messages at once, and for so many bytes, which
+	// must hold the largest message; and for more only when it has handled those.
+	// So what may be under way to a client that is slow is bounded by the number
+	// of its readings, and less than the server keeps for it before it is cut off
+	// (bus/server): who falls behind would otherwise be cut off with every new
+	// connection, and never catch up.
 	readMessages = 512
-	// Two missed heartbeats of the server tell that the consumer is gone.
+	readEvents   = bus.MaxBatch + readMargin
+	readRollups  = bus.MaxPayload + readMargin
+	// readMargin holds a message's subjects and headers.
+	readMargin = 64 << 10
+	// rollupReadings is how many readings of rollups there may be at a time. The
+	// others wait for their turn.
+	rollupReadings = 4
+	// Two heartbeats of the server that are missed, twice in a row, tell that the
+	// consumer is gone: once may be this process itself, where it was held up.
 	readHeartbeat = time.Second
 	readExpiry    = 10 * time.Second
 	// consumerIdle is how long the server keeps a consumer whose reader is
@@ -52,7 +65,7 @@ func (c *Client) ConsumeEvents(ctx context.Context, partition int, after uint64,
 		stream: bus.StreamEvents,
 		filter: bus.PartitionFilter(partition),
 		after:  after,
-		bytes:  4 * bus.MaxBatch,
+		bytes:  readEvents,
 		gather: gatherFor,
 		fn: func(m message) error {
 			return fn(m.sequence, m.subject, m.data)
@@ -100,7 +113,7 @@ func (c *Client) ReadEvents(ctx context.Context, w event.Workload, since, until 
 		finite: !until.IsZero(),
 		until:  until,
 		opened: opened,
-		bytes:  4 * bus.MaxBatch,
+		bytes:  readEvents,
 		fn: func(m message) error {
 			// A subject that names nobody gives nobody: no batch says to be theirs.
 			from, err := bus.ParseWorkload(m.subject)
@@ -141,6 +154,8 @@ type reading struct {
 	opened func(oldest time.Time, messages uint64)
 	// bytes bounds what one request asks for; more than any message.
 	bytes int
+	// turns, where not nil, holds as many as may read at a time.
+	turns chan struct{}
 	// gather is for how long messages gather before fn gets the first that comes
 	// after there was none.
 	gather time.Duration
@@ -202,6 +217,14 @@ func (c *Client) readOnce(ctx context.Context, r *reading) error {
 }
 
 func (c *Client) readFrom(ctx context.Context, r *reading) error {
+	if r.turns != nil {
+		select {
+		case r.turns <- struct{}{}:
+			defer func() { <-r.turns }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	stream, err := c.open(ctx, r)
 	if err != nil {
 		return err
@@ -223,6 +246,7 @@ func (c *Client) readFrom(ctx context.Context, r *reading) error {
 	}
 	iterator, err := consumer.Messages(
 		jetstream.PullMaxMessagesWithBytesLimit(readMessages, r.bytes),
+		jetstream.PullThresholdMessages(1),
 		jetstream.PullHeartbeat(readHeartbeat),
 		jetstream.PullExpiry(readExpiry),
 		jetstream.WithMessagesErrOnMissingHeartbeat(true),
@@ -287,6 +311,10 @@ func (r *reading) follow(ctx context.Context, iterator jetstream.MessagesContext
 	for delivered := uint64(1); ; delivered++ {
 		began := time.Now()
 		msg, err := iterator.Next(jetstream.NextContext(ctx))
+		if errors.Is(err, jetstream.ErrNoHeartbeat) {
+			// It has asked for more since.
+			msg, err = iterator.Next(jetstream.NextContext(ctx))
+		}
 		if err != nil {
 			return fmt.Errorf("cannot read from a consumer: %w", err)
 		}

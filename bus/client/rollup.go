@@ -80,7 +80,8 @@ func (c *Client) lastMessage(ctx context.Context, stream, subject string) (*jets
 // after the stream's sequence after, or where that is 0 was stored at since or
 // later: oldest first, up to what was the newest when it began, and returns
 // nil. data is fn's to keep. It returns fn's error if fn fails, and ctx's if ctx
-// ends before; absences of the bus it sits out. Where the stream ends before
+// ends before; absences of the bus it sits out. A few calls read at a time, and
+// others wait for one of them to end: fn must not read rollups itself. Where the stream ends before
 // after (its files were lost), fn begins with the oldest.
 func (c *Client) ReadRollups(ctx context.Context, partition, tier int, after uint64, since time.Time, fn func(sequence uint64, data []byte) error) error {
 	if err := checkPlace(partition, tier); err != nil {
@@ -92,7 +93,8 @@ func (c *Client) ReadRollups(ctx context.Context, partition, tier int, after uin
 		after:  after,
 		since:  since,
 		finite: true,
-		bytes:  2 * bus.MaxPayload,
+		bytes:  readRollups,
+		turns:  c.turns,
 		fn: func(m message) error {
 			return fn(m.sequence, m.data)
 		},

@@ -34,8 +34,10 @@ import (
 const (
 	maxControlLine = 4 << 10
 	// maxPending is how much may wait for a client that does not read before
-	// it is disconnected; it must hold more than one message.
-	maxPending    = 2 * bus.MaxPayload
+	// it is disconnected. It must hold all that an aggregator has asked for at a
+	// time: of each partition a message of events, four messages of rollups, and
+	// the answers to queries.
+	maxPending    = (bus.Partitions+8)*bus.MaxBatch + 5*bus.MaxPayload
 	writeDeadline = 5 * time.Second
 	maxSubs       = 10000
 	// readyTimeout bounds the recovery of the streams from their files.

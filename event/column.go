@@ -11,6 +11,7 @@ import (
 type column struct {
 	data []byte
 	any  uint64
+	most int // bytes of the batches of late
 }
 
 func (c *column) put(v uint64) {
@@ -23,15 +24,19 @@ func (c *column) put(v uint64) {
 	c.data = binary.AppendUvarint(c.data, v)
 }
 
-// resetColumns empties columns and gives back the memory of those that a burst
-// made larger than keepColumn.
-func resetColumns(columns []column) {
+// reset empties a column, and gives back the memory that a burst made larger
+// than keepColumn, or that was not needed of late, where that is over.
+func (c *column) reset(over bool) {
+	c.any = 0
+	if cap(c.data) > keepColumn && len(c.data) < keepColumn/2 {
+		c.data = nil
+	}
+	c.data = emptied(c.data, &c.most, MaxBatchBytes, over)
+}
+
+func resetColumns(columns []column, over bool) {
 	for i := range columns {
-		c := &columns[i]
-		if cap(c.data) > keepColumn && len(c.data) < keepColumn/2 {
-			c.data = nil
-		}
-		c.data, c.any = c.data[:0], 0
+		columns[i].reset(over)
 	}
 }
 
@@ -58,6 +63,7 @@ const (
 // and patches for the others. It keeps its memory.
 type packer struct {
 	values  []uint64 // of the column at hand
+	most    int      // values of the batches of late
 	patches []byte
 	// counts are how many values have so many bits, those below 0 after the
 	// others.
@@ -90,7 +96,7 @@ func (p *packer) load(s *source) {
 	if cap(p.values) < s.n {
 		p.values = make([]uint64, s.n, s.n+s.n/4)
 	}
-	p.values = p.values[:s.n]
+	p.values, p.most = p.values[:s.n], max(p.most, s.n)
 	v := p.values
 	decodeVarints(v, s.data)
 	for i, x := range v {
@@ -106,6 +112,16 @@ func (p *packer) load(s *source) {
 	}
 	if s.mode == changes {
 		p.subtract()
+	}
+}
+
+// release gives back memory as [emptied] does.
+func (p *packer) release(over bool) {
+	if over && unneeded(cap(p.values), p.most) {
+		p.values = nil
+	}
+	if over {
+		p.most = 0
 	}
 }
 

@@ -12,7 +12,7 @@ func (e *Encoder) Encode(dst []byte, h *Header) []byte {
 	if e.work == nil {
 		e.work = new(Workspace)
 	}
-	defer e.work.words.release()
+	defer e.work.release()
 	e.work.words.gather(&e.strings)
 	rank := e.work.words.ranks
 	dst = e.work.appendStrings(dst)
@@ -82,12 +82,12 @@ func (e *Encoder) appendColumns(dst []byte, n int, columns []column, rank []uint
 }
 
 func (e *Encoder) appendPeers(dst []byte, rank []uint32) []byte {
-	dst, at := begin(dst, fieldPeers, len(e.peerList))
-	dst = e.appendColumns(dst, len(e.peerList), e.peerColumns[:], rank, 1<<peerFlags-1<<peerCluster)
+	dst, at := begin(dst, fieldPeers, len(e.peers))
+	dst = e.appendColumns(dst, len(e.peers), e.peerColumns[:], rank, 1<<peerFlags-1<<peerCluster)
 	if len(e.peerIPs) > 0 {
 		dst = appendBytes(dst, fieldPeerIP, e.peerIPs)
 	}
-	dst = e.work.packer.append(dst, fieldPeerIPv4, source{data: e.peerIPv4.data, n: len(e.peerList), mode: either})
+	dst = e.work.packer.append(dst, fieldPeerIPv4, source{data: e.peerIPv4.data, n: len(e.peers), mode: either})
 	return endField(dst, at)
 }
 

@@ -3,7 +3,6 @@ package event
 import (
 	"encoding/binary"
 	"math/bits"
-	"net/netip"
 	"unsafe"
 )
 
@@ -15,20 +14,21 @@ type Encoder struct {
 	count   int
 	strings interner
 	work    *Workspace // nil until it is needed
+	salt    uint64     // of the hashes of what others choose; 0 until it is needed
 
 	routes       []routeKey
 	routeIndex   index
 	routeColumns [routeColumns]column
 
-	peers       map[peerKey]uint32
-	peerList    []Peer // without port
+	peers       []peerKey
+	peerIndex   index
 	peerIPs     []byte
 	peerIPv4    column
 	peerIDs     []uint64 // the last connection's id of each
 	peerColumns [peerColumns]column
 
-	connections map[connectionKey]uint32
 	connStates  []connectionState
+	connIndex   index
 	connColumns [connColumns]column
 	// connCache finds the connections in use without hashing their peers: for
 	// each hash of an id, two entries' numbers + 1.
@@ -50,8 +50,9 @@ type Encoder struct {
 	traced   column // numbers of events with a trace id
 	traceIDs []byte
 
-	// small counts batches in a row that needed little of the memory.
-	small int
+	// batches counts resets, and most is what the batches of late needed.
+	batches uint
+	most    entries
 
 	summaries      int
 	summed         uint64 // events
@@ -59,11 +60,17 @@ type Encoder struct {
 	histograms     []byte
 }
 
+// entries are how many of each list.
+type entries struct {
+	routes, outcomes, exchanges, peers, peerIDs, connStates, peerIPs, traceIDs, histograms int
+}
+
 // Workspace is memory that [Encoder.Encode] works in, and no batch's. Its zero
 // value is ready; it is not safe for concurrent use.
 type Workspace struct {
-	packer packer
-	words  words
+	packer  packer
+	words   words
+	batches uint
 }
 
 // Use has the encoder encode in a workspace, which it may share with others that
@@ -79,29 +86,6 @@ type routeKey struct {
 	method, authority, path uint32
 	direction               Direction
 	protocol                Protocol
-}
-
-// peerKey is a peer with numbers for its strings: a map keeps keys longer than
-// 128 bytes, as a Peer is, each in an allocation of its own.
-type peerKey struct {
-	strings [peerFlags - peerCluster]uint32
-	addr    netip.Addr
-	meshed  bool
-}
-
-type connectionKey struct {
-	id            uint64
-	peer          uint32
-	detectionTime uint32
-	port          uint16
-	security      Security
-	detection     Detection
-	reason        string
-}
-
-type connectionState struct {
-	connectionKey
-	stream uint64 // of the next event, if it comes in order
 }
 
 type outcomeKey struct {
@@ -269,9 +253,9 @@ func (e *Encoder) route(ev *Event) uint32 {
 	if key.direction > 3 {
 		key.direction = 0
 	}
-	key.method, _ = e.strings.intern(ev.Method, classWord)
-	key.authority, _ = e.strings.intern(ev.Authority, classWord)
-	key.path, _ = e.strings.intern(ev.Path, classPath)
+	key.method = e.strings.intern(ev.Method, classWord)
+	key.authority = e.strings.intern(ev.Authority, classWord)
+	key.path = e.strings.intern(ev.Path, classPath)
 	hash := mix(uint64(key.method)<<32|uint64(key.path), uint64(key.authority)<<16|uint64(key.direction)<<8|uint64(key.protocol))
 	if n, ok := e.routeIndex.find(hash, func(n uint32) bool { return e.routes[n] == key }); ok {
 		return n
@@ -290,7 +274,7 @@ func (e *Encoder) route(ev *Event) uint32 {
 // outcome finds how it ended.
 func (e *Encoder) outcome(ev *Event) uint32 {
 	key := outcomeKey{kind: ev.Kind, attempt: ev.Attempt, status: ev.Status, grpcStatus: max(ev.GRPCStatus, NoGRPCStatus), fate: ev.Fate}
-	key.error, _ = e.strings.intern(ev.Error, classWord)
+	key.error = e.strings.intern(ev.Error, classWord)
 	hash := mix(uint64(key.error)<<32|uint64(key.status)<<16|uint64(uint16(key.grpcStatus)),
 		uint64(key.fate)<<16|uint64(key.kind)<<8|uint64(key.attempt))
 	if n, ok := e.outcomeIndex.find(hash, func(n uint32) bool { return e.outcomes[n] == key }); ok {
@@ -309,163 +293,34 @@ func (e *Encoder) outcome(ev *Event) uint32 {
 	return n
 }
 
-func (e *Encoder) connection(ev *Event) uint32 {
-	slot := ev.Connection * 0x9e3779b97f4a7c15 >> 55
-	if n := e.connCache[slot]; n > 0 && e.sameConnection(n-1, ev) {
-		return n - 1
-	}
-	if n := e.connCache[slot^1]; n > 0 && e.sameConnection(n-1, ev) {
-		return n - 1
-	}
-	if e.connCache[slot] != 0 && e.connCache[slot^1] == 0 {
-		slot ^= 1
-	}
-	n := e.findConnection(ev)
-	e.connCache[slot] = n + 1
-	return n
-}
-
-func (e *Encoder) sameConnection(n uint32, ev *Event) bool {
-	s := &e.connStates[n]
-	if s.id != ev.Connection || s.port != ev.Peer.Addr.Port() || s.security != ev.Security ||
-		s.detection != ev.Detection || s.detectionTime != ev.DetectionTime || s.reason != ev.SecurityReason {
-		return false
-	}
-	p := &e.peerList[s.peer]
-	return p.Meshed == ev.Peer.Meshed && p.Addr.Addr() == ev.Peer.Addr.Addr().Unmap() && p.Pod == ev.Peer.Pod &&
-		p.Identity == ev.Peer.Identity && p.Workload == ev.Peer.Workload
-}
-
-func (e *Encoder) findConnection(ev *Event) uint32 {
-	reason, text := e.strings.intern(ev.SecurityReason, classWord)
-	key := connectionKey{
-		id: ev.Connection, peer: e.peer(&ev.Peer), port: ev.Peer.Addr.Port(), reason: text,
-		security: ev.Security, detection: ev.Detection, detectionTime: ev.DetectionTime,
-	}
-	if n, ok := e.connections[key]; ok {
-		return n
-	}
-	if e.connections == nil {
-		e.connections = make(map[connectionKey]uint32)
-	}
-	n := uint32(len(e.connStates))
-	e.connections[key] = n
-	e.connStates = append(e.connStates, connectionState{key, uint64(ev.Stream)})
-	c := &e.connColumns
-	c[connID].put(key.id - e.peerIDs[key.peer])
-	e.peerIDs[key.peer] = key.id
-	c[connPeer].put(uint64(key.peer))
-	c[connPort].put(uint64(key.port))
-	c[connSecurity].put(uint64(key.security))
-	c[connReason].put(uint64(reason))
-	c[connDetection].put(uint64(key.detection))
-	c[connDetectionTime].put(uint64(key.detectionTime))
-	c[connStream].put(uint64(ev.Stream))
-	return n
-}
-
-func (e *Encoder) peer(p *Peer) uint32 {
-	kept := *p
-	addr := p.Addr.Addr().Unmap().WithZone("")
-	kept.Addr = netip.AddrPortFrom(addr, 0)
-	key := peerKey{addr: addr, meshed: p.Meshed}
-	for i, s := range [len(key.strings)]*string{
-		&kept.Workload.Cluster, &kept.Workload.Namespace, &kept.Workload.Kind, &kept.Workload.Name,
-		&kept.Pod, &kept.Identity,
-	} {
-		key.strings[i], *s = e.strings.intern(*s, peerClasses[i])
-	}
-	if n, ok := e.peers[key]; ok {
-		return n
-	}
-	if e.peers == nil {
-		e.peers = make(map[peerKey]uint32)
-	}
-	n := uint32(len(e.peerList))
-	e.peers[key] = n
-	e.peerList = append(e.peerList, kept)
-	e.peerIDs = append(e.peerIDs, 0)
-	c := &e.peerColumns
-	switch {
-	case addr.Is4():
-		ip := addr.As4()
-		e.peerIPv4.put(uint64(binary.BigEndian.Uint32(ip[:])))
-	case addr.Is6():
-		ip := addr.As16()
-		e.peerIPs = append(e.peerIPs, ip[:]...)
-		e.peerIPv4.put(0)
-	default:
-		e.peerIPv4.put(0)
-	}
-	c[peerIPLength].put(uint64(addr.BitLen() / 8))
-	for i, s := range key.strings {
-		c[peerCluster+i].put(uint64(s))
-	}
-	var flags uint64
-	if p.Meshed {
-		flags = flagMeshed
-	}
-	c[peerFlags].put(flags)
-	return n
-}
-
-// peerClasses are the classes of a peer's strings.
-var peerClasses = [...]uint8{classWord, classWord, classWord, className, classPod, classIdentity}
-
-// Batches that need less than an eighth of the room for exchanges, where that is
-// for manyExchanges at least, are small: so many in a row, and what was many is
-// over.
-const (
-	manyExchanges = 128
-	smallBatches  = 30
-)
-
 // Reset forgets all events and keeps the memory that a usual batch needs.
 func (e *Encoder) Reset() {
-	if e.small++; cap(e.exchanges) < manyExchanges || len(e.exchanges) >= cap(e.exchanges)/8 {
-		e.small = 0
-	}
-	if e.small == smallBatches {
-		*e = Encoder{work: e.work}
-		return
-	}
+	e.batches++
+	over := e.batches%usualBatches == 0
 	e.count, e.firstEnd, e.lastEnd = 0, 0, 0
 	e.connCache, e.exchangeCache = [cacheSlots]uint32{}, [cacheSlots]uint32{}
-	e.routes = emptied(e.routes, keepRoutes)
-	e.outcomes = emptied(e.outcomes, keepEntries)
-	e.exchanges = emptied(e.exchanges, keepRoutes)
-	e.routeIndex.reset(keepRoutes)
-	e.outcomeIndex.reset(keepEntries)
-	e.exchangeIndex.reset(keepRoutes)
-	if len(e.peers) > keepEntries {
-		e.peers, e.peerList, e.peerIDs = nil, nil, nil
+	m := &e.most
+	e.routes = emptied(e.routes, &m.routes, keepRoutes, over)
+	e.outcomes = emptied(e.outcomes, &m.outcomes, keepEntries, over)
+	e.exchanges = emptied(e.exchanges, &m.exchanges, keepRoutes, over)
+	e.peers = emptied(e.peers, &m.peers, keepEntries, over)
+	e.peerIDs = emptied(e.peerIDs, &m.peerIDs, keepEntries, over)
+	e.connStates = emptied(e.connStates, &m.connStates, keepEntries, over)
+	e.peerIPs = emptied(e.peerIPs, &m.peerIPs, keepColumn, over)
+	e.traceIDs = emptied(e.traceIDs, &m.traceIDs, keepColumn, over)
+	for _, x := range [...]*index{&e.routeIndex, &e.outcomeIndex, &e.exchangeIndex} {
+		x.reset(keepRoutes, over)
 	}
-	if len(e.connections) > keepEntries {
-		e.connections, e.connStates = nil, nil
-	}
-	clear(e.peers)
-	clear(e.connections)
-	clear(e.peerList)
-	clear(e.connStates)
-	e.peerList, e.connStates = e.peerList[:0], e.connStates[:0]
-	e.peerIPs, e.peerIDs, e.traceIDs = e.peerIPs[:0], e.peerIDs[:0], e.traceIDs[:0]
-	resetColumns(e.routeColumns[:])
-	resetColumns(e.peerColumns[:])
-	resetColumns(e.connColumns[:])
-	resetColumns(e.outcomeColumns[:])
-	resetColumns(e.exchangeColumns[:])
-	resetColumns(e.columns[:])
-	e.peerIPv4.data, e.peerIPv4.any = e.peerIPv4.data[:0], 0
-	e.traced.data, e.traced.any = e.traced.data[:0], 0
-	e.resetSummaries()
-	e.strings.reset()
-}
-
-// emptied is a list without its entries, and without its memory where they were
-// more than keep.
-func emptied[T any](list []T, keep int) []T {
-	if len(list) > keep {
-		return nil
-	}
-	return list[:0]
+	e.peerIndex.reset(keepEntries, over)
+	e.connIndex.reset(keepEntries, over)
+	resetColumns(e.routeColumns[:], over)
+	resetColumns(e.peerColumns[:], over)
+	resetColumns(e.connColumns[:], over)
+	resetColumns(e.outcomeColumns[:], over)
+	resetColumns(e.exchangeColumns[:], over)
+	resetColumns(e.columns[:], over)
+	e.peerIPv4.reset(over)
+	e.traced.reset(over)
+	e.resetSummaries(over)
+	e.strings.reset(over)
 }

@@ -10,6 +10,7 @@ type index struct {
 	// is empty. There is always one.
 	slots []uint64
 	count int
+	most  int // of the batches of late
 }
 
 const (
@@ -67,12 +68,20 @@ func (x *index) grow() {
 // home is where a hash, or a slot that keeps half of it, belongs.
 func home(hash uint64) uint64 { return hash >> hashHalf }
 
-// reset forgets all entries, and the memory of more than so many.
-func (x *index) reset(keep int) {
-	if x.count > keep {
+// reset forgets all entries, and the memory where they were more than keep, or
+// where that is over which most is told and it was far more than was needed.
+func (x *index) reset(keep int, over bool) {
+	x.most = max(x.most, x.count)
+	// A table of more than 3/8 of its slots has not grown too large.
+	if x.count > keep || over && unneeded(len(x.slots)/2, x.most) {
 		x.slots = nil
 	}
-	clear(x.slots)
+	if over {
+		x.most = 0
+	}
+	if x.count > 0 {
+		clear(x.slots)
+	}
 	x.count = 0
 }
 

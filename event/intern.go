@@ -8,11 +8,11 @@ import (
 
 const (
 	// chunkBytes is the unit in which copies of strings are kept.
-	chunkBytes = 16 << 10
+	chunkBytes = 4 << 10
 	// keepChunks, keepColumn, keepEntries (of peers and connections) and
 	// keepRoutes (of routes, exchanges and strings) are what a Reset keeps of a
 	// burst: memory beyond them is given back.
-	keepChunks  = 4
+	keepChunks  = 32
 	keepColumn  = 64 << 10
 	keepEntries = 4096
 	keepRoutes  = 1024
@@ -40,6 +40,7 @@ type interner struct {
 	bytes   int     // of the strings, about as encoded
 	chunks  [][]byte
 	chunk   int // the one being filled
+	most    struct{ strings, class, chunks int }
 	scratch []byte
 }
 
@@ -51,23 +52,24 @@ func (t *interner) text(n uint32) string {
 	return t.strings[n-1]
 }
 
-// intern gives the number of a string, and a copy that lives until reset.
-func (t *interner) intern(s string, class uint8) (uint32, string) {
+// intern gives the number of a string; text of that is a copy that lives until
+// reset.
+func (t *interner) intern(s string, class uint8) uint32 {
 	if s == "" {
-		return 0, ""
+		return 0
 	}
 	if len(t.strings) == 0 && t.seed == (maphash.Seed{}) {
 		t.seed = maphash.MakeSeed()
 	}
 	hash := maphash.String(t.seed, s)
 	if n, ok := t.find(hash, s); ok {
-		return n, t.strings[n-1]
+		return n
 	}
 	clean := t.clean(s)
 	if len(clean) != len(s) || clean != s {
 		hash = maphash.String(t.seed, clean)
 		if n, ok := t.find(hash, clean); ok {
-			return n, t.strings[n-1]
+			return n
 		}
 	}
 	kept := t.keep(clean)
@@ -75,7 +77,7 @@ func (t *interner) intern(s string, class uint8) (uint32, string) {
 	t.class = append(t.class, class)
 	t.index.add(hash)
 	t.bytes += fieldSize(len(kept))
-	return uint32(len(t.strings)), kept
+	return uint32(len(t.strings))
 }
 
 func (t *interner) find(hash uint64, s string) (uint32, bool) {
@@ -137,17 +139,22 @@ func (t *interner) keep(s string) string {
 	return unsafe.String(unsafe.SliceData((*c)[at:]), len(s))
 }
 
-// reset forgets all strings; what intern returned is no longer valid.
-func (t *interner) reset() {
-	if len(t.strings) > keepRoutes {
-		t.strings, t.class = nil, nil
-	}
-	t.index.reset(keepRoutes)
+// reset forgets all strings; their text is no longer valid. It gives memory back
+// as [emptied] does.
+func (t *interner) reset(over bool) {
 	clear(t.strings)
-	t.strings, t.class, t.bytes = t.strings[:0], t.class[:0], 0
-	if len(t.chunks) > keepChunks {
-		clear(t.chunks[keepChunks:])
-		t.chunks = t.chunks[:keepChunks]
+	t.strings = emptied(t.strings, &t.most.strings, keepRoutes, over)
+	t.class = emptied(t.class, &t.most.class, keepRoutes, over)
+	t.index.reset(keepRoutes, over)
+	t.bytes = 0
+	keep := keepChunks
+	t.most.chunks = max(t.most.chunks, t.chunk+1)
+	if over {
+		keep, t.most.chunks = min(keep, t.most.chunks), 0
+	}
+	if len(t.chunks) > keep {
+		clear(t.chunks[keep:])
+		t.chunks = t.chunks[:keep]
 	}
 	for i := range t.chunks {
 		t.chunks[i] = t.chunks[i][:0]

@@ -67,13 +67,10 @@ func (e *Encoder) appendSummaries(dst []byte) []byte {
 	return endField(dst, at)
 }
 
-func (e *Encoder) resetSummaries() {
+func (e *Encoder) resetSummaries(over bool) {
 	e.summaries, e.summed = 0, 0
-	resetColumns(e.summaryColumns[:])
-	if cap(e.histograms) > keepColumn {
-		e.histograms = nil
-	}
-	e.histograms = e.histograms[:0]
+	resetColumns(e.summaryColumns[:], over)
+	e.histograms = emptied(e.histograms, &e.most.histograms, keepColumn, over)
 }
 
 // summary is one that was read.

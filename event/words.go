@@ -1,6 +1,9 @@
 package event
 
-import "strings"
+import (
+	"hash/maphash"
+	"strings"
+)
 
 // words are an interner's strings as a batch has them: written out, or joined of
 // two that are, where that is shorter. Paths of few collections and operations,
@@ -12,13 +15,15 @@ type words struct {
 	plain []string
 	// heads and tails of those that are joined, in order of their numbers.
 	heads, tails []uint32
-	// pieces are the numbers of those of the class at hand that are no strings
-	// of the interner.
-	pieces map[string]uint32
+	// pieces finds those of the class at hand that are no strings of the
+	// interner; numbers has theirs.
+	pieces  index
+	numbers []uint32
 
 	columns [stringColumns]column
 	joins   [joinedColumns]column
 	text    []byte
+	most    struct{ ranks, plain, heads, tails, numbers, text int }
 }
 
 const (
@@ -34,12 +39,6 @@ const (
 
 // gather ranks all strings of t.
 func (w *words) gather(t *interner) {
-	if cap(w.plain) > keepWords {
-		*w = words{}
-	}
-	if w.pieces == nil {
-		w.pieces = make(map[string]uint32)
-	}
 	w.ranks = room(w.ranks, len(t.strings)+1)
 	w.ranks[0] = 0
 	w.plain, w.heads, w.tails = append(w.plain[:0], ""), w.heads[:0], w.tails[:0]
@@ -83,7 +82,7 @@ func (w *words) write(t *interner, class uint8) {
 // join splits each string of a class in two. It tells whether that is shorter
 // than most bytes; else nothing has changed.
 func (w *words) join(t *interner, class uint8, most int) bool {
-	clear(w.pieces)
+	w.forget()
 	written, before := len(w.plain), len(w.heads)
 	for i, c := range t.class {
 		if c == class {
@@ -127,15 +126,17 @@ func (w *words) piece(t *interner, s string) uint32 {
 	if s == "" {
 		return 0
 	}
-	if n, ok := t.number(s); ok && t.class[n-1] < classPath {
+	hash := maphash.String(t.seed, s)
+	if n, ok := t.find(hash, s); ok && t.class[n-1] < classPath {
 		return w.ranks[n]
 	}
-	n, ok := w.pieces[s]
-	if !ok {
-		n = uint32(len(w.plain))
-		w.plain = append(w.plain, s)
-		w.pieces[s] = n
+	if i, ok := w.pieces.find(hash, func(i uint32) bool { return w.plain[w.numbers[i]] == s }); ok {
+		return w.numbers[i]
 	}
+	n := uint32(len(w.plain))
+	w.plain = append(w.plain, s)
+	w.pieces.add(hash)
+	w.numbers = append(w.numbers, n)
 	return n
 }
 
@@ -159,8 +160,8 @@ func (w *words) split(t *interner, class uint8, s string) int {
 
 // lay makes the columns and the text.
 func (w *words) lay() {
-	resetColumns(w.columns[:])
-	resetColumns(w.joins[:])
+	resetColumns(w.columns[:], false)
+	resetColumns(w.joins[:], false)
 	w.text = w.text[:0]
 	for i, s := range w.plain[1:] {
 		n := shared(w.plain[i], s)
@@ -174,10 +175,29 @@ func (w *words) lay() {
 	}
 }
 
-// release lets go of the strings, which are the interner's.
-func (w *words) release() {
-	clear(w.pieces)
+// forget forgets the pieces of a class.
+func (w *words) forget() {
+	w.pieces.reset(keepWords, false)
+	w.numbers = w.numbers[:0]
+}
+
+// release lets go of the strings, which are the interner's, and gives memory back
+// as [emptied] does.
+func (p *Workspace) release() {
+	p.batches++
+	over := p.batches%usualBatches == 0
+	w, m := &p.words, &p.words.most
 	clear(w.plain)
+	w.plain = emptied(w.plain, &m.plain, keepWords, over)
+	w.ranks = emptied(w.ranks, &m.ranks, keepWords, over)
+	w.heads = emptied(w.heads, &m.heads, keepWords, over)
+	w.tails = emptied(w.tails, &m.tails, keepWords, over)
+	w.numbers = emptied(w.numbers, &m.numbers, keepWords, over)
+	w.text = emptied(w.text, &m.text, keepColumn, over)
+	w.pieces.reset(keepWords, over)
+	resetColumns(w.columns[:], over)
+	resetColumns(w.joins[:], over)
+	p.packer.release(over)
 }
 
 // appendStrings writes the strings, each without what it shares with the one

@@ -15,8 +15,8 @@ import (
 // hardFactor bounds what a shard holds while the flusher has not come yet to
 // seal it: so many times MaxEvents and MaxBytes, and never more than a batch may
 // hold. It is reached only when the flusher gets no processor for that long;
-// recorders then seal it themselves. Of MaxExchanges, which is there to save
-// memory, it is half as many again.
+// recorders then seal it themselves. Of MaxExchanges and MaxConnections, which are
+// there to save memory, it is half as many again.
 const hardFactor = 4
 
 // Pipeline records events and publishes them. It implements relay.Recorder.
@@ -31,7 +31,7 @@ type Pipeline struct {
 	late   atomic.Uint64 // events that came after the end
 
 	tapUntil atomic.Int64  // UnixNano until which TapEvery applies
-	large    chan struct{} // a shard reached MaxEvents, MaxBytes or MaxExchanges
+	large    chan struct{} // a shard reached one of the bounds of a batch
 	tap      chan struct{} // a tap began
 	recheck  chan struct{} // the queue ran empty, or publishing works again
 
@@ -162,13 +162,13 @@ func (p *Pipeline) add(s *shard, e *event.Event) bool {
 		return true
 	}
 	n, size := s.enc.Len(), s.enc.Size()
-	if n >= p.hardEvents || size >= p.hardBytes || s.enc.Exchanges() >= p.o.MaxExchanges+p.o.MaxExchanges/2 || s.journal.full() {
+	if n >= p.hardEvents || size >= p.hardBytes || p.distinct(s.enc, 3, 2) || s.journal.full() {
 		s.signaled = true
 		s.mu.Unlock()
 		return false
 	}
 	exchange, connection := s.enc.Add(e)
-	large := n+1 >= p.o.MaxEvents || size >= p.o.MaxBytes || s.enc.Exchanges() >= p.o.MaxExchanges
+	large := n+1 >= p.o.MaxEvents || size >= p.o.MaxBytes || p.distinct(s.enc, 1, 1)
 	if s.journal != nil {
 		large = s.journal.add(e, exchange, connection) || large
 	}
@@ -180,6 +180,11 @@ func (p *Pipeline) add(s *shard, e *event.Event) bool {
 		notify(p.large)
 	}
 	return true
+}
+
+// distinct tells whether what a batch names has reached a multiple of a bound.
+func (p *Pipeline) distinct(enc *event.Encoder, times, by int) bool {
+	return by*enc.Exchanges() >= times*p.o.MaxExchanges || by*enc.Connections() >= times*p.o.MaxConnections
 }
 
 // count adds e to the shard's own totals; its lock is held.

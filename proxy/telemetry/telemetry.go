@@ -68,9 +68,10 @@ type Options struct {
 	Heartbeat time.Duration
 	// MaxEvents and MaxBytes seal a batch early: 10,000 events, 96 KiB.
 	MaxEvents, MaxBytes int
-	// MaxExchanges does the same where so many different exchanges were
-	// recorded (a path each, say): 512. They are what takes memory.
-	MaxExchanges int
+	// MaxExchanges and MaxConnections do the same where so many different
+	// exchanges were recorded (a path each, say), or so many connections: 512,
+	// 1,024. They are what takes memory.
+	MaxExchanges, MaxConnections int
 	// Shards spread concurrent recorders: GOMAXPROCS.
 	Shards int
 	// OpenConnections is the gauge that batches carry; nil means 0.
@@ -82,14 +83,15 @@ type Options struct {
 
 // Defaults of Options.
 const (
-	DefaultRetainBytes  = 4 << 20
-	DefaultFlushEvery   = time.Second
-	DefaultTapEvery     = 100 * time.Millisecond
-	DefaultTapFor       = 3 * time.Second
-	DefaultHeartbeat    = 10 * time.Second
-	DefaultMaxEvents    = 10_000
-	DefaultMaxBytes     = 96 << 10
-	DefaultMaxExchanges = 512
+	DefaultRetainBytes    = 4 << 20
+	DefaultFlushEvery     = time.Second
+	DefaultTapEvery       = 100 * time.Millisecond
+	DefaultTapFor         = 3 * time.Second
+	DefaultHeartbeat      = 10 * time.Second
+	DefaultMaxEvents      = 10_000
+	DefaultMaxBytes       = 96 << 10
+	DefaultMaxExchanges   = 512
+	DefaultMaxConnections = 1024
 )
 
 // Stats is what a Pipeline counted since its start.
@@ -136,6 +138,7 @@ func (o Options) withDefaults(shards int) Options {
 	setInt(&o.MaxEvents, DefaultMaxEvents)
 	setInt(&o.MaxBytes, DefaultMaxBytes)
 	setInt(&o.MaxExchanges, DefaultMaxExchanges)
+	setInt(&o.MaxConnections, DefaultMaxConnections)
 	setInt(&o.Shards, shards)
 	setTime(&o.FlushEvery, DefaultFlushEvery)
 	setTime(&o.TapEvery, DefaultTapEvery)

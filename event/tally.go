@@ -38,24 +38,25 @@ func numberOf(v uint64) uint32 {
 // TallyPairs counts values in the buckets whose numbers these are, as
 // [BucketPairs] gives them: those of the lower halves in low, the others in high.
 func TallyPairs(at []uint32, low, high *Tally) {
-	a, b := low.counts, high.counts
-	aLow, bLow := uint(low.low), uint(high.low)
+	low.add(at, 0)
+	high.add(at, 16)
+}
+
+// add counts values in the buckets whose numbers are in pairs, a shift up.
+func (t *Tally) add(at []uint32, shift uint) {
+	counts, low := t.counts, uint32(t.low)
 	for _, pair := range at {
-		i, j := uint(pair&0xffff), uint(pair>>16)
-		// Below the first, the difference is beyond any length.
-		if i-aLow >= uint(len(a)) || j-bLow >= uint(len(b)) {
-			low.reach(int(i))
-			high.reach(int(j))
-			a, aLow, b, bLow = low.counts, uint(low.low), high.counts, uint(high.low)
-			if i-aLow >= uint(len(a)) || j-bLow >= uint(len(b)) {
+		i := pair >> (shift & 31) & 0xffff
+		k := i - low // beyond any length where i is below low
+		if k >= uint32(len(counts)) {
+			if t.reach(int(i)); uint(i)-uint(t.low) >= uint(len(t.counts)) {
 				continue // no number of a bucket
 			}
+			counts, low = t.counts, uint32(t.low)
+			k = i - low
 		}
-		if a[i-aLow]++; a[i-aLow] == 0 {
-			low.carried = append(low.carried, uint16(i))
-		}
-		if b[j-bLow]++; b[j-bLow] == 0 {
-			high.carried = append(high.carried, uint16(j))
+		if counts[k]++; counts[k] == 0 {
+			t.carried = append(t.carried, uint16(i))
 		}
 	}
 }

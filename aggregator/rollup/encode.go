@@ -31,6 +31,9 @@ type writer struct {
 	limit int
 	parts [][]byte
 
+	// expected are about the bytes of all parts yet to be written.
+	expected int
+
 	// The part at hand.
 	body    []byte
 	strings map[string]uint32
@@ -44,7 +47,12 @@ func Encode(d *Delta, m Meta, maxPart int) [][]byte {
 	if maxPart <= 0 {
 		maxPart = MaxPart
 	}
-	w := &writer{meta: m, limit: maxPart, strings: map[string]uint32{}, keys: map[Key]uint32{}}
+	w := &writer{meta: m, limit: maxPart, strings: map[string]uint32{}, keys: make(map[Key]uint32, len(d.Items))}
+	// Growing means copying. A key takes some 30 bytes, where most of its strings
+	// have come before.
+	for i := range d.Items {
+		w.expected += len(d.Items[i].Sums) + 48
+	}
 	w.start()
 	for i := range d.Items {
 		w.item(&d.Items[i])
@@ -66,7 +74,7 @@ func (w *writer) start() {
 	clear(w.strings)
 	clear(w.keys)
 	w.strings[""] = 0
-	w.body = appendUint(nil, 1, version)
+	w.body = appendUint(make([]byte, 0, min(w.expected, w.limit)+512), 1, version)
 	w.body = appendUint(w.body, 2, uint64(w.meta.Partition))
 	w.body = appendString(w.body, 3, w.meta.Owner)
 	w.body = appendUint(w.body, 4, w.meta.Group)
@@ -75,7 +83,10 @@ func (w *writer) start() {
 	w.body = appendString(w.body, 10, "")
 }
 
-func (w *writer) end() { w.parts = append(w.parts, w.body) }
+func (w *writer) end() {
+	w.parts = append(w.parts, w.body)
+	w.expected = max(w.expected-len(w.body), 0)
+}
 
 // room begins the next part where the one at hand is full. A field of protobuf
 // may come in any place, so each is written as soon as it is known.

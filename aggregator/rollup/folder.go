@@ -83,13 +83,13 @@ type Folder struct {
 	path     []byte
 	offences map[Offender]*Offence
 	pending  int
-	// taken is how many bytes the cells had that the last Take gave.
-	taken   int
-	dirty   []*slot
-	spare   []*Cell
-	decoder event.Decoder
-	batch   batch
-	scratch scratch
+	// taken is how many bytes the takenCells had that the last Take gave.
+	taken, takenCells int
+	dirty             []*slot
+	spare             []*Cell
+	decoder           event.Decoder
+	batch             batch
+	scratch           scratch
 	// event, whole and name are scratch, too.
 	event, whole event.Event
 	rows         event.Rows
@@ -411,8 +411,7 @@ func (d *Delta) Empty() bool { return len(d.Items) == 0 && len(d.Sources) == 0 &
 func (f *Folder) Take(full bool) *Delta {
 	f.addTotals()
 	d := &Delta{Position: f.position, Full: full, Items: make([]Item, 0, f.pending)}
-	// Nearly as much as last time, as a rule: growing means copying.
-	arena := make([]byte, 0, f.taken+f.taken/8)
+	arena := make([]byte, 0, f.expected())
 	for _, s := range f.dirty {
 		for i := range s.cells {
 			start := len(arena)
@@ -427,7 +426,8 @@ func (f *Folder) Take(full bool) *Delta {
 		s.cells = s.cells[:0]
 	}
 	clear(f.dirty)
-	f.dirty, f.pending, f.taken = f.dirty[:0], 0, len(arena)
+	f.taken, f.takenCells = len(arena), len(d.Items)
+	f.dirty, f.pending = f.dirty[:0], 0
 	d.Learned = f.learned(full)
 	from := f.changed
 	if full {
@@ -442,6 +442,16 @@ func (f *Folder) Take(full bool) *Delta {
 		return cmp.Or(cmp.Compare(a.ID.Instance, b.ID.Instance), strings.Compare(a.ID.Workload.String(), b.ID.Workload.String()))
 	})
 	return d
+}
+
+// expected is about how many bytes the pending cells have: nearly as much each as
+// last time, as a rule, and no more than twice as much in all. Growing means
+// copying.
+func (f *Folder) expected() int {
+	if f.takenCells == 0 {
+		return 0
+	}
+	return min(f.pending*(f.taken/f.takenCells+1)*5/4, 2*f.taken)
 }
 
 // Skip moves the position past a message that is not to be counted.

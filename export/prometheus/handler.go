@@ -67,8 +67,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var to io.Writer = w
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		w.Header().Set("Content-Encoding", "gzip")
-		z := gzip.NewWriter(w)
-		defer func() { _ = z.Close() }() // whoever asked has gone
+		z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // the level is one that there is
+		defer func() { _ = z.Close() }()               // whoever asked has gone
 		to = z
 	}
 	b := bufio.NewWriterSize(to, 64<<10)
@@ -169,6 +169,9 @@ func (h *Handler) readPart(ctx context.Context, n int) (waiting time.Time, err e
 			return time.Time{}, fmt.Errorf("cannot read the state on %s: %w", bus.ExportSubject(h.o.Name, strconv.Itoa(n)), err)
 		}
 		s.marks, s.open = nil, nil
+		for _, r := range s.rows {
+			r.labels.canonical()
+		}
 		p.sequence, p.state = sequence, s
 	}
 	position := uint64(0)
@@ -194,64 +197,61 @@ var metrics = []metric{
 	{"tcp_write_bytes_total", "Bytes written to the client, of all protocols.", connections, countWrite},
 }
 
-// line is a row ready to be written.
-type line struct {
-	labels string
-	n      [counters]uint64
-}
-
 // write writes all metrics. Errors are those of w, which keeps them.
 func write(w *bufio.Writer, states []*state, lag time.Duration) {
 	families := merge(states)
+	var labels []byte
 	for _, m := range metrics {
-		lines := families[m.family]
-		if m.family == connections && m.count == countTotal {
-			lines = slices.DeleteFunc(slices.Clone(lines), func(l line) bool { return l.n[countTotal] == 0 })
-		}
-		if len(lines) == 0 {
-			continue
-		}
-		head(w, m.name, m.help, "counter")
-		for i := range lines {
-			sample(w, m.name, lines[i].labels, strconv.FormatUint(lines[i].n[m.count], 10))
+		begun := false
+		for _, r := range families[m.family] {
+			if m.family == connections && m.count == countTotal && r.n[countTotal] == 0 {
+				continue
+			}
+			if !begun {
+				head(w, m.name, m.help, "counter")
+				begun = true
+			}
+			labels = r.appendLabels(labels[:0])
+			sample(w, m.name, "", labels, "", r.n[m.count])
 		}
 	}
 	writeLatencies(w, families[latencies])
 	writeTotals(w, states, lag)
 }
 
-// merge adds up the rows that several partitions have, which are those of the
-// others, and sorts them.
-func merge(states []*state) map[family][]line {
-	index := map[family]map[string]int{}
-	families := map[family][]line{}
-	var scratch []byte
+// appendLabels writes the labels of a row as its metrics have them.
+func (r *row) appendLabels(dst []byte) []byte {
+	dst = r.labels.append(dst)
+	if r.family == connections || r.family == closes {
+		dst = append(dst, `,peer="src"`...)
+	}
+	return dst
+}
+
+// merge returns the rows of all partitions, in order of their labels. It adds up
+// those that several may have, which are those of the others.
+func merge(states []*state) [closes + 1][]*row {
+	var families [closes + 1][]*row
 	for _, s := range states {
 		for _, r := range s.rows {
-			scratch = r.labels.append(scratch[:0])
-			if r.family == connections || r.family == closes {
-				scratch = append(scratch, `,peer="src"`...)
-			}
-			of := index[r.family]
-			if of == nil {
-				of = map[string]int{}
-				index[r.family] = of
-			}
-			i, ok := of[string(scratch)]
-			if !ok {
-				i = len(families[r.family])
-				text := string(scratch)
-				of[text] = i
-				families[r.family] = append(families[r.family], line{labels: text})
-			}
-			l := &families[r.family][i]
-			for k, n := range r.n {
-				l.n[k] += n
-			}
+			families[r.family] = append(families[r.family], r)
 		}
 	}
-	for _, lines := range families {
-		slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.labels, b.labels) })
+	for f, rows := range families {
+		slices.SortFunc(rows, func(a, b *row) int { return slices.Compare(a.labels[:], b.labels[:]) })
+		kept := rows[:0]
+		for _, r := range rows {
+			if n := len(kept); n == 0 || kept[n-1].labels != r.labels {
+				kept = append(kept, r)
+				continue
+			}
+			sum := *kept[len(kept)-1] // what is stored stays as it is
+			for k, n := range r.n {
+				sum.n[k] += n
+			}
+			kept[len(kept)-1] = &sum
+		}
+		families[f] = kept
 	}
 	return families
 }
@@ -260,36 +260,54 @@ func head(w *bufio.Writer, name, help, kind string) {
 	_, _ = fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
 }
 
-func sample(w *bufio.Writer, name, labels, value string) {
-	_, _ = w.WriteString(name)
-	if labels != "" {
-		_ = w.WriteByte('{')
-		_, _ = w.WriteString(labels)
-		_ = w.WriteByte('}')
-	}
-	_ = w.WriteByte(' ')
-	_, _ = w.WriteString(value)
+// sample writes one sample; le is the bound of a bucket, if it is one.
+func sample(w *bufio.Writer, name, suffix string, labels []byte, le string, value uint64) {
+	beginSample(w, name, suffix, labels, le)
+	_, _ = w.Write(strconv.AppendUint(w.AvailableBuffer(), value, 10))
 	_ = w.WriteByte('\n')
 }
 
+// beginSample writes a sample but for its value.
+func beginSample(w *bufio.Writer, name, suffix string, labels []byte, le string) {
+	_, _ = w.WriteString(name)
+	_, _ = w.WriteString(suffix)
+	if len(labels) > 0 {
+		_ = w.WriteByte('{')
+		_, _ = w.Write(labels)
+		if le != "" {
+			_, _ = w.WriteString(`,le="`)
+			_, _ = w.WriteString(le)
+			_ = w.WriteByte('"')
+		}
+		_ = w.WriteByte('}')
+	}
+	_ = w.WriteByte(' ')
+}
+
 // writeLatencies writes the histogram. Its buckets are those of Linkerd.
-func writeLatencies(w *bufio.Writer, lines []line) {
+func writeLatencies(w *bufio.Writer, rows []*row) {
 	const name = "response_latency_ms"
-	if len(lines) == 0 {
+	if len(rows) == 0 {
 		return
 	}
 	head(w, name, "Time from the first byte of a request to the first byte of its response, in milliseconds.", "histogram")
-	for i := range lines {
-		l := &lines[i]
-		sum := uint64(0)
-		for b, bound := range ladder {
-			sum += l.n[b]
-			sample(w, name+"_bucket", l.labels+`,le="`+strconv.FormatUint(bound, 10)+`"`, strconv.FormatUint(sum, 10))
+	var bounds [len(ladder)]string
+	for b, bound := range ladder {
+		bounds[b] = strconv.FormatUint(bound, 10)
+	}
+	var labels []byte
+	for _, r := range rows {
+		labels = r.appendLabels(labels[:0])
+		count := uint64(0)
+		for b, bound := range bounds {
+			count += r.n[b]
+			sample(w, name, "_bucket", labels, bound, count)
 		}
-		count := strconv.FormatUint(sum+l.n[countInfinite], 10)
-		sample(w, name+"_bucket", l.labels+`,le="+Inf"`, count)
-		sample(w, name+"_sum", l.labels, fmt.Sprintf("%d.%03d", l.n[countSum]/1000, l.n[countSum]%1000))
-		sample(w, name+"_count", l.labels, count)
+		count += r.n[countInfinite]
+		sample(w, name, "_bucket", labels, "+Inf", count)
+		beginSample(w, name, "_sum", labels, "")
+		_, _ = fmt.Fprintf(w, "%d.%03d\n", r.n[countSum]/1000, r.n[countSum]%1000)
+		sample(w, name, "_count", labels, "", count)
 	}
 }
 
@@ -318,6 +336,7 @@ func writeTotals(w *bufio.Writer, states []*state, lag time.Duration) {
 		{"export_shed_events_total", "Those of the events that the proxies could only sum up.", "counter", float64(t.shed)},
 	} {
 		head(w, m.name, m.help, m.kind)
-		sample(w, m.name, "", strconv.FormatFloat(m.value, 'f', -1, 64))
+		beginSample(w, m.name, "", nil, "")
+		_, _ = w.Write(append(strconv.AppendFloat(w.AvailableBuffer(), m.value, 'f', -1, 64), '\n'))
 	}
 }

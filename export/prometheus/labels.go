@@ -187,6 +187,16 @@ func (l *labels) bounded() {
 	}
 }
 
+// canonical makes labels equal that are written the same: the kind of what has no
+// name is not.
+func (l *labels) canonical() {
+	for _, i := range [...]int{labelKind, labelDstKind} {
+		if l[i+1] == "" {
+			l[i] = ""
+		}
+	}
+}
+
 // appendID appends a form of a family and labels that equals another's only if
 // they are equal.
 func (l *labels) appendID(dst []byte, f family) []byte {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/weirmesh/weir/event"
@@ -53,6 +52,6 @@ func writeOpen(w *bufio.Writer, all []gauge, limit int) {
 	}
 	head(w, "tcp_open_connections", "Connections of clients that are open now, of all protocols and both directions.", "gauge")
 	for _, text := range slices.Sorted(maps.Keys(lines)) {
-		sample(w, "tcp_open_connections", text, strconv.FormatUint(lines[text], 10))
+		sample(w, "tcp_open_connections", "", []byte(text), "", lines[text])
 	}
 }

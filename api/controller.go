@@ -154,11 +154,14 @@ func podCounts(c *control.PodCounts) *weirpb.PodCounts {
 	}
 }
 
+// knows tells whether there may be anything to put beside rows.
+func (i *inventory) knows(sel query.Selector) bool { return i.ask != nil && sel.Kind != "ext" }
+
 // addPods puts what Kubernetes knows beside rows, and adds a row for each
 // resource that it knows and that has no traffic, where all says so. Without
 // Kubernetes the rows stay as they are.
 func (s *service) addPods(ctx context.Context, rows []*weirpb.StatRow, sel query.Selector, all bool, seconds float64) []*weirpb.StatRow {
-	if s.inventory.ask == nil || sel.Kind == "ext" {
+	if !s.inventory.knows(sel) {
 		return rows
 	}
 	known, err := s.inventory.resources(ctx, sel)

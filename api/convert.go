@@ -45,17 +45,20 @@ func fillStats(room *statsRoom, s *query.Stats, seconds float64) *weirpb.Stats {
 	out.TcpReadBytesRate = float64(s.RequestBytes) / seconds
 	out.TcpWriteBytesRate = float64(s.ResponseBytes) / seconds
 	out.Errors = s.Errors
-	if len(s.Status) > 0 {
-		out.Status = make(map[string]uint64, len(s.Status))
-		for code, n := range s.Status {
-			out.Status[codeName(int(code), math.MaxUint16)] = n
-		}
+	out.Status = codeCounts(out.Status, s.Status, math.MaxUint16)
+	out.GrpcStatus = codeCounts(out.GrpcStatus, s.GRPC, math.MaxInt16)
+	return out
+}
+
+// codeCounts are counts by the code's name, in the memory of those of a row
+// before, if any.
+func codeCounts[K uint16 | int16](out map[string]uint64, counts map[K]uint64, other int) map[string]uint64 {
+	clear(out)
+	if out == nil && len(counts) > 0 {
+		out = make(map[string]uint64, len(counts))
 	}
-	if len(s.GRPC) > 0 {
-		out.GrpcStatus = make(map[string]uint64, len(s.GRPC))
-		for code, n := range s.GRPC {
-			out.GrpcStatus[codeName(int(code), math.MaxInt16)] = n
-		}
+	for code, n := range counts {
+		out[codeName(int(code), other)] = n
 	}
 	return out
 }

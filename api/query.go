@@ -24,12 +24,17 @@ func (s *service) Stat(ctx context.Context, req *weirpb.StatRequest) (*weirpb.St
 	if err != nil {
 		return nil, err
 	}
-	reply, answered, err := s.gather(ctx, query.MethodStat, q)
+	got, err := s.answer(ctx, query.MethodStat, q)
 	if err != nil {
 		return nil, err
 	}
+	reply := got.Reply
 	out := &weirpb.StatResponse{}
-	out.Coverage, w = coverage(w, reply, answered)
+	out.Coverage, w = coverage(w, reply, got.answered)
+	if !s.inventory.knows(q.Resource) && got.writeRows(out, w.seconds()) {
+		out.Offenders = offenders(reply.Offenders)
+		return out, nil
+	}
 	out.Rows = make([]*weirpb.StatRow, len(reply.Rows))
 	rooms := make([]statRoom, len(reply.Rows))
 	inParallel(len(out.Rows), func(i int) { out.Rows[i] = statRow(&rooms[i], &reply.Rows[i], w.seconds()) })
@@ -171,14 +176,24 @@ func (s *service) question(res, to, from *weirpb.Resource, win *weirpb.Window) (
 	return q, w, nil
 }
 
-// gather gives the sum of what all aggregators answer to q, sorted. It is not
+// gather gives the sum of what all aggregators answer to q, and how many they
+// are: see answer.
+func (s *service) gather(ctx context.Context, method string, q *query.Request) (*query.Reply, int, error) {
+	got, err := s.answer(ctx, method, q)
+	if err != nil {
+		return nil, 0, err
+	}
+	return got.Reply, got.answered, nil
+}
+
+// answer gives the sum of what all aggregators answer to q, sorted. It is not
 // the caller's to change: others who ask the same may have it, too, where the
 // window's end is settled.
-func (s *service) gather(ctx context.Context, method string, q *query.Request) (*query.Reply, int, error) {
+func (s *service) answer(ctx context.Context, method string, q *query.Request) (*answer, error) {
 	q.Packed, q.Brief = true, true
 	body, err := json.Marshal(q)
 	if err != nil {
-		return nil, 0, fmt.Errorf("cannot encode the question: %w", err)
+		return nil, fmt.Errorf("cannot encode the question: %w", err)
 	}
 	put := func() (*answer, error) {
 		reply, answered, err := s.put(ctx, method, q, body)
@@ -186,18 +201,12 @@ func (s *service) gather(ctx context.Context, method string, q *query.Request) (
 			return nil, err
 		}
 		arrange(method, reply)
-		return &answer{reply, answered}, nil
+		return &answer{Reply: reply, answered: answered}, nil
 	}
-	var got *answer
 	if method != query.MethodWorkloads && !s.now().Add(-settle).Before(time.Unix(q.Until, 0)) {
-		got, err = s.shared.do(ctx, method+string(body), put)
-	} else {
-		got, err = put()
+		return s.shared.do(ctx, method+string(body), put)
 	}
-	if err != nil {
-		return nil, 0, err
-	}
-	return got.Reply, got.answered, nil
+	return put()
 }
 
 // arrange sorts a reply as the API shows it.

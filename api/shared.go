@@ -3,9 +3,12 @@ package api
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/aggregator/query"
+	"github.com/weirmesh/weir/api/weirpb"
+	"github.com/weirmesh/weir/api/wire"
 	"google.golang.org/grpc/status"
 )
 
@@ -25,6 +28,30 @@ type answer struct {
 	*query.Reply
 	// answered is how many aggregators it is of.
 	answered int
+	// rows are those of a stat as they are sent, once they have been written; all
+	// who have the answer know the same window.
+	rows atomic.Pointer[[]byte]
+}
+
+// writeRows gives out the answer's rows, where there are many: as they are sent.
+// What nobody here looks at needs no messages. seconds is the window's length.
+func (a *answer) writeRows(out *weirpb.StatResponse, seconds float64) bool {
+	if len(a.Rows) < portion {
+		return false
+	}
+	if rows := a.rows.Load(); rows != nil {
+		wire.SetWritten(out, *rows)
+		return true
+	}
+	rows := wire.SetRows(out, len(a.Rows), func() func(int) *weirpb.StatRow {
+		var room statRoom
+		return func(i int) *weirpb.StatRow { return statRow(&room, &a.Rows[i], seconds) }
+	})
+	if rows == nil {
+		return false
+	}
+	a.rows.Store(&rows)
+	return true
 }
 
 // complete tells whether each partition is in the answer once: then it is the

@@ -30,7 +30,7 @@ func (a *asker) ask() (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &answer{&query.Reply{Member: fmt.Sprint(n), Total: 2, Partitions: a.partitions}, 1}, nil
+	return &answer{Reply: &query.Reply{Member: fmt.Sprint(n), Total: 2, Partitions: a.partitions}, answered: 1}, nil
 }
 
 func (a *asker) count() int {

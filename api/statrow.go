@@ -26,6 +26,8 @@ func statRow(room *statRoom, r *query.Row, seconds float64) *weirpb.StatRow {
 	row.Direction = r.Direction
 	if r.Owner != nil {
 		row.Owner = resource(*r.Owner)
+	} else {
+		row.Owner = nil
 	}
 	return row
 }

@@ -5,6 +5,7 @@
 package wire
 
 import (
+	"bytes"
 	"sync"
 
 	"github.com/weirmesh/weir/api/weirpb"
@@ -30,9 +31,19 @@ const many = 32
 // the fields that the .proto has, and no others: rows are made here, not passed
 // on.
 func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
-	if r, ok := v.(*weirpb.StatResponse); ok && len(r.GetRows()) >= many {
-		if data, ok := c.writeStat(r); ok {
-			return data, nil
+	if r, ok := v.(*weirpb.StatResponse); ok {
+		written := r.ProtoReflect().GetUnknown()
+		switch {
+		case len(written) == 0 && len(r.GetRows()) >= many:
+			if data, ok := c.writeStat(r); ok {
+				return data, nil
+			}
+		case len(written) > 0 && len(r.GetRows()) == 0:
+			rest, err := c.rest(r)
+			if err != nil {
+				return nil, err
+			}
+			return append(mem.BufferSlice{mem.SliceBuffer(written)}, rest...), nil
 		}
 	}
 	return c.CodecV2.Marshal(v)
@@ -51,6 +62,44 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 
 // portion is how many rows are worth a goroutine of their own.
 const portion = 1024
+
+// SetRows gives an answer n rows that are written at once, side by side where
+// there are many, and that nobody here looks at: the answer is as if it had been
+// read by who does not know that there are rows. start is called for each run of
+// neighbours and gives what makes a row of a number; a row need not outlast the
+// next. Where there is what cannot be written, SetRows gives nil and leaves r as
+// it is; else it gives what it wrote, which [SetWritten] takes.
+func SetRows(r *weirpb.StatResponse, n int, start func() func(i int) *weirpb.StatRow) []byte {
+	if n == 0 {
+		return nil
+	}
+	written := make([][]byte, parts(n))
+	portions(n, func(part, from, to int) {
+		var w writer
+		row, out := start(), make([]byte, 0, (to-from)*rowBytes)
+		for i := from; i < to; i++ {
+			w.write(row(i))
+			out = appendBytes(out, 1, w.row)
+		}
+		if !w.failed {
+			written[part] = out
+		}
+	})
+	for _, part := range written {
+		if part == nil {
+			return nil
+		}
+	}
+	all := bytes.Join(written, nil)
+	SetWritten(r, all)
+	return all
+}
+
+// rowBytes is more than most rows take.
+const rowBytes = 384
+
+// SetWritten gives an answer the rows that SetRows gave another.
+func SetWritten(r *weirpb.StatResponse, rows []byte) { r.ProtoReflect().SetUnknown(rows) }
 
 // portions calls fn for each portion of n rows, side by side where there are
 // several.

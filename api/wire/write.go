@@ -15,7 +15,7 @@ func (c Codec) writeStat(r *weirpb.StatResponse) (data mem.BufferSlice, ok bool)
 	if len(r.ProtoReflect().GetUnknown()) > 0 {
 		return nil, false
 	}
-	rest, err := c.CodecV2.Marshal(&weirpb.StatResponse{Coverage: r.GetCoverage(), Offenders: r.GetOffenders()})
+	rest, err := c.rest(r)
 	if err != nil {
 		return nil, false
 	}
@@ -43,6 +43,11 @@ func (c Codec) writeStat(r *weirpb.StatResponse) (data mem.BufferSlice, ok bool)
 	return data, true
 }
 
+// rest writes all but the rows.
+func (c Codec) rest(r *weirpb.StatResponse) (mem.BufferSlice, error) {
+	return c.CodecV2.Marshal(&weirpb.StatResponse{Coverage: r.GetCoverage(), Offenders: r.GetOffenders()})
+}
+
 // chunk is how many bytes are written into one buffer.
 const chunk = 32 << 10
 
@@ -58,8 +63,17 @@ type writer struct {
 	failed           bool
 }
 
-// add writes a row.
+// add writes a row into the buffers.
 func (w *writer) add(r *weirpb.StatRow) {
+	w.write(r)
+	var head [1 + binary.MaxVarintLen64]byte
+	head[0] = 1<<3 | length
+	w.put(head[:1+binary.PutUvarint(head[1:], uint64(len(w.row)))])
+	w.put(w.row)
+}
+
+// write writes a row into the writer's row.
+func (w *writer) write(r *weirpb.StatRow) {
 	if r == nil {
 		w.failed = true
 		return
@@ -89,11 +103,6 @@ func (w *writer) add(r *weirpb.StatRow) {
 	}
 	w.row = w.text(w.row, 11, r.GetPodStatus())
 	w.row = w.text(w.row, 12, r.GetProxyVersion())
-
-	var head [1 + binary.MaxVarintLen64]byte
-	head[0] = 1<<3 | length
-	w.put(head[:1+binary.PutUvarint(head[1:], uint64(len(w.row)))])
-	w.put(w.row)
 }
 
 // put copies data into as many buffers as it takes.

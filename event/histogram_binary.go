@@ -112,6 +112,27 @@ func (v *varints) next() (uint64, bool) {
 	return x, true
 }
 
+// shortPair reads a bucket's gap and its number of values where they are of a byte
+// each, as most are; n is 0 where they are not. It is small enough to be inlined,
+// unlike a function that reads all of them.
+func shortPair(data []byte) (gap, n uint64, rest []byte) {
+	if len(data) > 1 && data[0]|data[1] < 0x80 {
+		return uint64(data[0]), uint64(data[1]), data[2:]
+	}
+	return 0, 0, data
+}
+
+// longPair is as shortPair of any length; n is 0 where they are not valid.
+func longPair(data []byte) (gap, n uint64, rest []byte) {
+	in := varints{data}
+	gap, ok1 := in.next()
+	n, ok2 := in.next()
+	if !ok1 || !ok2 {
+		return 0, 0, data
+	}
+	return gap, n, in.data
+}
+
 // MarshalJSON gives the binary form in base64, as a string. It is on the value,
 // so that a Histogram inside another value is encoded, too.
 func (h Histogram) MarshalJSON() ([]byte, error) {

@@ -79,22 +79,13 @@ func (s *SparseHistogram) readBuckets(in varints) error {
 	last := -1
 	data := in.data
 	for len(data) > 0 {
-		var gap, n uint64
-		if len(data) > 1 && data[0] < 0x80 && data[1] < 0x80 {
-			gap, n, data = uint64(data[0]), uint64(data[1]), data[2:]
-		} else {
-			in.data = data
-			var ok1, ok2 bool
-			gap, ok1 = in.next()
-			n, ok2 = in.next()
-			if !ok1 || !ok2 {
+		gap, n, rest := shortPair(data)
+		if n == 0 {
+			if gap, n, rest = longPair(data); n == 0 {
 				return errBucket
 			}
-			data = in.data
 		}
-		if n == 0 {
-			return errBucket
-		}
+		data = rest
 		if gap >= uint64(buckets-last-1) {
 			return errBeyond
 		}

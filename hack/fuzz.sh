@@ -7,7 +7,8 @@ time=${1:-30s}
 found=$(git grep -lE '^func Fuzz[A-Z]' -- '*_test.go') || { echo "no fuzz target in the tree" >&2; exit 1; }
 for file in $found; do
   dir=$(dirname "$file")
-  for target in $(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$file"); do
+  mapfile -t targets < <(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$file")
+  for target in "${targets[@]}"; do
     echo "== $target in $dir for $time"
     go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time"
   done

@@ -6,7 +6,7 @@
 # on Debian). WEIR_TEST_CLUSTER=0 leaves them out; WEIR_TEST_CLUSTER=1 fails where the
 # machine cannot. Where they do not run, the end says so; with CI=true that is a failure.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -24,13 +24,14 @@ step() {
     "$([[ $count -gt 0 ]] && echo "  $count packages passed")")")
 }
 
-units=$(go list ./... | grep -Ev '/e2e(/|$)') || exit 1
+packages=$(go list ./... | grep -Ev '/e2e(/|$)') || exit 1
+mapfile -t units <<<"$packages"
 
 # -count=1: the go command cannot know what the binaries under test were built of.
 step "build" make build
 step "go vet" go vet ./...
-step "unit tests" go test -timeout 10m $units
-step "unit tests, race detector" go test -race -timeout 20m $units
+step "unit tests" go test -timeout 10m "${units[@]}"
+step "unit tests, race detector" go test -race -timeout 20m "${units[@]}"
 step "end to end" go test -count=1 -timeout 15m ./e2e/...
 step "end to end, race detector" go test -race -count=1 -timeout 15m ./e2e/...
 if command -v npm >/dev/null; then

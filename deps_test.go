@@ -9,6 +9,7 @@ package weir_test
 
 import (
 	"go/parser"
+	"os"
 	"path"
 	"sort"
 	"strconv"
@@ -132,6 +133,20 @@ var foreignBans = []struct{ Package, Import, Why string }{
 }
 
 // TestImports holds the tree to the tables above.
+// TestNoModuleAsksTheTerminal: some modules ask the terminal for its colours as
+// soon as a program that links them starts, whatever it was started for.
+func TestNoModuleAsksTheTerminal(t *testing.T) {
+	sum, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, module := range []string{"github.com/charmbracelet/bubbletea ", "github.com/charmbracelet/bubbles "} {
+		if strings.Contains(string(sum), module) {
+			t.Errorf("go.mod has %s: each command of weir would wait for a terminal that does not answer", module)
+		}
+	}
+}
+
 func TestImports(t *testing.T) {
 	missing := map[string]bool{}
 	checked := 0

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/api/client"
 	"github.com/weirmesh/weir/api/weirpb"
@@ -192,12 +192,13 @@ func (t *topCommand) live(ctx context.Context, c *client.Client, req *weirpb.Tap
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	view := &topView{table: table, title: "weir top " + describe(req.GetResource()), sort: t.sort, height: 24}
-	program := tea.NewProgram(view, tea.WithContext(ctx), tea.WithInput(t.Streams.In), tea.WithOutput(t.Streams.Out), tea.WithAltScreen(), tea.WithFPS(10))
-	filled := make(chan struct{})
-	go func() {
-		defer close(filled)
+	filled := make(chan error, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
 		first := true
-		err := t.fill(ctx, c, req, table, func(p *weirpb.TapProgress) {
+		filled <- t.fill(ctx, c, req, table, func(p *weirpb.TapProgress) {
 			if note := reachNote(p, req.GetSince(), t.now()); first && note != "" {
 				table.say(note)
 			}
@@ -208,15 +209,8 @@ func (t *topCommand) live(ctx context.Context, c *client.Client, req *weirpb.Tap
 			}
 			table.now(note)
 		})
-		program.Send(endedMsg{err})
-	}()
-	_, err := program.Run()
-	cancel()
-	<-filled
-	if err != nil && !errors.Is(err, tea.ErrProgramKilled) && !errors.Is(err, tea.ErrInterrupted) {
-		return fmt.Errorf("cannot show the table: %w", err)
-	}
-	return view.err
+	})
+	return view.run(ctx, t.Streams.In, t.Streams.Out, filled)
 }
 
 // topObject is a row of the JSON output; times in µs.

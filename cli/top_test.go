@@ -1,14 +1,14 @@
 package cli
 
 import (
-	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
 	"github.com/weirmesh/weir/api/apitest"
 	"github.com/weirmesh/weir/api/weirpb"
 	"github.com/weirmesh/weir/event"
@@ -74,13 +74,16 @@ func TestTopView(t *testing.T) {
 	for _, path := range []string{"/a", "/b", "/b", "/c", "/d"} {
 		table.add(tapEventOf(path))
 	}
-	v := &topView{table: table, title: "weir top", sort: "count", height: 24}
-	send := func(msgs ...tea.Msg) {
-		for _, m := range msgs {
-			v.Update(m)
+	v := &topView{table: table, title: "weir top", sort: "count", height: 5, width: 60}
+	v.refresh(io.Discard)
+	keys := func(bytes string) {
+		t.Helper()
+		for _, key := range keysOf(bytes) {
+			if v.key(key) {
+				t.Errorf("%q quits", key)
+			}
 		}
 	}
-	send(tea.WindowSizeMsg{Width: 60, Height: 5}, redrawMsg{})
 	lines := func() []string { return strings.Split(strings.TrimSpace(v.View()), "\n") }
 	if got := lines(); len(got) != 5 || !strings.Contains(got[2], "/b") || got[4] != "… 2 more" {
 		t.Errorf("%q", got)
@@ -90,56 +93,66 @@ func TestTopView(t *testing.T) {
 			t.Errorf("%q is too long", line)
 		}
 	}
-	send(tea.KeyMsg{Type: tea.KeyDown}, tea.KeyMsg{Type: tea.KeyDown}, tea.KeyMsg{Type: tea.KeyDown})
+	keys("\x1b[B\x1bOB\x1b[B")
 	if got := lines(); len(got) != 4 || !strings.Contains(got[3], "/d") {
 		t.Errorf("%q", got)
 	}
-	send(tea.KeyMsg{Type: tea.KeyUp}, tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("p")}, tea.KeyMsg{Type: tea.KeyHome})
+	keys("\x1b[Ap\x1b[H\x1b[17~é")
 	if got := lines(); !strings.Contains(got[0], "by path") || !strings.Contains(got[2], "/a") {
 		t.Errorf("%q", got)
 	}
-	send(tea.KeyMsg{Type: tea.KeySpace, Runes: []rune(" ")})
+	keys(" ")
 	table.add(tapEventOf("/0"))
-	send(redrawMsg{})
+	v.refresh(io.Discard)
 	if got := lines(); !strings.Contains(got[0], "paused") || strings.Contains(got[2], "/0") {
 		t.Errorf("%q", got)
 	}
-	if _, cmd := v.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("q")}); cmd == nil {
-		t.Error("q does not quit")
+	for _, bytes := range []string{"q", "\x03", "\x1b"} {
+		if key := keysOf(bytes); len(key) != 1 || !v.key(key[0]) {
+			t.Errorf("%q is %q, which does not quit", bytes, key)
+		}
 	}
 }
 
-// The program as a whole: it draws, takes a key, and leaves no goroutine.
+// The view as a whole: it draws, takes a key, puts the screen back, and leaves no
+// goroutine. Nothing is asked of the terminal: an answer could come when nobody
+// reads it any more, or never.
 func TestTopLive(t *testing.T) {
-	table := newTopTable(nil, false, false)
-	table.add(tapEventOf("/shown"))
-	in, keys := io.Pipe()
-	var out buffer
-	program := tea.NewProgram(&topView{table: table, sort: "count", height: 24}, tea.WithInput(in), tea.WithOutput(&out), tea.WithContext(t.Context()))
-	ended := make(chan error, 1)
-	go func() {
-		_, err := program.Run()
-		ended <- err
-	}()
-	for !strings.Contains(out.String(), "/shown") {
-		select {
-		case err := <-ended:
-			t.Fatalf("%v after %q", err, out.String())
-		case <-time.After(5 * time.Millisecond):
+	f := func(name string, in io.Reader, press func(), ended chan error, want string) {
+		t.Helper()
+		table := newTopTable(nil, false, false)
+		table.add(tapEventOf("/shown"))
+		var out buffer
+		got := make(chan error, 1)
+		go func() { got <- (&topView{table: table, sort: "count", height: 24}).run(t.Context(), in, &out, ended) }()
+		for !strings.Contains(out.String(), "/shown") {
+			select {
+			case err := <-got:
+				t.Fatalf("%s: %v after %q", name, err, out.String())
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+		press()
+		if err := <-got; fmt.Sprint(err) != want {
+			t.Errorf("%s: %v; want %s", name, err, want)
+		}
+		if s := out.String(); !strings.HasPrefix(s, screenBegin) || !strings.HasSuffix(s, screenEnd) || strings.ContainsAny(s, "\x07") || strings.Contains(s, "\x1b[6n") || strings.Contains(s, "\x1b]") {
+			t.Errorf("%s: %q", name, s)
 		}
 	}
-	if _, err := keys.Write([]byte("q")); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	in, keys := io.Pipe()
+	ended := make(chan error, 1)
+	f("a key", in, func() {
+		ended <- nil // the end of the past is not the view's
+		if _, err := keys.Write([]byte("q")); err != nil {
+			t.Error(err)
+		}
+	}, ended, "<nil>")
 	if err := keys.Close(); err != nil {
 		t.Error(err)
 	}
-	if bytes.Contains([]byte(out.String()), []byte("\x07")) {
-		t.Error("it rings")
-	}
+	broken := make(chan error, 1)
+	f("the stream ends", strings.NewReader(""), func() { broken <- errors.New("cut off") }, broken, "cut off")
 }
 
 func tapEventOf(path string) *weirpb.TapEvent {

@@ -1,15 +1,29 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
+	"github.com/muesli/cancelreader"
+	"golang.org/x/term"
 )
 
 // topRedraw is how often the picture changes at most.
 const topRedraw = 100 * time.Millisecond
+
+// What a terminal is told: to show another screen without a cursor, on which
+// long lines are cut, and to go back to the one that was.
+const (
+	screenBegin = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+	screenEnd   = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+	screenHome  = "\x1b[H"
+	lineEnd     = "\x1b[K"
+	screenRest  = "\x1b[J"
+)
 
 // topView is top on a terminal.
 type topView struct {
@@ -22,52 +36,94 @@ type topView struct {
 	paused                bool
 	rows                  []topRow
 	notes                 []string
-	// err is why the stream ended.
-	err error
+	// drawn is the picture on the screen.
+	drawn string
 }
 
-// redrawMsg asks for a new picture, endedMsg says that the stream is over.
-type (
-	redrawMsg struct{}
-	endedMsg  struct{ err error }
-)
-
-func redrawLater() tea.Cmd {
-	return tea.Tick(topRedraw, func(time.Time) tea.Msg { return redrawMsg{} })
-}
-
-// Init implements tea.Model.
-func (v *topView) Init() tea.Cmd { return redrawLater() }
-
-// Update implements tea.Model.
-func (v *topView) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
-	switch msg := msg.(type) {
-	case redrawMsg:
-		if !v.paused {
-			v.rows, v.notes = v.table.snapshot(v.sort)
+// run shows the table until the user quits, ctx ends, or ended has an error,
+// which it returns. The terminal is as it was then.
+func (v *topView) run(ctx context.Context, in io.Reader, out io.Writer, ended <-chan error) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	restore, err := raw(in)
+	if err != nil {
+		return err
+	}
+	defer restore()
+	keys, stop, err := readKeys(ctx, in)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	defer cancel()
+	if _, err := io.WriteString(out, screenBegin); err != nil {
+		return fmt.Errorf("cannot write the output: %w", err)
+	}
+	defer func() {
+		if _, werr := io.WriteString(out, screenEnd); werr != nil && err == nil {
+			err = fmt.Errorf("cannot write the output: %w", werr)
 		}
-		v.scroll(0)
-		return v, redrawLater()
-	case endedMsg:
-		if v.err = msg.err; msg.err == nil {
+	}()
+	tick := time.NewTicker(topRedraw)
+	defer tick.Stop()
+	for {
+		if err := v.draw(out); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-ended:
+			if err != nil {
+				return err
+			}
 			// The past is read: it stays to be looked at.
 			v.table.now("All is read.")
-			return v, nil
+			ended = nil
+		case key, ok := <-keys:
+			if !ok {
+				keys = nil
+			} else if v.key(key) {
+				return nil
+			}
+		case <-tick.C:
+			v.refresh(out)
 		}
-		return v, tea.Quit
-	case tea.WindowSizeMsg:
-		v.height, v.width = msg.Height, msg.Width
-		v.scroll(0)
-	case tea.KeyMsg:
-		return v.key(msg.String())
 	}
-	return v, nil
 }
 
-func (v *topView) key(key string) (tea.Model, tea.Cmd) {
+// refresh takes what has come since, and the terminal's size.
+func (v *topView) refresh(out io.Writer) {
+	if f, ok := out.(*os.File); ok {
+		if width, height, err := term.GetSize(int(f.Fd())); err == nil {
+			v.width, v.height = width, height
+		}
+	}
+	if !v.paused {
+		v.rows, v.notes = v.table.snapshot(v.sort)
+	}
+	v.scroll(0)
+}
+
+// draw puts the picture on the screen where it is another than the one there.
+func (v *topView) draw(out io.Writer) error {
+	picture := v.View()
+	if picture == v.drawn {
+		return nil
+	}
+	v.drawn = picture
+	lines := strings.Split(strings.TrimSuffix(picture, "\n"), "\n")
+	if _, err := io.WriteString(out, screenHome+strings.Join(lines, lineEnd+"\r\n")+lineEnd+screenRest); err != nil {
+		return fmt.Errorf("cannot write the output: %w", err)
+	}
+	return nil
+}
+
+// key does what a key is for, and tells whether it ends the view.
+func (v *topView) key(key string) (quit bool) {
 	switch key {
 	case "q", "ctrl+c", "esc":
-		return v, tea.Quit
+		return true
 	case "up", "k":
 		v.scroll(-1)
 	case "down", "j":
@@ -89,7 +145,7 @@ func (v *topView) key(key string) (tea.Model, tea.Cmd) {
 			v.rows, v.notes = v.table.snapshot(v.sort)
 		}
 	}
-	return v, nil
+	return false
 }
 
 // room is how many rows fit.
@@ -99,7 +155,7 @@ func (v *topView) scroll(by int) {
 	v.offset = max(0, min(v.offset+by, len(v.rows)-v.room()))
 }
 
-// View implements tea.Model.
+// View is the picture: lines that fit.
 func (v *topView) View() string {
 	var out strings.Builder
 	state := ""
@@ -127,4 +183,90 @@ func (v *topView) line(out *strings.Builder, text string) {
 	}
 	out.WriteString(text)
 	out.WriteByte('\n')
+}
+
+// raw has a terminal hand over keys as they are pressed; restore ends that.
+func raw(in io.Reader) (restore func(), err error) {
+	f, ok := in.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return func() {}, nil
+	}
+	state, err := term.MakeRaw(int(f.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read keys from the terminal: %w", err)
+	}
+	// There is nothing left to do about a terminal that does not want to.
+	return func() { _ = term.Restore(int(f.Fd()), state) }, nil
+}
+
+// readKeys gives the keys that are pressed until ctx ends; stop, which is to be
+// called after that, waits until nothing is read any more. What is no terminal
+// has none.
+func readKeys(ctx context.Context, in io.Reader) (keys <-chan string, stop func(), err error) {
+	if f, ok := in.(*os.File); ok && !term.IsTerminal(int(f.Fd())) {
+		return nil, func() {}, nil
+	}
+	reader, err := cancelreader.NewReader(in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot read keys from the terminal: %w", err)
+	}
+	out, done := make(chan string), make(chan struct{})
+	go func() {
+		defer close(done)
+		defer close(out)
+		buf := make([]byte, 256)
+		for {
+			n, err := reader.Read(buf)
+			for _, key := range keysOf(string(buf[:n])) {
+				select {
+				case out <- key:
+				case <-ctx.Done():
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return out, func() {
+		if reader.Cancel() {
+			<-done
+		}
+		_ = reader.Close()
+	}, nil
+}
+
+// sequences are what terminals send for keys that are no characters.
+var sequences = [...]struct{ bytes, key string }{
+	{"\x1b[A", "up"}, {"\x1bOA", "up"}, {"\x1b[B", "down"}, {"\x1bOB", "down"}, {"\x1b[5~", "pgup"}, {"\x1b[6~", "pgdown"},
+	{"\x1b[H", "home"}, {"\x1bOH", "home"}, {"\x1b[1~", "home"}, {"\x1b[F", "end"}, {"\x1bOF", "end"}, {"\x1b[4~", "end"}, {"\x03", "ctrl+c"},
+}
+
+// keysOf are the keys that a terminal's bytes stand for.
+func keysOf(s string) (keys []string) {
+next:
+	for s != "" {
+		for _, one := range sequences {
+			if rest, ok := strings.CutPrefix(s, one.bytes); ok {
+				keys, s = append(keys, one.key), rest
+				continue next
+			}
+		}
+		if s[0] != '\x1b' {
+			r := []rune(s)[0]
+			keys, s = append(keys, string(r)), s[len(string(r)):]
+			continue
+		}
+		if len(s) == 1 {
+			return append(keys, "esc")
+		}
+		// Some other sequence: it ends with a letter or ~.
+		end := 2 + strings.IndexFunc(s[2:], func(r rune) bool { return r >= '@' && r <= '~' })
+		if end < 2 {
+			return keys
+		}
+		s = s[end+1:]
+	}
+	return keys
 }

@@ -164,6 +164,8 @@ type Aggregator struct {
 	metrics    *counters
 	refusalLog limiter
 	trimmer    trimmer
+	// gathering holds something while a partition sums up groups.
+	gathering  chan struct{}
 	offenders  offenders
 	partitions []*partition
 
@@ -189,6 +191,9 @@ func New(o Options) (*Aggregator, error) {
 		owner:   o.ID + "/" + hex.EncodeToString(nonce[:]),
 		tap:     tap.New(o.Publisher, o.Subjects.Tap),
 		members: 1,
+
+		gathering: make(chan struct{}, 1),
+		trimmer:   newTrimmer(),
 	}
 	for n := range o.Partitions {
 		a.partitions = append(a.partitions, newPartition(a, n))
@@ -269,6 +274,8 @@ func (a *Aggregator) serve(ctx context.Context, method string) {
 func (a *Aggregator) tick(ctx context.Context) {
 	ticker := time.NewTicker(tapEvery)
 	defer ticker.Stop()
+	a.trimmer.running.Store(true)
+	defer a.trimmer.running.Store(false)
 	for {
 		select {
 		case <-ctx.Done():

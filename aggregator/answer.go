@@ -9,6 +9,7 @@ import (
 
 	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/aggregator/store"
 	"github.com/weirmesh/weir/event"
 )
 
@@ -67,6 +68,8 @@ type question struct {
 	// terms are the folders of the partitions that the answer is about, by
 	// number; nil for the others.
 	terms []*rollup.Folder
+	// totals: what is asked for is not by peer nor by route.
+	totals bool
 	// changed tells that one of them was given up under way.
 	changed atomic.Bool
 }
@@ -144,6 +147,7 @@ func (q *question) fill(method string) error {
 			return errors.New("traffic between pods is summed up by workload: ask for their workloads, or tap them")
 		}
 	}
+	q.totals = q.To == nil && q.From == nil && (method == query.MethodStat || method == query.MethodSeries)
 	q.align(method == query.MethodSeries)
 	switch method {
 	case query.MethodStat:
@@ -168,13 +172,13 @@ func (q *question) align(keep bool) {
 	stepAt := func(at int64) int64 {
 		found := int64(1)
 		_ = q.partitions(func(p *partition) error { // fn does not fail
-			found = max(found, p.store.Step(at))
+			found = max(found, q.bounds(p).Step(at))
 			return nil
 		})
 		return found
 	}
 	_ = q.partitions(func(p *partition) error {
-		q.reply.Reaches = max(q.reply.Reaches, p.store.Reaches())
+		q.reply.Reaches = max(q.reply.Reaches, q.bounds(p).Reaches())
 		return nil
 	})
 	since, until := max(q.Since, q.reply.Reaches), q.Until
@@ -194,6 +198,15 @@ func (q *question) align(keep bool) {
 	q.reply.Windows = []query.Window{{Since: q.Since, Until: q.Until}}
 }
 
+// bounds are where windows on a partition can begin and end. Where nothing but
+// totals are asked for, edges may be finer than those of all there is.
+func (q *question) bounds(p *partition) store.Edges {
+	if q.totals {
+		return p.store.Totals()
+	}
+	return p.store
+}
+
 // partitions calls fn with each partition that is ready, while it does not
 // change.
 func (q *question) partitions(fn func(*partition) error) error {
@@ -211,7 +224,7 @@ func (q *question) partition(p *partition, fn func(*partition) error) error {
 	if !q.about(p) {
 		return nil
 	}
-	q.covered(p.number, p.oldest(), p.store.Finest())
+	q.covered(p.number, p.oldest(), q.bounds(p).Finest())
 	return fn(p)
 }
 

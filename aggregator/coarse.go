@@ -20,7 +20,8 @@ import (
 // errEnough ends a reading.
 var errEnough = errors.New("read as far as was wanted")
 
-// maxGather bounds what is summed up at once, bytes of groups.
+// maxGather bounds what is summed up at once, bytes of groups, and no more than an
+// eighth of what the stores may have.
 const maxGather = 64 << 20
 
 // job is a group of tier to be made: of the finer tier's groups up to target,
@@ -74,7 +75,7 @@ func (p *partition) nextJob(tier int, target uint64) (j job, due bool) {
 func (p *partition) fold(ctx context.Context, j job) error {
 	var made []*rollup.Delta
 	for through := p.through[j.tier]; through < j.target; {
-		d, err := p.gather(ctx, j, through)
+		d, err := p.gatherAlone(ctx, j, through)
 		if err != nil {
 			return err
 		}
@@ -94,6 +95,17 @@ func (p *partition) fold(ctx context.Context, j job) error {
 	return nil
 }
 
+// gatherAlone is gather, for one partition at a time: what is read takes memory.
+func (p *partition) gatherAlone(ctx context.Context, j job, after uint64) (*rollup.Delta, error) {
+	select {
+	case p.a.gathering <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-p.a.gathering }()
+	return p.gather(ctx, j, after)
+}
+
 // gather sums up groups of the finer tier after a sequence.
 func (p *partition) gather(ctx context.Context, j job, after uint64) (*rollup.Delta, error) {
 	d := &rollup.Delta{Position: j.target}
@@ -108,7 +120,7 @@ func (p *partition) gather(ctx context.Context, j job, after uint64) (*rollup.De
 			size += len(it.Sums)
 			sums.Add(it.Second, it.Key, it.Sums)
 		}
-		if size > maxGather {
+		if size > min(maxGather, p.a.o.StoreBytes/8) {
 			d.Position = g.last
 			return errEnough
 		}
@@ -143,12 +155,13 @@ func (p *partition) adopt(j job, made []*rollup.Delta) {
 		for _, d := range made {
 			for i := range d.Items {
 				it := &d.Items[i]
-				if p.store.Counts(j.tier, it.Second) != visible {
+				if p.store.Counts(j.tier, it.Second, it.Key) != visible {
 					continue
 				}
 				if _, err := p.store.Add(j.tier, it.Second, it.Key, it.Sums, now); err != nil {
 					p.a.log.Error("cannot keep a value", "partition", p.number, "error", err)
 				}
+				p.a.trimmer.grown.Add(int64(len(it.Sums)))
 				if n++; n%adoptChunk == 0 && !visible {
 					p.mu.Unlock()
 					p.mu.Lock()

@@ -51,7 +51,7 @@ func (p *partition) loadTier(ctx context.Context, tier int, began time.Time) (re
 		if tier == 0 && g.last >= p.begin || tier > 0 && g.last > p.lasts[tier] {
 			return errEnough
 		}
-		p.recallLive(tier, &g, began.Unix())
+		p.recallLive(ctx, tier, &g, began.Unix())
 		return ctx.Err()
 	})
 	if errors.Is(err, errEnough) {
@@ -77,16 +77,18 @@ func earlier(since, folded time.Time) time.Time {
 
 // recallLive adds a group to the store that answers and counts at the same
 // time: bit by bit.
-func (p *partition) recallLive(tier int, g *group, now int64) {
+func (p *partition) recallLive(ctx context.Context, tier int, g *group, now int64) {
 	items := g.delta.Items
 	for len(items) > 0 {
 		n := min(len(items), adoptChunk)
 		part := *g
 		part.delta = &rollup.Delta{Items: items[:n]}
-		items = items[n:]
+		p.a.awaitRoom(ctx)
 		p.mu.Lock()
 		p.recall(p.store, nil, tier, &part, now)
 		p.mu.Unlock()
+		p.a.grew(items[:n])
+		items = items[n:]
 	}
 }
 
@@ -95,11 +97,7 @@ func (p *partition) recallLive(tier int, g *group, now int64) {
 func (p *partition) loaded(tier int, reaches int64, last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.store.Raise(tier, reaches)
-	if !last {
-		reaches = max(reaches, p.store.From(tier))
-	}
-	p.store.Loaded(reaches)
+	p.store.LoadedTier(tier, reaches, last)
 }
 
 // oldest is the second in which the oldest of what is counted begins, published

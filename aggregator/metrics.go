@@ -18,7 +18,7 @@ type counters struct {
 	events, skipped, batches, duplicates, skewed, moved *metrics.Counter
 	lost, evicted                                       *metrics.Counter
 	rollups, coarse, parts, partBytes, trimmed          *metrics.Counter
-	fenced, badRollups, queries                         *metrics.Counter
+	fenced, badRollups, queries, waits                  *metrics.Counter
 	delay                                               *metrics.Histogram
 }
 
@@ -41,11 +41,13 @@ func newCounters(a *Aggregator) *counters {
 		partBytes:  set.NewCounter("weir_aggregator_rollup_bytes_total"),
 		fenced:     set.NewCounter("weir_aggregator_fenced_total"),
 		badRollups: set.NewCounter("weir_aggregator_unreadable_rollups_total"),
+		waits:      set.NewCounter("weir_aggregator_memory_waits_total"),
 		queries:    set.NewCounter("weir_aggregator_queries_total"),
 		delay:      set.NewHistogram("weir_aggregator_batch_delay_seconds"),
 	}
 	set.NewGauge("weir_aggregator_partitions_owned", func() float64 { return float64(a.Owned()) })
 	set.NewGauge("weir_aggregator_tapped_workloads", func() float64 { return float64(a.tap.Tapped()) })
+	set.NewGauge("weir_aggregator_stored_bytes_limit", func() float64 { return float64(a.o.StoreBytes) })
 	gauge := func(name string, of func(*partition) int) {
 		set.NewGauge(name, func() float64 { return float64(a.sum(of)) })
 	}

@@ -266,8 +266,14 @@ func (p *partition) lively(now time.Time) {
 	}
 }
 
-// waitRoom waits while too much is to be published.
+// waitRoom waits while too much is to be published, or is kept.
 func (p *partition) waitRoom(ctx context.Context) error {
+	if p.a.awaitRoom(ctx) {
+		p.mu.Lock()
+		// That was our own wait, not the stream's.
+		p.lastRead = p.a.o.Now()
+		p.mu.Unlock()
+	}
 	for {
 		p.mu.RLock()
 		full := p.folder.Full()
@@ -368,6 +374,7 @@ func (p *partition) keep(d *rollup.Delta) {
 			p.a.log.Error("cannot keep a value", "partition", p.number, "error", err)
 		}
 	}
+	p.a.grew(d.Items)
 }
 
 // save stores one part as the partition's next rollup of a tier. Where it can't be known

@@ -79,7 +79,7 @@ func (w *watched) step() {
 	case n < 98:
 		w.p.store.Raise(0, w.now.Unix()-int64(w.rng.IntN(400)))
 	default:
-		w.p.store.Trim(w.p.store.Bytes() * 7 / 8)
+		w.p.store.Trim(max(w.p.store.Bytes()*7/8, 400_000), w.now.Unix()) // less would merge pods
 	}
 }
 

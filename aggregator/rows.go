@@ -91,7 +91,7 @@ func (w *rowWorker) partition(p *partition) (covered func(), err error) {
 	} else {
 		err = w.afresh(p)
 	}
-	oldest, finest := p.oldest(), p.store.Finest()
+	oldest, finest := p.oldest(), q.bounds(p).Finest()
 	return func() { q.covered(p.number, oldest, finest) }, err
 }
 

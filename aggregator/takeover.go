@@ -62,10 +62,14 @@ func (p *partition) takeOver(ctx context.Context) (position uint64, err error) {
 		p.due[i] = now.Add(every * time.Duration(p.number+1) / time.Duration(p.a.o.Partitions))
 	}
 	p.begin, p.whole = found.begin, found.reaches == 0
-	if p.whole && len(p.lasts) > 1 && p.lasts[1] > 0 {
-		found.reaches = found.store.From(0) // there is more in the coarser tiers
+	switch {
+	case !p.whole:
+		found.store.Loading(found.reaches)
+	case len(p.lasts) > 1 && p.lasts[1] > 0:
+		found.store.LoadedTier(0, 0, false) // there is more in the coarser tiers
+	default:
+		found.store.Loaded(0)
 	}
-	found.store.Loaded(found.reaches)
 	// Last, so that it is past whatever the predecessor answered for until now.
 	answerBy := p.a.o.Now().Add(catchUpMost)
 	end := p.streamEnd(ctx, catchUpMost)
@@ -148,6 +152,8 @@ func (p *partition) readPast(ctx context.Context, since time.Time) (*past, error
 	found := p.emptyPast(now)
 	found.last = p.lasts[0]
 	first := true
+	// Others take over at the same time, and what is there already has its part.
+	room, grown := p.a.o.StoreBytes/2/len(p.a.partitions), 0
 	err := p.groups(ctx, 0, 0, since, func(g group) error {
 		if first {
 			found.begin, found.reaches = g.last, g.reaches()
@@ -155,6 +161,10 @@ func (p *partition) readPast(ctx context.Context, since time.Time) (*past, error
 		}
 		found.last = max(found.last, g.last)
 		p.recall(found.store, found.folder, 0, &g, now.Unix())
+		if grown += sizeOf(g.delta.Items); grown > room/4 {
+			grown = 0
+			found.store.Trim(room, now.Unix())
+		}
 		g.delta.Apply(found.sources)
 		found.complete = found.complete || g.delta.Full
 		found.position = g.delta.Position

@@ -89,6 +89,12 @@ func (k Key) Other() Key {
 	return o
 }
 
+// Detail tells that k is of a peer or a route, of which there are many; what
+// workloads and pods had in all is not.
+func (k Key) Detail() bool {
+	return k.Dimension == ByPeer || k.Dimension == ByRoute || k.Dimension == ByPeerRoute
+}
+
 // IsOther tells whether k is what Other returns for others.
 func (k *Key) IsOther() bool { return k.Dimension != Total && *k == k.Other() }
 

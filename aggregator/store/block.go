@@ -28,6 +28,9 @@ func (b *block) bytes() int {
 	return cap(b.data) + entryBytes*cap(b.entries) + 24*len(b.index) + 128
 }
 
+// used is how much of it entries and values take.
+func (b *block) used() int { return len(b.data) + entryBytes*len(b.entries) }
+
 func (b *block) value(at int) []byte {
 	e := b.entries[at]
 	return b.data[e.offset : e.offset+e.size : e.offset+e.size]

@@ -17,20 +17,21 @@ func (c *changes) touch(id uint32) {
 	c.last[id] = c.count
 }
 
-// Mark is a moment between two changes.
-func (s *Store[K]) Mark() uint64 { return s.changes.count }
+// Mark is a moment between two changes of keys that are not of detail.
+func (s *Store[K]) Mark() uint64 { return s.totals.changes.count }
 
-// Changed calls fn with the number and key of each key whose values have changed
-// since a mark, but for those that are gone: of what is older than a tier keeps,
-// the next tells. Numbers are the keys' as long as these have values; another
-// key may get the number later, which is a change.
+// Changed calls fn with the number and key of each key that is not of detail and
+// whose values have changed since a mark, but for those that are gone, and what
+// changed before From(0). Numbers are the keys' as long as these have values;
+// another key may get the number later, which is a change.
 func (s *Store[K]) Changed(mark uint64, fn func(id uint32, key *K)) {
-	if mark == s.changes.count {
+	t := s.totals
+	if mark == t.changes.count {
 		return
 	}
-	for id, at := range s.changes.last {
-		if at > mark && id < len(s.keys) && s.keys[id].blocks > 0 {
-			fn(uint32(id), &s.keys[id].key)
+	for id, at := range t.changes.last {
+		if at > mark && id < len(t.keys) && t.keys[id].blocks > 0 {
+			fn(uint32(id), &t.keys[id].key)
 		}
 	}
 }

@@ -1,15 +1,12 @@
 package store
 
-import "slices"
-
 // fullEvery is how often Compact looks at all blocks, seconds.
 const fullEvery = 10
 
-// Compact forgets what is too old and puts the rest in order. now is in Unix
-// seconds. To be called every second or so. It fails where a value was not
-// valid, which is then gone.
-func (s *Store[K]) Compact(now int64) error {
-	var failed error
+// Compact is as the store's.
+func (s *shelf[K]) Compact(now int64) error {
+	failed := s.failed
+	s.failed = nil
 	work := workUnit
 	for i := range s.tiers {
 		var err error
@@ -17,31 +14,26 @@ func (s *Store[K]) Compact(now int64) error {
 			failed = err
 		}
 	}
+	if s.lean {
+		s.tiers[0].close(now - arrived)
+	}
 	if now-s.full < fullEvery {
 		return failed
 	}
 	s.full = now
 	for i := range s.tiers {
 		t := &s.tiers[i]
-		from := floor(now-t.Keep, t.coarser)
-		if i+1 < len(s.tiers) {
-			from = min(from, floor(t.safe, t.coarser))
-		}
-		if from > t.from {
+		if from := s.beginning(i, now-t.Keep); from > t.from {
 			s.age(i, from)
 		}
-		for start, b := range t.blocks {
-			if now-start-t.Step >= settled {
-				b.close()
-			}
-		}
+		t.close(now - settled)
 	}
 	s.findOldest()
 	return failed
 }
 
 // age lets a tier begin at from: the next has what is older.
-func (s *Store[K]) age(i int, from int64) {
+func (s *shelf[K]) age(i int, from int64) {
 	t := &s.tiers[i]
 	t.from = from
 	for start, b := range t.blocks {
@@ -51,13 +43,15 @@ func (s *Store[K]) age(i int, from int64) {
 		s.release(b)
 		delete(t.blocks, start)
 		if i+1 == len(s.tiers) {
-			s.loaded = max(s.loaded, from)
+			s.forgot = max(s.forgot, from)
+		} else if i+1 >= s.have {
+			s.loaded = max(s.loaded, from) // the next tier does not have it yet
 		}
 	}
 	s.forget(t)
 }
 
-func (s *Store[K]) findOldest() {
+func (s *shelf[K]) findOldest() {
 	s.oldest = 0
 	for i := range s.tiers {
 		t := &s.tiers[i]
@@ -69,8 +63,17 @@ func (s *Store[K]) findOldest() {
 	}
 }
 
-// Bytes is how much memory the values and their keys take, near enough.
-func (s *Store[K]) Bytes() int {
+// close makes blocks small that end at until or before.
+func (t *tier) close(until int64) {
+	for start, b := range t.blocks {
+		if start+t.span(start) <= until {
+			b.close()
+		}
+	}
+}
+
+// bytes is as Bytes.
+func (s *shelf[K]) bytes() int {
 	n := keyBytes*len(s.keys) + 8*len(s.changes.last)
 	for i := range s.tiers {
 		t := &s.tiers[i]
@@ -91,49 +94,4 @@ func size(blocks map[int64]*block) (n int) {
 		n += b.bytes()
 	}
 	return n
-}
-
-// Trim forgets the finest history, oldest first, until the store takes no more
-// than maxBytes: the coarser tier has the same sums. Where nothing fine is left
-// that may go, it forgets the oldest coarse history. What has not gone into the
-// next tier yet stays. It returns how many bytes it takes then, and since when
-// the finest history is there now, where that has changed; else 0.
-func (s *Store[K]) Trim(maxBytes int) (bytes int, finest int64) {
-	before := s.tiers[0].from
-	bytes = s.Bytes()
-	for i := range s.tiers {
-		t := &s.tiers[i]
-		for bytes > maxBytes {
-			from := s.sacrifice(i)
-			if from <= t.from {
-				break
-			}
-			s.age(i, from)
-			bytes = s.Bytes()
-		}
-	}
-	s.findOldest()
-	if s.tiers[0].from != before {
-		finest = s.tiers[0].from
-	}
-	return bytes, finest
-}
-
-// sacrifice is where a tier has to begin to lose an eighth of its blocks.
-func (s *Store[K]) sacrifice(i int) int64 {
-	t := &s.tiers[i]
-	if len(t.blocks) < 2 {
-		return t.from
-	}
-	starts := make([]int64, 0, len(t.blocks))
-	for start := range t.blocks {
-		starts = append(starts, start)
-	}
-	slices.Sort(starts)
-	from := starts[min(len(starts)/8+1, len(starts)-1)]
-	from = floor(from+t.coarser-1, t.coarser)
-	if i+1 < len(s.tiers) {
-		return min(from, floor(t.safe, t.coarser))
-	}
-	return from
 }

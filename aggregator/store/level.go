@@ -41,7 +41,7 @@ func newLevels(t Tier, finest bool, now int64) (levels []level) {
 // until), each of which covers no more than one step of the grid that begins at
 // origin.
 func (t *tier) each(since, until, origin, step int64, fn func(int64, *block)) {
-	at := since + mod(-since, t.Step)
+	at := ceil(since, t.span(since))
 	if len(t.blocks) == 0 {
 		return
 	}
@@ -61,7 +61,7 @@ next:
 		if b := t.blocks[at]; b != nil {
 			fn(at, b)
 		}
-		at += t.Step
+		at += t.span(at)
 	}
 }
 
@@ -74,7 +74,7 @@ const workUnit = 20_000
 
 // build makes sums that are due, the newest first, and then older ones as long
 // as there is work left. It returns how much of work is left.
-func (s *Store[K]) build(t *tier, now int64, work int) (left int, failed error) {
+func (s *shelf[K]) build(t *tier, now int64, work int) (left int, failed error) {
 	for i := range t.levels {
 		l := &t.levels[i]
 		for l.next+l.step <= now-arrived && work > 0 {
@@ -111,9 +111,9 @@ func (s *Store[K]) build(t *tier, now int64, work int) (left int, failed error) 
 
 // sumUp makes one sum, of the levels below or of the tier itself. It returns how
 // many values that took.
-func (s *Store[K]) sumUp(t *tier, i int, start int64, failed *error) (work int) {
+func (s *shelf[K]) sumUp(t *tier, i int, start int64, failed *error) (work int) {
 	l := &t.levels[i]
-	if l.blocks[start] != nil {
+	if l.blocks[start] != nil || t.span(start) > l.step {
 		return 1
 	}
 	var pieces []piece
@@ -144,11 +144,11 @@ func (t *tier) below(i int, at int64) (b *block, step int64) {
 			return l.blocks[at], l.step
 		}
 	}
-	return t.blocks[at], t.Step
+	return t.blocks[at], t.span(at)
 }
 
 // forget drops the sums over what begins before from.
-func (s *Store[K]) forget(t *tier) {
+func (s *shelf[K]) forget(t *tier) {
 	for i := range t.levels {
 		l := &t.levels[i]
 		l.back = max(l.back, min(t.from+mod(-t.from, l.step), l.next))

@@ -5,12 +5,15 @@
 // one's groups (see [Gather]); the store knows which of its values have not
 // gone there yet, and counts each once whatever the window, see [Store.Fold].
 // It knows nothing of what it keeps but how to add it up, see [Summer].
+//
+// Where memory is short values are summed up over ever longer spans within
+// their tier, and what is older goes first: no sum changes, edges do. See
+// [Store.Trim].
 package store
 
 import (
 	"errors"
 	"fmt"
-	"math"
 )
 
 // Key names a row. Other is the key that takes what is too small to keep a row
@@ -18,6 +21,9 @@ import (
 type Key[K any] interface {
 	comparable
 	Other() K
+	// Detail tells keys of detail, which lose their fine edges first where
+	// memory is short, from those of totals.
+	Detail() bool
 }
 
 // Summer adds encoded values up.
@@ -84,292 +90,128 @@ func CheckTiers(tiers []Tier) error {
 	return nil
 }
 
-// Store keeps the values of one partition. It is not safe for concurrent use,
-// but Scan may run beside other calls of Scan.
-type Store[K Key[K]] struct {
-	tiers []tier
-	// sum and scratch are for adding up.
-	sum     Summer
-	scratch []byte
+// Store keeps the values of one partition, those of totals and those of detail
+// apart: each class has edges of its own. It is not safe for concurrent use, but
+// Scan may run beside other calls of Scan.
+type Store[K Key[K]] struct{ totals, detail *shelf[K] }
 
-	ids  map[K]uint32
-	keys []keyState[K]
-	free []uint32
-
-	changes changes
-
-	// loaded is since when everything is there, or was when something was
-	// forgotten first; 0: all there ever was.
-	loaded int64
-	// oldest is where the oldest value that counts begins; 0 where there is none.
-	oldest int64
-	full   int64
-}
-
-type keyState[K any] struct {
-	key K
-	// blocks that hold a value of the key.
-	blocks int
-}
-
-// tier holds the blocks of one resolution by the time they begin at. Those that
-// begin at from or later count; what is older is the next tier's.
-type tier struct {
-	Tier
-	from int64
-	// safe: what begins before has wholly gone into the next tier, but for
-	// what is late.
-	safe   int64
-	blocks map[int64]*block
-	// newest is where the youngest block ends.
-	newest int64
-	levels []level
-	// late came too late to be told from what has gone into the next tier;
-	// folding is what was late when the group under way was begun.
-	late, folding map[int64]*block
-	// lateness is that of the next tier, coarser its step.
-	lateness, coarser int64
+// Edges tell where windows can begin and end.
+type Edges interface {
+	// Step is how fine a window's edge can be at a time, Unix seconds.
+	Step(at int64) int64
+	// Reaches is since when everything is there, Unix seconds: 0 where that is
+	// all there ever was.
+	Reaches() int64
+	// Finest is the time from which on windows are exact to the first tier's
+	// step.
+	Finest() int64
 }
 
 // New returns an empty store. newSummer makes what it adds with; tiers are
 // finest first (nil: Tiers); now, in Unix seconds, is what their ages count
 // from. Until Loaded is called, nothing is known of the time before now.
 func New[K Key[K]](newSummer func() Summer, tiers []Tier, now int64) *Store[K] {
-	if tiers == nil {
-		tiers = Tiers()
-	}
-	s := &Store[K]{sum: newSummer(), ids: map[K]uint32{}, loaded: now}
-	for i, t := range tiers {
-		own := tier{Tier: t, blocks: map[int64]*block{}, late: map[int64]*block{}, folding: map[int64]*block{}, coarser: t.Step}
-		if i+1 < len(tiers) {
-			own.coarser, own.lateness = tiers[i+1].Step, tiers[i+1].Lateness()
-		}
-		own.from = floor(now-t.Keep, own.coarser)
-		own.safe = now - own.lateness
-		own.levels = newLevels(t, i == 0, now)
-		s.tiers = append(s.tiers, own)
-	}
+	s := &Store[K]{totals: newShelf[K](newSummer, tiers, now), detail: newShelf[K](newSummer, tiers, now)}
+	s.totals.marked = true
 	return s
 }
 
-// Tiers are the store's, the finest first.
-func (s *Store[K]) Tiers() []Tier {
-	all := make([]Tier, len(s.tiers))
-	for i := range s.tiers {
-		all[i] = s.tiers[i].Tier
+func (s *Store[K]) of(key K) *shelf[K] {
+	if key.Detail() {
+		return s.detail
 	}
-	return all
+	return s.totals
 }
+
+func (s *Store[K]) both() [2]*shelf[K] { return [2]*shelf[K]{s.totals, s.detail} }
+
+// Tiers are the store's, the finest first.
+func (s *Store[K]) Tiers() []Tier { return s.totals.Tiers() }
 
 // Add adds an encoded value of a group of a tier, which has not gone into the
 // next tier yet, to what is kept of a key at a time; now is the present. Add
 // tells whether it was kept: what is older than the last tier keeps is dropped.
 // It fails where the value, added to another, is not valid.
 func (s *Store[K]) Add(i int, at int64, key K, data []byte, now int64) (kept bool, err error) {
-	t := &s.tiers[i]
-	if at < s.tiers[len(s.tiers)-1].from {
-		return false, nil
-	}
-	if i+1 < len(s.tiers) && at < max(now-t.lateness, t.from) {
-		s.begins(i, at)
-		return true, s.addTo(t.late, at, key, data)
-	}
-	return true, s.addBlock(i, floor(at, t.Step), key, data)
+	return s.of(key).Add(i, at, key, data, now)
 }
 
 // Recall is as Add, for a value that has gone into the next tier already: where
 // that is the one that counts at that time, the value is left out.
 func (s *Store[K]) Recall(i int, at int64, key K, data []byte) (kept bool, err error) {
-	t := &s.tiers[i]
-	if at < t.from {
-		return false, nil
-	}
-	return true, s.addBlock(i, floor(at, t.Step), key, data)
-}
-
-// begins notes that a tier has a value that begins at a time. Where a finer one
-// has it, too, that tells the time better; sums over blocks begin earlier than
-// what is in them, and tell nothing.
-func (s *Store[K]) begins(i int, start int64) {
-	if s.Counts(i, start) && (s.oldest == 0 || start < s.oldest) {
-		s.oldest = start
-	}
-}
-
-// addBlock adds a value to a tier, and to the sums over its block.
-func (s *Store[K]) addBlock(i int, start int64, key K, data []byte) error {
-	t := &s.tiers[i]
-	s.begins(i, start)
-	if other := key.Other(); t.Rows > 0 && other != key {
-		// Late values may not fill up a block that was closed.
-		if b := t.blocks[start]; b != nil && len(b.entries) >= 64*t.Rows {
-			if _, known := s.at(b, key); !known {
-				key = other
-			}
-		}
-	}
-	if err := s.addTo(t.blocks, start, key, data); err != nil {
-		return err
-	}
-	t.newest = max(t.newest, start+t.Step)
-	for i := range t.levels {
-		l := &t.levels[i]
-		if over := floor(start, l.step); l.blocks[over] != nil {
-			if err := s.addTo(l.blocks, over, key, data); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// at is where a block has a key's value.
-func (s *Store[K]) at(b *block, key K) (at int, known bool) {
-	id, known := s.ids[key]
-	if !known {
-		return 0, false
-	}
-	at = b.find(id)
-	return at, at >= 0
-}
-
-func (s *Store[K]) addTo(blocks map[int64]*block, start int64, key K, data []byte) error {
-	b := blocks[start]
-	if b == nil {
-		b = &block{}
-		blocks[start] = b
-	}
-	at, known := s.at(b, key)
-	if !known {
-		id := s.hold(key)
-		s.changes.touch(id)
-		b.append(id, data)
-		return nil
-	}
-	s.changes.touch(b.entries[at].id)
-	s.sum.Reset()
-	if err := s.sum.Add(b.value(at)); err != nil {
-		return err
-	}
-	if err := s.sum.Add(data); err != nil {
-		return err
-	}
-	s.scratch = s.sum.AppendBinary(s.scratch[:0])
-	b.replace(at, s.scratch)
-	return nil
-}
-
-// hold gives a key its number for one more block.
-func (s *Store[K]) hold(key K) uint32 {
-	id, ok := s.ids[key]
-	if !ok {
-		if n := len(s.free); n > 0 {
-			id, s.free = s.free[n-1], s.free[:n-1]
-			s.keys[id] = keyState[K]{key: key}
-		} else {
-			id = uint32(len(s.keys))
-			s.keys = append(s.keys, keyState[K]{key: key})
-		}
-		s.ids[key] = id
-	}
-	s.keys[id].blocks++
-	return id
-}
-
-// release gives up a block's hold of its keys.
-func (s *Store[K]) release(b *block) {
-	for _, e := range b.entries {
-		k := &s.keys[e.id]
-		if k.blocks--; k.blocks == 0 {
-			delete(s.ids, k.key)
-			*k = keyState[K]{}
-			s.free = append(s.free, e.id)
-		}
-	}
+	return s.of(key).Recall(i, at, key, data)
 }
 
 // Fold begins a group of tier i+1: all that was added to tier i so far will be
 // in it, together with what went into the groups before. It must be ended by
 // Folded, or begun again.
 func (s *Store[K]) Fold(i int) error {
-	t := &s.tiers[i]
-	if len(t.folding) == 0 {
-		t.folding, t.late = t.late, t.folding
-		return nil
-	}
-	return s.move(t.late, func(at int64, key K, data []byte) error { return s.addTo(t.folding, at, key, data) })
+	return errors.Join(s.totals.Fold(i), s.detail.Fold(i))
 }
 
 // Folded ends a group of tier i+1 that Fold began at the time began, Unix
 // seconds: its values have been added to that tier.
 func (s *Store[K]) Folded(i int, began int64) error {
-	t := &s.tiers[i]
-	t.safe = max(t.safe, began-t.lateness)
-	return s.move(t.folding, func(at int64, key K, data []byte) error {
-		if at < t.from {
-			return nil // the next tier counts it from now on
-		}
-		return s.addBlock(i, floor(at, t.Step), key, data)
-	})
-}
-
-// move empties blocks into something else.
-func (s *Store[K]) move(blocks map[int64]*block, to func(at int64, key K, data []byte) error) (failed error) {
-	for at, b := range blocks {
-		for j, e := range b.entries {
-			if err := to(at, s.keys[e.id].key, b.value(j)); err != nil {
-				failed = err
-			}
-		}
-		s.release(b)
-	}
-	clear(blocks)
-	return failed
+	return errors.Join(s.totals.Folded(i, began), s.detail.Folded(i, began))
 }
 
 // Loaded says that all is there that happened at since or later, Unix seconds;
 // 0 where that is all there ever was.
-func (s *Store[K]) Loaded(since int64) { s.loaded = since }
+func (s *Store[K]) Loaded(since int64) {
+	for _, c := range s.both() {
+		c.loaded, c.have = since, len(c.tiers)
+	}
+}
+
+// Loading says that the finest tier has all that happened at since or later, as
+// far as the tier itself reaches back, and that what the coarser ones have is
+// still to come; see LoadedTier.
+func (s *Store[K]) Loading(since int64) {
+	for _, c := range s.both() {
+		c.loaded, c.have = max(since, c.tiers[0].from), 1
+	}
+}
+
+// LoadedTier says that a tier has everything since a time, Unix seconds (0: since
+// the beginning), and that it begins no earlier; last tells that no coarser one
+// reaches further back.
+func (s *Store[K]) LoadedTier(i int, since int64, last bool) {
+	for _, c := range s.both() {
+		c.raise(i, since)
+		c.loaded, c.have = since, len(c.tiers)
+		if !last {
+			c.loaded, c.have = max(since, c.tiers[i].from), i+1
+		}
+	}
+}
+
+// Raise lets a tier begin at from or later, as far as the next tier has what is
+// older.
+func (s *Store[K]) Raise(i int, from int64) {
+	for _, c := range s.both() {
+		c.raise(i, from)
+	}
+}
 
 // Reaches is since when the store has everything, Unix seconds: 0 where it has
 // all there ever was.
-func (s *Store[K]) Reaches() int64 {
-	if s.loaded == 0 {
-		return 0
-	}
-	return max(s.loaded, s.tiers[len(s.tiers)-1].from)
-}
+func (s *Store[K]) Reaches() int64 { return max(s.totals.Reaches(), s.detail.Reaches()) }
 
-// Raise lets a tier begin at from or later: of what is older the next tier has
-// all, and nothing finer is known.
-func (s *Store[K]) Raise(i int, from int64) {
-	t := &s.tiers[i]
-	from = floor(from+t.coarser-1, t.coarser)
-	if i+1 < len(s.tiers) {
-		from = min(from, floor(t.safe, t.coarser))
-	}
-	if from > t.from {
-		s.age(i, from)
-		s.findOldest()
-	}
-}
+// Counts tells whether what a tier has of a key's time counts, and not what a
+// finer one has of it.
+func (s *Store[K]) Counts(i int, at int64, key K) bool { return s.of(key).counts(i, at) }
 
-// From is where a tier begins, Unix seconds.
-func (s *Store[K]) From(i int) int64 { return s.tiers[i].from }
+// Step is how fine a window's edge can be at a time, Unix seconds, whatever the
+// keys.
+func (s *Store[K]) Step(at int64) int64 { return max(s.totals.Step(at), s.detail.Step(at)) }
 
-// Counts tells whether what a tier has of a time counts, and not what a finer
-// one has of it.
-func (s *Store[K]) Counts(i int, at int64) bool { return i == 0 || at < s.tiers[i-1].from }
+// From is where a tier begins to tell each of its steps apart, for keys that are
+// not of detail, Unix seconds.
+func (s *Store[K]) From(i int) int64 { return s.totals.tiers[i].fine() }
 
-// Step is how fine a window's edge can be at a time, Unix seconds.
-func (s *Store[K]) Step(at int64) int64 {
-	for i := range s.tiers {
-		if at >= s.tiers[i].from {
-			return s.tiers[i].Step
-		}
-	}
-	return s.tiers[len(s.tiers)-1].Step
-}
+// Totals are the edges of windows over keys that are not of detail: finer than
+// the store's where memory is short.
+func (s *Store[K]) Totals() Edges { return s.totals }
 
 // Scan calls what pick returns for a key with each of its values that begin in
 // [since, until), in no particular order. pick is called once a key, and may
@@ -395,53 +237,71 @@ func (s *Store[K]) Scan(since, until, step int64, pick func(K) func(start int64,
 // with each of its values, and where that is negative they are left out. pick
 // must not change the key.
 func (s *Store[K]) Visit(since, until, step int64, pick func(*K) int, visitor func(picked int, start int64, data []byte)) {
-	s.VisitByID(since, until, step, func(_ uint32, k *K) int { return pick(k) }, visitor)
+	of := func(_ uint32, k *K) int { return pick(k) }
+	s.totals.visit(since, until, step, of, visitor)
+	s.detail.visit(since, until, step, of, visitor)
 }
 
-// VisitByID is as Visit; pick gets the key's number, too: see Changed.
+// VisitByID is as Visit, for keys that are not of detail; pick gets the key's
+// number, too: see Changed.
 func (s *Store[K]) VisitByID(since, until, step int64, pick func(uint32, *K) int, visitor func(picked int, start int64, data []byte)) {
-	if step <= 0 {
-		step = max(until-since, 1)
-	}
-	const unasked = 0 // others are what pick gave, and 2 more
-	picked := make([]int32, len(s.keys))
-	visit := func(start int64, b *block) {
-		for at, e := range b.entries {
-			if picked[e.id] == unasked {
-				picked[e.id] = int32(max(pick(e.id, &s.keys[e.id].key), -1) + 2)
-			}
-			if n := picked[e.id]; n > 1 {
-				visitor(int(n)-2, start, b.value(at))
-			}
-		}
-	}
-	end := int64(math.MaxInt64)
-	for i := range s.tiers {
-		t := &s.tiers[i]
-		t.each(max(since, t.from, s.oldest), min(until, end, t.newest), since, step, visit)
-		for _, blocks := range []map[int64]*block{t.late, t.folding} {
-			for start, b := range blocks {
-				if start >= since && start < min(until, end) {
-					visit(start, b)
-				}
-			}
-		}
-		end = t.from
-	}
+	s.totals.visit(since, until, step, pick, visitor)
 }
 
 // Oldest is the time that the oldest value that counts begins at, to its tier's
 // step, or 0 where there is none.
-func (s *Store[K]) Oldest() int64 { return s.oldest }
+func (s *Store[K]) Oldest() int64 {
+	a, b := s.totals.oldest, s.detail.oldest
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
 
-// Finest is the time from which on windows are exact to the first tier's step.
-func (s *Store[K]) Finest() int64 { return max(s.tiers[0].from, s.loaded) }
+// Finest is the time from which on windows are exact to the first tier's step,
+// whatever the keys.
+func (s *Store[K]) Finest() int64 { return max(s.totals.Finest(), s.detail.Finest()) }
 
 // Keys is how many keys have values.
-func (s *Store[K]) Keys() int { return len(s.ids) }
+func (s *Store[K]) Keys() int { return len(s.totals.ids) + len(s.detail.ids) }
 
-// mod is the remainder that is never negative.
-func mod(a, b int64) int64 { return ((a % b) + b) % b }
+// Compact forgets what is too old and puts the rest in order. now is in Unix
+// seconds. To be called every second or so. It fails where a value was not
+// valid, which is then gone.
+func (s *Store[K]) Compact(now int64) error {
+	return errors.Join(s.totals.Compact(now), s.detail.Compact(now))
+}
 
-// floor is the last multiple of step up to at.
-func floor(at, step int64) int64 { return at - mod(at, step) }
+// Bytes is how much memory the values and their keys take, near enough.
+func (s *Store[K]) Bytes() int { return s.totals.bytes() + s.detail.bytes() }
+
+// Trim makes the store take no more than maxBytes, where it takes more; now is in
+// Unix seconds. Whatever goes, each sum that is left stays exact. Values of detail
+// go first, as far as totals leave them less than half of the memory. In each class
+// edges get coarser, where they are finest for how old they are: values are summed
+// up over longer spans, or the next tier's count. Before an edge is coarser than a
+// quarter of its age the oldest is forgotten, and Reaches tells it; after that,
+// edges get as coarse as need be, and at last the lightest rows are merged into
+// Other's. It returns how many bytes the store takes then, and whether anything
+// had to go.
+func (s *Store[K]) Trim(maxBytes int, now int64) (bytes int, trimmed bool) {
+	totals, detail := s.totals.bytes(), s.detail.bytes()
+	if totals+detail <= maxBytes {
+		return totals + detail, false
+	}
+	// A little less, lest the next second begins anew.
+	least := maxBytes - maxBytes/16
+	totals = s.totals.trim(max(least/2, least-detail), now)
+	detail = s.detail.trim(least-totals, now)
+	if totals+detail > maxBytes {
+		totals = s.totals.trim(least-detail, now)
+	}
+	return totals + detail, true
+}
+
+// Relax tells that there is room again: what Trim gave up only to make the store
+// small is made anew. now is in Unix seconds.
+func (s *Store[K]) Relax(now int64) {
+	s.totals.relax(now)
+	s.detail.relax(now)
+}

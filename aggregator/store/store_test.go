@@ -24,6 +24,9 @@ func (n name) Other() name {
 	return name(group + "/other")
 }
 
+// Detail: names that begin so are of detail.
+func (n name) Detail() bool { return strings.HasPrefix(string(n), "d") }
+
 // counter adds uvarints up.
 type counter struct{ n uint64 }
 
@@ -440,7 +443,7 @@ func TestTrim(t *testing.T) {
 		if i%10 != 0 {
 			continue
 		}
-		if bytes, _ := c.s.Trim(limit); bytes > limit || bytes != c.s.Bytes() {
+		if bytes, _ := c.s.Trim(limit, now+i); bytes > limit || bytes != c.s.Bytes() {
 			t.Fatalf("%d bytes after %d s, %d counted", bytes, i, c.s.Bytes())
 		}
 		if n, _ := sum(t, c.s, now, now+i+1, ""); n != total {
@@ -450,7 +453,7 @@ func TestTrim(t *testing.T) {
 	if c.s.Finest() < now+700 || c.s.Step(now) != 10 || c.s.Reaches() != 0 {
 		t.Errorf("finest from %d, then steps of %d, reaches %d", c.s.Finest()-now, c.s.Step(now), c.s.Reaches())
 	}
-	if _, finest := c.s.Trim(1); finest == 0 {
+	if _, trimmed := c.s.Trim(1, now+1499); !trimmed {
 		t.Error("Trim does not tell that it trimmed")
 	}
 }

@@ -11,7 +11,7 @@ import (
 type column struct {
 	data []byte
 	any  uint64
-	most int // bytes of the batches of late
+	most need // bytes
 }
 
 func (c *column) put(v uint64) {
@@ -63,7 +63,8 @@ const (
 // and patches for the others. It keeps its memory.
 type packer struct {
 	values  []uint64 // of the column at hand
-	most    int      // values of the batches of late
+	most    need     // values
+	longest int      // column since the last release
 	patches []byte
 	// counts are how many values have so many bits, those below 0 after the
 	// others.
@@ -96,7 +97,7 @@ func (p *packer) load(s *source) {
 	if cap(p.values) < s.n {
 		p.values = make([]uint64, s.n, s.n+s.n/4)
 	}
-	p.values, p.most = p.values[:s.n], max(p.most, s.n)
+	p.values, p.longest = p.values[:s.n], max(p.longest, s.n)
 	v := p.values
 	decodeVarints(v, s.data)
 	for i, x := range v {
@@ -117,12 +118,10 @@ func (p *packer) load(s *source) {
 
 // release gives back memory as [emptied] does.
 func (p *packer) release(over bool) {
-	if over && unneeded(cap(p.values), p.most) {
+	if p.most.exceeded(cap(p.values), p.longest, over) {
 		p.values = nil
 	}
-	if over {
-		p.most = 0
-	}
+	p.longest = 0
 }
 
 // subtract replaces values by their differences.

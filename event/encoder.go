@@ -60,9 +60,9 @@ type Encoder struct {
 	histograms     []byte
 }
 
-// entries are how many of each list.
+// entries are how many of each list were needed.
 type entries struct {
-	routes, outcomes, exchanges, peers, peerIDs, connStates, peerIPs, traceIDs, histograms int
+	routes, outcomes, exchanges, peers, peerIDs, connStates, peerIPs, traceIDs, histograms need
 }
 
 // Workspace is memory that [Encoder.Encode] works in, and no batch's. Its zero

@@ -10,7 +10,7 @@ type index struct {
 	// is empty. There is always one.
 	slots []uint64
 	count int
-	most  int // of the batches of late
+	most  need
 }
 
 const (
@@ -65,19 +65,25 @@ func (x *index) grow() {
 	}
 }
 
+// reserve has an empty index keep room for so many entries.
+func (x *index) reserve(entries int) {
+	x.most.least = entries
+	slots := leastSlots
+	for 4*entries > 3*slots {
+		slots *= 2
+	}
+	x.slots = make([]uint64, slots)
+}
+
 // home is where a hash, or a slot that keeps half of it, belongs.
 func home(hash uint64) uint64 { return hash >> hashHalf }
 
 // reset forgets all entries, and the memory where they were more than keep, or
 // where that is over which most is told and it was far more than was needed.
 func (x *index) reset(keep int, over bool) {
-	x.most = max(x.most, x.count)
 	// A table of more than 3/8 of its slots has not grown too large.
-	if x.count > keep || over && unneeded(len(x.slots)/2, x.most) {
+	if x.most.exceeded(len(x.slots)/2, x.count, over) || x.count > keep {
 		x.slots = nil
-	}
-	if over {
-		x.most = 0
 	}
 	if x.count > 0 {
 		clear(x.slots)

@@ -9,9 +9,9 @@ import (
 const (
 	// chunkBytes is the unit in which copies of strings are kept.
 	chunkBytes = 4 << 10
-	// keepChunks, keepColumn, keepEntries (of peers and connections) and
-	// keepRoutes (of routes, exchanges and strings) are what a Reset keeps of a
-	// burst: memory beyond them is given back.
+	// keepChunks, keepColumn, keepEntries (of peers, connections and strings) and
+	// keepRoutes (of routes and exchanges) are what a Reset keeps of a burst:
+	// memory beyond them is given back.
 	keepChunks  = 32
 	keepColumn  = 64 << 10
 	keepEntries = 4096
@@ -40,7 +40,7 @@ type interner struct {
 	bytes   int     // of the strings, about as encoded
 	chunks  [][]byte
 	chunk   int // the one being filled
-	most    struct{ strings, class, chunks int }
+	most    struct{ strings, class, chunks need }
 	scratch []byte
 }
 
@@ -143,14 +143,13 @@ func (t *interner) keep(s string) string {
 // as [emptied] does.
 func (t *interner) reset(over bool) {
 	clear(t.strings)
-	t.strings = emptied(t.strings, &t.most.strings, keepRoutes, over)
-	t.class = emptied(t.class, &t.most.class, keepRoutes, over)
-	t.index.reset(keepRoutes, over)
+	t.strings = emptied(t.strings, &t.most.strings, keepEntries, over)
+	t.class = emptied(t.class, &t.most.class, keepEntries, over)
+	t.index.reset(keepEntries, over)
 	t.bytes = 0
-	keep := keepChunks
-	t.most.chunks = max(t.most.chunks, t.chunk+1)
-	if over {
-		keep, t.most.chunks = min(keep, t.most.chunks), 0
+	keep, used := keepChunks, t.chunk+1
+	if n := &t.most.chunks; n.exceeded(len(t.chunks)*chunkBytes, used*chunkBytes, over) {
+		keep = max(used, n.least/chunkBytes)
 	}
 	if len(t.chunks) > keep {
 		clear(t.chunks[keep:])

@@ -23,7 +23,7 @@ type words struct {
 	columns [stringColumns]column
 	joins   [joinedColumns]column
 	text    []byte
-	most    struct{ ranks, plain, heads, tails, numbers, text int }
+	most    struct{ ranks, plain, heads, tails, numbers, text need }
 }
 
 const (

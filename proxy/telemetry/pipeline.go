@@ -19,6 +19,10 @@ import (
 // there to save memory, it is half as many again.
 const hardFactor = 4
 
+// maxReserved is for how many exchanges a buffer holds memory from its beginning,
+// at the most.
+const maxReserved = 1024
+
 // Pipeline records events and publishes them. It implements relay.Recorder.
 // All methods are safe for concurrent use.
 type Pipeline struct {
@@ -111,6 +115,8 @@ func New(o Options) (*Pipeline, error) {
 func (p *Pipeline) newBuffer(journal int) buffer {
 	enc := new(event.Encoder)
 	enc.Use(&p.sealer.work)
+	// Distinct paths shall not take more memory than one.
+	enc.Reserve(min(p.o.MaxExchanges+p.o.MaxExchanges/8, maxReserved))
 	return buffer{enc, p.sealer.spool.journal(journal)}
 }
 

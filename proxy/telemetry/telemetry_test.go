@@ -285,6 +285,31 @@ func TestSealsEarlyWhenManyDiffer(t *testing.T) {
 	}
 }
 
+// TestSealsEarlyWhenConnectionsDiffer holds the same of requests that come on a
+// connection each, however fast: no batch has many more than its bound.
+func TestSealsEarlyWhenConnectionsDiffer(t *testing.T) {
+	s := &sink{}
+	o := options(s)
+	o.FlushEvery = time.Hour
+	o.MaxConnections = 40
+	p := start(o)
+	for i := range 1000 {
+		e := request(1)
+		e.Connection = uint64(i + 1)
+		p.Record(e)
+	}
+	mustClose(t, p)
+	if got := s.readAll(t); got.events != 1000 {
+		t.Errorf("%d events, want 1000", got.events)
+	}
+	var d event.Decoder
+	for n, batch := range s.batches {
+		if err := d.Reset(batch); err != nil || d.Len() > 60 {
+			t.Errorf("batch %d has %d events, of a connection each, want 60 at most (%v)", n, d.Len(), err)
+		}
+	}
+}
+
 func TestTapFlushesFast(t *testing.T) {
 	s := &sink{}
 	o := options(s)

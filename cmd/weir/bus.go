@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type busCommand struct {
 	o         busserver.Options
 	adminAddr string
 	auth      string
+	memory    int64
 	kube      kubeFlags
 	tls       busserver.CertificateFiles
 	anchors   string
@@ -61,6 +63,9 @@ namespaces whose taps they may watch (docs/subjects.md).`,
 
 func (b *busCommand) flags(cmd *cobra.Command) {
 	f, o := cmd.Flags(), &b.o
+	// Before the flags, which show them.
+	o.Retention.EventBytes, o.Retention.RollupBytes = bus.DefaultEventBytes, bus.DefaultRollupBytes
+	b.memory = busMemory
 	f.StringVar(&o.Listen, "listen", busserver.DefaultListen, "address for NATS clients, host:port")
 	f.StringVar(&o.DataDir, "data", "", "folder that keeps the streams; made if missing")
 	f.StringVar(&o.Name, "name", "weir", "name of this server; of several that are one bus, each has its own")
@@ -70,6 +75,7 @@ func (b *busCommand) flags(cmd *cobra.Command) {
 	f.DurationVar(&o.Retention.Rollup10sAge, "rollups-10s-age", bus.DefaultRollup10s, "how long they are kept in steps of 10s")
 	f.DurationVar(&o.Retention.Rollup1mAge, "rollups-1m-age", bus.DefaultRollup1m, "how long they are kept in steps of 1m")
 	f.Var((*byteCount)(&o.Retention.RollupBytes), "rollups-max-bytes", "how many bytes of each of them are kept")
+	f.Var((*byteCount)(&b.memory), "memory", "how much memory to work with, as 512MiB: what is read of the files is dropped where it takes more")
 	f.IntVar(&o.Retention.Replicas, "replicas", 1, "on how many servers each message is kept")
 	f.BoolVar(&o.Insecure, "insecure", false, "listen on other addresses than loopback although anyone may connect")
 	f.StringVar(&b.auth, "auth", authNone, "who may connect: none (anyone) or kubernetes (who shows a token)")
@@ -82,7 +88,6 @@ func (b *busCommand) flags(cmd *cobra.Command) {
 	f.StringVar(&b.routes.PeerName, "routes-name", busService, "DNS name that their certificates must hold")
 	f.StringVar(&b.adminAddr, "admin", "", "address for /metrics, /ready and /live, host:port (default: none)")
 	b.kube.add(cmd)
-	o.Retention.EventBytes, o.Retention.RollupBytes = bus.DefaultEventBytes, bus.DefaultRollupBytes
 }
 
 // Ways to authenticate.
@@ -95,6 +100,8 @@ func (b *busCommand) check(cmd *cobra.Command) error {
 	switch {
 	case b.o.DataDir == "":
 		return cli.Usagef(cmd, "--data is missing: it is the folder that keeps the streams")
+	case b.memory < leastBusMemory:
+		return cli.Usagef(cmd, "--memory is too little: the least is %dMiB", leastBusMemory>>20)
 	case b.auth != authNone && b.auth != authKubernetes:
 		return cli.Usagef(cmd, "--auth %q: must be %s or %s", b.auth, authNone, authKubernetes)
 	case (b.tls.Certificate == "") != (b.tls.Key == ""):
@@ -107,7 +114,22 @@ func (b *busCommand) check(cmd *cobra.Command) error {
 	return nil
 }
 
+// How much memory a bus works with, and where the collector begins.
+const (
+	busMemory = 512 << 20
+	// leastBusMemory holds a block of each stream, and some.
+	leastBusMemory = 64 << 20
+	// busGarbage is in percent of what is in use. Nearly all of the bus's memory
+	// is blocks of the streams' files, in which the collector has nothing to
+	// follow: going through them often is cheap. And nats-server leaves blocks to
+	// the collector, in pools that it empties the next time only: with Go's own
+	// 100 % the bus would grow with all that it reads (docs/benchmarks.md).
+	busGarbage = 50
+)
+
 func (b *busCommand) run(ctx context.Context) error {
+	debug.SetMemoryLimit(b.memory)
+	debug.SetGCPercent(busGarbage)
 	o := b.o
 	o.Logger = slog.Default()
 	port := admin{addr: b.adminAddr}

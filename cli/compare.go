@@ -225,18 +225,10 @@ type comparedSpan struct {
 // difference is this window's value less that of the one before; null where
 // either has none.
 type difference struct {
-	Success      *float64 `json:"success"`
-	RPS          float64  `json:"rps"`
-	LatencyP50   *float64 `json:"latency_ms_p50"`
-	LatencyP75   *float64 `json:"latency_ms_p75"`
-	LatencyP90   *float64 `json:"latency_ms_p90"`
-	LatencyP95   *float64 `json:"latency_ms_p95"`
-	LatencyP99   *float64 `json:"latency_ms_p99"`
-	LatencyP999  *float64 `json:"latency_ms_p999"`
-	LatencyP9999 *float64 `json:"latency_ms_p9999"`
-	LatencyMax   *float64 `json:"latency_ms_max"`
-	LatencyMean  *float64 `json:"latency_ms_mean"`
-	Requests     int64    `json:"requests"`
+	Success *float64 `json:"success"`
+	RPS     float64  `json:"rps"`
+	latencies
+	Requests int64 `json:"requests"`
 }
 
 // json gives the members of a row.
@@ -256,9 +248,11 @@ func (c *comparison) json(now, before *weirpb.Stats) compared {
 		&comparedSpan{b, c.covered.GetSince().AsTime(), c.covered.GetUntil().AsTime()},
 		&difference{
 			Success: less(a.Success, b.Success), RPS: a.RPS - b.RPS, Requests: int64(a.Requests) - int64(b.Requests),
-			LatencyP50: less(a.LatencyP50, b.LatencyP50), LatencyP75: less(a.LatencyP75, b.LatencyP75), LatencyP90: less(a.LatencyP90, b.LatencyP90),
-			LatencyP95: less(a.LatencyP95, b.LatencyP95), LatencyP99: less(a.LatencyP99, b.LatencyP99), LatencyP999: less(a.LatencyP999, b.LatencyP999),
-			LatencyP9999: less(a.LatencyP9999, b.LatencyP9999), LatencyMax: less(a.LatencyMax, b.LatencyMax), LatencyMean: less(a.LatencyMean, b.LatencyMean),
+			latencies: latencies{
+				LatencyP50: less(a.LatencyP50, b.LatencyP50), LatencyP75: less(a.LatencyP75, b.LatencyP75), LatencyP90: less(a.LatencyP90, b.LatencyP90),
+				LatencyP95: less(a.LatencyP95, b.LatencyP95), LatencyP99: less(a.LatencyP99, b.LatencyP99), LatencyP999: less(a.LatencyP999, b.LatencyP999),
+				LatencyP9999: less(a.LatencyP9999, b.LatencyP9999), LatencyMax: less(a.LatencyMax, b.LatencyMax), LatencyMean: less(a.LatencyMean, b.LatencyMean),
+			},
 		},
 	}
 }

@@ -70,17 +70,9 @@ func wideCells(s *weirpb.Stats) []string {
 // traffic is what all JSON rows have in common, under Linkerd's keys and ours.
 // Latencies are null where there was no request, as is success.
 type traffic struct {
-	Success      *float64          `json:"success"`
-	RPS          float64           `json:"rps"`
-	LatencyP50   *float64          `json:"latency_ms_p50"`
-	LatencyP75   *float64          `json:"latency_ms_p75"`
-	LatencyP90   *float64          `json:"latency_ms_p90"`
-	LatencyP95   *float64          `json:"latency_ms_p95"`
-	LatencyP99   *float64          `json:"latency_ms_p99"`
-	LatencyP999  *float64          `json:"latency_ms_p999"`
-	LatencyP9999 *float64          `json:"latency_ms_p9999"`
-	LatencyMax   *float64          `json:"latency_ms_max"`
-	LatencyMean  *float64          `json:"latency_ms_mean"`
+	Success *float64 `json:"success"`
+	RPS     float64  `json:"rps"`
+	latencies
 	DurationP50  *float64          `json:"duration_ms_p50"`
 	DurationP95  *float64          `json:"duration_ms_p95"`
 	DurationP99  *float64          `json:"duration_ms_p99"`
@@ -94,6 +86,19 @@ type traffic struct {
 	RequestBytes uint64            `json:"request_bytes"`
 	// ResponseBytes and RequestBytes include TCP connections.
 	ResponseBytes uint64 `json:"response_bytes"`
+}
+
+// latencies are a row's, in milliseconds; null where there was no request.
+type latencies struct {
+	LatencyP50   *float64 `json:"latency_ms_p50"`
+	LatencyP75   *float64 `json:"latency_ms_p75"`
+	LatencyP90   *float64 `json:"latency_ms_p90"`
+	LatencyP95   *float64 `json:"latency_ms_p95"`
+	LatencyP99   *float64 `json:"latency_ms_p99"`
+	LatencyP999  *float64 `json:"latency_ms_p999"`
+	LatencyP9999 *float64 `json:"latency_ms_p9999"`
+	LatencyMax   *float64 `json:"latency_ms_max"`
+	LatencyMean  *float64 `json:"latency_ms_mean"`
 }
 
 func newTraffic(s *weirpb.Stats) traffic {

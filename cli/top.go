@@ -184,7 +184,7 @@ func (t *topCommand) once(ctx context.Context, c *client.Client, req *weirpb.Tap
 		}
 		return nil
 	}
-	return t.write(table.render(rows))
+	return t.write(table.render(rows, 0))
 }
 
 // live shows the table until the user quits.

@@ -114,6 +114,23 @@ func TestTopView(t *testing.T) {
 	}
 }
 
+// On a narrow terminal paths give way to the numbers.
+func TestTopViewIsNarrow(t *testing.T) {
+	table := newTopTable(nil, false, false)
+	table.add(tapEventOf("/emojivoto.v1.EmojiService/FindByShortcode"))
+	table.add(tapEventOf("/short"))
+	v := &topView{table: table, title: "weir top", sort: "count", height: 10, width: 96}
+	v.refresh(io.Discard)
+	lines := strings.Split(strings.TrimSuffix(v.View(), "\n"), "\n")
+	if len(lines) != 4 || !strings.HasSuffix(lines[1], "SUCCESS RATE") || !strings.Contains(lines[2]+lines[3], "…ce/FindByShortcode ") || !strings.HasSuffix(lines[2], "100.00%") || !strings.Contains(lines[2]+lines[3], "/short ") {
+		t.Errorf("%q", lines)
+	}
+	v.width = 300
+	if wide := v.View(); !strings.Contains(wide, "/emojivoto.v1.EmojiService/FindByShortcode") {
+		t.Errorf("%q", wide)
+	}
+}
+
 // The view as a whole: it draws, takes a key, puts the screen back, and leaves no
 // goroutine. Nothing is asked of the terminal: an answer could come when nobody
 // reads it any more, or never.

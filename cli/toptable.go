@@ -187,8 +187,46 @@ func (t *topTable) snapshot(sort string) (rows []topRow, notes []string) {
 	return rows, notes
 }
 
-// render gives rows as a table with a head.
-func (t *topTable) render(rows []topRow) []byte {
+// minPath is how much of a path is shown at least.
+const minPath = 12
+
+// within is render for a terminal of so many columns: paths, the longest of what
+// there is, are shortened for the numbers to be seen. 0: however wide it is.
+func (t *topTable) within(rows []topRow, columns int) []byte {
+	whole := t.render(rows, 0)
+	widest := 0
+	for line := range strings.Lines(string(whole)) {
+		widest = max(widest, width(strings.TrimSuffix(line, "\n")))
+	}
+	if columns == 0 || widest <= columns {
+		return whole
+	}
+	longest := 0
+	for i := range rows {
+		longest = max(longest, width(t.pathCell(&rows[i])))
+	}
+	return t.render(rows, max(minPath, longest-(widest-columns)))
+}
+
+// pathCell is what a row shows for its path, or route.
+func (t *topTable) pathCell(r *topRow) string {
+	if t.routes {
+		return printableRoute(r.path)
+	}
+	return orNone(printable(r.path))
+}
+
+// shorten keeps the end of a path, which tells more than its begin, in room
+// columns; 0: all of it.
+func shorten(path string, room int) string {
+	if runes := []rune(path); room > 0 && len(runes) > room {
+		return "…" + string(runes[len(runes)-room+1:])
+	}
+	return path
+}
+
+// render gives rows as a table with a head, paths in so much room (0: all).
+func (t *topTable) render(rows []topRow, room int) []byte {
 	var heads []string
 	if !t.hideSources {
 		heads = append(heads, "SOURCE")
@@ -208,11 +246,10 @@ func (t *topTable) render(rows []topRow) []byte {
 			cells = append(cells, orNone(printable(r.source)))
 		}
 		cells = append(cells, orNone(printable(r.destination)))
-		if t.routes {
-			cells = append(cells, printableRoute(r.path))
-		} else {
-			cells = append(cells, orNone(printable(r.method)), orNone(printable(r.path)))
+		if !t.routes {
+			cells = append(cells, orNone(printable(r.method)))
 		}
+		cells = append(cells, shorten(t.pathCell(r), room))
 		out.add(append(cells, fmt.Sprint(r.count), shortTime(r.best), shortTime(r.worst), shortTime(r.last), percent(r.success()))...)
 	}
 	return out.render()

@@ -164,7 +164,7 @@ func (v *topView) View() string {
 	}
 	v.line(&out, fmt.Sprintf("%s   by %s%s   q quit, arrows scroll, space pause; sort: c b w l s S D m p", v.title, v.sort, state))
 	end := min(len(v.rows), v.offset+v.room())
-	for line := range strings.Lines(string(v.table.render(v.rows[v.offset:end]))) {
+	for line := range strings.Lines(string(v.table.within(v.rows[v.offset:end], v.width))) {
 		v.line(&out, strings.TrimSuffix(line, "\n"))
 	}
 	if end < len(v.rows) {

@@ -101,12 +101,12 @@ func ask(ctx context.Context, m *mesh, f *findings, workloads int) error {
 	every := &weirpb.Resource{Kind: "deploy"}
 	minute := &weirpb.Window{Length: durationpb.New(time.Minute)}
 	rows := 0
-	for _, q := range []struct {
+	for i, q := range []struct {
 		name  string
 		times int
 		ask   func() error
 	}{
-		{"`stat deploy -A`, every workload", 50, func() error {
+		{"`stat deploy -A`, every workload", 200, func() error {
 			r, err := m.client.Stat(ctx, &weirpb.StatRequest{Resource: every, Window: minute})
 			rows = len(r.GetRows())
 			return err
@@ -142,7 +142,7 @@ func ask(ctx context.Context, m *mesh, f *findings, workloads int) error {
 		p50, p99 := measure.Quantile(times, 0.5), measure.Quantile(times, 0.99)
 		measure.Note("%s: %d rows, p50 %.1f ms, p99 %.1f ms", q.name, rows, p50, p99)
 		f.printf("| %s | %s | %s | %.1f | %.1f |\n", measure.Thousands(float64(workloads)), q.name, measure.Thousands(float64(rows)), p50, p99)
-		if q.times == 50 && workloads == workloadCounts[len(workloadCounts)-1] {
+		if i == 0 && workloads == workloadCounts[len(workloadCounts)-1] {
 			f.goal(measure.Goal{What: "`stat` of 10,000 workloads, p99", Bound: 100, Unit: " ms", Measured: p99})
 		}
 	}

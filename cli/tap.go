@@ -14,8 +14,14 @@ import (
 	"github.com/weirmesh/weir/api/client"
 	"github.com/weirmesh/weir/api/weirpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
+
+// overlap is how long before the end of a stream the next one should begin: what
+// was under way then comes again rather than not at all.
+const overlap = 5 * time.Second
 
 type tapCommand struct {
 	*app
@@ -238,7 +244,12 @@ func (t *tapCommand) follow(ctx context.Context, c *client.Client) error {
 		t.noteNone(ctx, c)
 		return nil
 	}
-	return callError("go on with the tap", err)
+	lost := status.Code(err) == codes.Unavailable
+	err = callError("go on with the tap", err)
+	if lost {
+		err = fmt.Errorf("%w; `--since %s` goes on from there", err, clock(t.now().Add(-overlap), t.now()))
+	}
+	return err
 }
 
 // receiveTap hands on what the stream brings, then closes items and says why it

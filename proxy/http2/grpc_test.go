@@ -150,39 +150,48 @@ func TestGRPCUnary(t *testing.T) {
 	}
 }
 
+// streamMessages makes a call of the i-th streaming method, which is to answer with
+// receive messages and end in want, and returns the method's path.
+func streamMessages(ctx context.Context, t *testing.T, cc *grpc.ClientConn, i, send, receive int, last string, want codes.Code) (path string) {
+	t.Helper()
+	desc := &grpcTest.Streams[i]
+	path = "/test.Echo/" + desc.StreamName
+	stream, err := cc.NewStream(ctx, desc, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range send {
+		if err := stream.SendMsg(wrapperspb.String("message")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	out := new(wrapperspb.StringValue)
+	for range receive {
+		if err := stream.RecvMsg(out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out.Value != last {
+		t.Errorf("got %q, want %q", out.Value, last)
+	}
+	if err := stream.RecvMsg(out); want == codes.OK && !errors.Is(err, io.EOF) || want != codes.OK && status.Code(err) != want {
+		t.Errorf("got %v, want %v", err, want)
+	}
+	return path
+}
+
 func TestGRPCStreams(t *testing.T) {
 	_, addr := grpcServer(t)
 	m := relayTo(t, addr, nil)
 	cc, ctx := grpcClient(t, m.addr), testContext(t)
 	f := func(i int, send, receive int, last string, want codes.Code) {
 		t.Helper()
-		desc := &grpcTest.Streams[i]
-		stream, err := cc.NewStream(ctx, desc, "/test.Echo/"+desc.StreamName)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range send {
-			if err := stream.SendMsg(wrapperspb.String("message")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := stream.CloseSend(); err != nil {
-			t.Fatal(err)
-		}
-		out := new(wrapperspb.StringValue)
-		for range receive {
-			if err := stream.RecvMsg(out); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if out.Value != last {
-			t.Errorf("got %q, want %q", out.Value, last)
-		}
-		if err := stream.RecvMsg(out); want == codes.OK && !errors.Is(err, io.EOF) || want != codes.OK && status.Code(err) != want {
-			t.Errorf("got %v, want %v", err, want)
-		}
+		path := streamMessages(ctx, t, cc, i, send, receive, last, want)
 		e := m.wait(t, i+1)[i]
-		if e.Protocol != event.GRPC || e.Path != "/test.Echo/"+desc.StreamName || codes.Code(e.GRPCStatus) != want ||
+		if e.Protocol != event.GRPC || e.Path != path || codes.Code(e.GRPCStatus) != want ||
 			e.Error != "" || e.Status != 200 || e.Stream != uint32(i+1) {
 			t.Errorf("wrong event %+v", e)
 		}

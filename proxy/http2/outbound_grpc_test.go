@@ -2,9 +2,7 @@ package http2_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -111,33 +109,9 @@ func TestOutboundCalls(t *testing.T) {
 	f := func(i int, send, receive int, last string, want codes.Code) {
 		t.Helper()
 		before := len(b.all())
-		desc := &grpcTest.Streams[i]
-		stream, err := cc.NewStream(ctx, desc, "/test.Echo/"+desc.StreamName)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range send {
-			if err := stream.SendMsg(wrapperspb.String("message")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := stream.CloseSend(); err != nil {
-			t.Fatal(err)
-		}
-		out := new(wrapperspb.StringValue)
-		for range receive {
-			if err := stream.RecvMsg(out); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if out.Value != last {
-			t.Errorf("got %q, want %q", out.Value, last)
-		}
-		if err := stream.RecvMsg(out); want == codes.OK && !errors.Is(err, io.EOF) || want != codes.OK && status.Code(err) != want {
-			t.Errorf("got %v, want %v", err, want)
-		}
+		path := streamMessages(ctx, t, cc, i, send, receive, last, want)
 		e := b.wait(t, before+1)[before]
-		if e.Protocol != event.GRPC || e.Path != "/test.Echo/"+desc.StreamName || codes.Code(e.GRPCStatus) != want || e.Error != "" || e.Status != 200 {
+		if e.Protocol != event.GRPC || e.Path != path || codes.Code(e.GRPCStatus) != want || e.Error != "" || e.Status != 200 {
 			t.Errorf("wrong event %+v", e)
 		}
 	}

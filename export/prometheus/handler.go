@@ -92,14 +92,14 @@ const lookEvery = 200 * time.Millisecond
 // current reads the counters. After a pause it waits for those that have what
 // came in it.
 func (h *Handler) current(ctx context.Context) (states []*state, open []gauge, lag time.Duration, err error) {
-	d, err := h.asked.note(ctx)
-	if err != nil {
-		return nil, nil, 0, err
-	}
 	for waited := false; ; waited = true {
 		var missing bool
 		before := lag
-		states, open, lag, missing, err = h.read(ctx, &d)
+		// Who waits asks all the time.
+		d, noteErr := h.asked.note(ctx)
+		if err = noteErr; err == nil {
+			states, open, lag, missing, err = h.read(ctx, &d)
+		}
 		if waited && err != nil && ctx.Err() != nil {
 			return nil, nil, 0, behindError(before)
 		}

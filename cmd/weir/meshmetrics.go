@@ -23,7 +23,7 @@ func (m *meshMetrics) flags(cmd *cobra.Command) {
 	f.DurationVar(&m.options.Every, "mesh-metrics-every", 5*time.Second, "how often what was counted is stored and shown")
 	f.IntVar(&m.options.Series, "mesh-metrics-series", 50_000, "how many sets of labels are counted apart; the rest is (other)")
 	f.DurationVar(&m.options.Expire, "mesh-metrics-expire", time.Hour, "how long after its last sign of life a pod's series go")
-	f.DurationVar(&m.options.Idle, "mesh-metrics-idle", 30*time.Minute, "how long after the last scrape counting goes on; the next one resumes it, with what the stream still has; 0: it never pauses")
+	f.DurationVar(&m.options.Idle, "mesh-metrics-idle", 24*time.Hour, "how long after the last scrape counting goes on; the next one resumes it, with what the stream still has; 0: it never pauses")
 }
 
 func (m *meshMetrics) check(cmd *cobra.Command) error {

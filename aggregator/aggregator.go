@@ -176,7 +176,8 @@ type Aggregator struct {
 	heard   time.Time
 }
 
-// New returns an aggregator that does nothing until Run.
+// New returns an aggregator that does nothing until Run. The error names what is
+// missing or out of bounds in o.
 func New(o Options) (*Aggregator, error) {
 	if err := o.check(); err != nil {
 		return nil, err

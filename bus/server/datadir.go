@@ -15,7 +15,7 @@ func warnOfSmallDisk(o Options) {
 		o.Logger.Warn("cannot tell how much room the bus has for its data", "data", o.DataDir, "error", err)
 		return
 	}
-	want := o.Retention.EventBytes+bus.Tiers*o.Retention.RollupBytes
+	want := o.Retention.EventBytes + bus.Tiers*o.Retention.RollupBytes
 	if free < want {
 		o.Logger.Warn("the disk has less room than the bus's streams may take; keep fewer bytes of events",
 			"data", o.DataDir, "free_bytes", free, "wanted_bytes", want)

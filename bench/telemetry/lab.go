@@ -30,6 +30,11 @@ const askEvery = 50 * time.Millisecond
 // own for 50,000 series.
 const aggregatorMemory = "512MiB"
 
+// busMemory is what the bus may work with: nats-server keeps what was written in
+// the last ten seconds in memory, 300 MB at 30 MB a second, and the collector
+// needs as much again.
+const busMemory = "1GiB"
+
 // A lab is the folder of a run and how to start programs.
 type lab struct {
 	o    options
@@ -126,7 +131,7 @@ func (l *lab) startBus(ctx context.Context, at placement) (*mesh, error) {
 		return m, err
 	}
 	m.url = "nats://" + address
-	m.bus, err = m.start(ctx, "bus", l.pinned(at.bus, filepath.Join(l.o.bin, "weir"), "bus", "--listen", address, "--data", m.data), address)
+	m.bus, err = m.start(ctx, "bus", l.pinned(at.bus, filepath.Join(l.o.bin, "weir"), "bus", "--listen", address, "--data", m.data, "--memory", busMemory), address)
 	return m, err
 }
 

@@ -155,7 +155,7 @@ func podCounts(c *control.PodCounts) *weirpb.PodCounts {
 }
 
 // knows tells whether there may be anything to put beside rows.
-func (i *inventory) knows(sel query.Selector) bool { return i.ask != nil && sel.Kind != "ext" }
+func (v *inventory) knows(sel query.Selector) bool { return v.ask != nil && sel.Kind != "ext" }
 
 // addPods puts what Kubernetes knows beside rows, and adds a row for each
 // resource that it knows and that has no traffic, where all says so. Without

@@ -487,7 +487,7 @@ func TestDialErrors(t *testing.T) {
 	f("127.0.0.1:1", "127.0.0.1:1", "connection refused", "weir demo", "weir api", "--api-addr", "WEIR_API_ADDR")
 	f("nonsense", "nonsense", "host:port", "--api-addr")
 	s, _ := start(t, &apitest.Backend{})
-	f(s.HTTPAddr(), s.HTTPAddr(), "weir api")
+	f(s.HTTPAddr(), s.HTTPAddr(), "does not speak gRPC", "8085", "--api-addr")
 }
 
 func TestRequestsAreBounded(t *testing.T) {

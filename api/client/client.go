@@ -105,7 +105,7 @@ func (e *DialError) Error() string {
 		reason = fmt.Sprintf("no answer within %s", dialTimeout)
 	case codes.Unavailable:
 		if reason = innermost(reason); strings.Contains(reason, "server preface") || strings.Contains(reason, "frame too large") {
-			return fmt.Sprintf("cannot reach the Weir API at %s: what answers there does not speak gRPC; the API does, at port %s unless it was told another (%s is for HTTP/JSON)", e.Addr, "8085", "8086")
+			return fmt.Sprintf("cannot reach the Weir API at %s: what answers there does not speak gRPC; the API does, at port 8085 unless it was told another (8086 is for HTTP/JSON): set --api-addr or WEIR_API_ADDR", e.Addr)
 		}
 	}
 	return fmt.Sprintf("cannot reach the Weir API at %s: %s; %s", e.Addr, reason, e.Hint)

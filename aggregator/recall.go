@@ -22,7 +22,7 @@ const (
 	// recallShare is the part of the stores' memory that it may have.
 	recallShare = 8
 	// rowMemory and podMemory are what a row and a pod take, bytes, with what
-	// leads to them, as measured.
+	// leads to them: the sizes of their structures and of usual names.
 	rowMemory = 500
 	podMemory = 300
 	// spareRows are those that a table may have beside twice those that it had at

@@ -32,6 +32,8 @@ type memory struct {
 	rollups [3][]stored
 	// fault is asked before each write: whether to store, and what to answer.
 	fault func() (store bool, err error)
+	// looked, where set, is called after a tier's last rollup was looked up.
+	looked func()
 	// dead makes everything fail.
 	dead bool
 	// now is the time at which rollups are stored, where it matters.
@@ -64,6 +66,9 @@ func (m *memory) LastBatch(context.Context, int) (uint64, error) {
 func (m *memory) LastRollup(_ context.Context, _, tier int) ([]byte, uint64, error) {
 	if m.dead {
 		return nil, 0, errDead
+	}
+	if m.looked != nil {
+		defer m.looked()
 	}
 	if len(m.rollups[tier]) == 0 {
 		return nil, 0, nil
@@ -257,7 +262,10 @@ func (w *world) step(i int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if !p.ready {
+		// The other one may go on until it finds out.
+		w.bus.looked = func() { w.goOn(ctx, 1-i) }
 		w.inherit(p)
+		w.bus.looked = nil
 		return
 	}
 	switch w.rng.IntN(8) {
@@ -274,6 +282,21 @@ func (w *world) step(i int) {
 			w.members[i] = w.partition(fmt.Sprint("member", i))
 		}
 	}
+}
+
+// goOn lets a member count and publish while somebody takes its partition over.
+func (w *world) goOn(ctx context.Context, i int) {
+	p, looked, fault := w.members[i], w.bus.looked, w.bus.fault
+	if !p.ready || w.rng.IntN(3) > 0 {
+		return
+	}
+	w.bus.looked, w.bus.fault = nil, nil
+	w.read(p, 1+w.rng.IntN(10))
+	w.now = w.now.Add(time.Duration(w.rng.IntN(20)) * time.Second)
+	if err := w.save(ctx, p); err != nil {
+		w.members[i] = w.partition(fmt.Sprint("member", i))
+	}
+	w.bus.looked, w.bus.fault = looked, fault
 }
 
 // read lets a member take the next messages from the stream.
@@ -390,4 +413,33 @@ func (w *world) check(when string, a *Aggregator) {
 	if ledger.Batches != w.batches {
 		w.t.Errorf("%s: %d batches, want %d", when, ledger.Batches, w.batches)
 	}
+}
+
+// TestRollupsLost: the bus loses what came last of the finest rollups, or all of them.
+// What is left of them is in the coarser tier, and does not go there again.
+func TestRollupsLost(t *testing.T) {
+	f := func(left func(all []stored) []stored, want func(p *partition) uint64) {
+		t.Helper()
+		w := &world{t: t, rng: rand.New(rand.NewPCG(1, 7)), bus: &memory{}, now: time.Unix(1_800_000_000, 0), want: map[string]uint64{}}
+		w.bus.now = func() time.Time { return w.now }
+		w.invent()
+		w.bus.events = w.toSend
+		p := w.partition("first")
+		w.inherit(p)
+		for p.through[1] == 0 || len(w.bus.rollups[0]) < 5 {
+			w.read(p, 5)
+			w.now = w.now.Add(30 * time.Second)
+			if err := w.save(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.bus.rollups[0] = left(w.bus.rollups[0])
+		heir := w.partition("heir")
+		w.inherit(heir)
+		if got := heir.through[1]; got != want(heir) || got > heir.lasts[0] {
+			t.Errorf("summed up to %d, want %d; the last is %d", got, want(heir), heir.lasts[0])
+		}
+	}
+	f(func(all []stored) []stored { return all[:len(all)-2] }, func(p *partition) uint64 { return p.lasts[0] })
+	f(func([]stored) []stored { return nil }, func(*partition) uint64 { return 0 })
 }

@@ -86,25 +86,39 @@ func (p *partition) takeOver(ctx context.Context) (position uint64, err error) {
 // readLasts looks up where each tier ends and up to where it sums up the finer
 // one, and returns where the finest ends. It waits for the bus where it is
 // away.
+//
+// The coarsest comes first: the predecessor may still write, and what a tier sums
+// up must be there when the finer one's end is looked up.
 func (p *partition) readLasts(ctx context.Context) (last uint64, err error) {
-	for i := range p.tiers {
+	for i := len(p.tiers) - 1; i >= 0; i-- {
 		var data []byte
 		if data, p.lasts[i], err = p.lastOf(ctx, i); err != nil {
 			return 0, err
 		}
 		p.through[i], p.folded[i] = 0, time.Time{}
-		if i == 0 || p.lasts[i] == 0 {
-			continue
+		if i > 0 && p.lasts[i] > 0 {
+			if err = p.lastGroup(ctx, i, data); err != nil {
+				return 0, err
+			}
 		}
-		if err = p.lastGroup(ctx, i, data); err != nil {
-			return 0, err
-		}
-		if p.through[i] > p.lasts[i-1] {
-			p.a.log.Error("a stream of rollups was lost; what it held counts in the coarser tier only", "partition", p.number, "tier", i-1)
-			p.through[i], p.folded[i] = 0, time.Time{}
+		if i+1 < len(p.tiers) && p.through[i+1] > p.lasts[i] {
+			p.shortened(i, data)
 		}
 	}
 	return p.lasts[0], nil
+}
+
+// shortened notes that the bus has lost what came last in a tier, or all that there
+// was; data is what is last now. What is there from before the next tier's last group
+// is in that tier.
+func (p *partition) shortened(tier int, data []byte) {
+	p.a.log.Error("a stream of rollups has lost what came last; that counts in the coarser tier only", "partition", p.number, "tier", tier)
+	part, err := rollup.Decode(data)
+	if err == nil && p.lasts[tier] > 0 && !time.UnixMicro(part.Written).After(p.folded[tier+1]) {
+		p.through[tier+1] = p.lasts[tier]
+		return
+	}
+	p.through[tier+1], p.folded[tier+1] = 0, time.Time{}
 }
 
 // lastOf is LastRollup, patiently.

@@ -102,7 +102,7 @@ func (w *chaosWorld) podRows(args ...string) (map[string]podRow, error) {
 }
 
 // totals are the rows of the run. No total may ever be less than in the answer
-// before, if that was whole.
+// before, if that was whole, nor more than was tried.
 func (w *chaosWorld) totals() (map[string]podRow, error) {
 	w.asking.Lock()
 	defer w.asking.Unlock()
@@ -113,6 +113,11 @@ func (w *chaosWorld) totals() (map[string]podRow, error) {
 	for name, was := range w.told {
 		if now[name].Requests < was.Requests {
 			w.t.Errorf("%s %s had %d requests, and has %d", time.Now().Format("15:04:05.000"), name, was.Requests, now[name].Requests)
+		}
+	}
+	for _, p := range w.pods {
+		if attempts, _ := p.numbers(); now[p.name].Requests > uint64(attempts) {
+			w.t.Errorf("%s %s has %d requests; %d were tried", time.Now().Format("15:04:05.000"), p.name, now[p.name].Requests, attempts)
 		}
 	}
 	w.told = now

@@ -8,7 +8,10 @@
 // aggregators have in common.
 package event
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
 // Direction is the side of a workload that an exchange was seen on.
 type Direction uint8
@@ -206,6 +209,17 @@ type Source struct {
 
 // IsZero tells whether nothing is known of the workload.
 func (w Workload) IsZero() bool { return w == Workload{} }
+
+// Clone is w in memory of its own: the strings of what a [Decoder] gives are valid
+// only until it reads the next batch.
+func (w Workload) Clone() Workload {
+	return Workload{
+		Cluster:   strings.Clone(w.Cluster),
+		Namespace: strings.Clone(w.Namespace),
+		Kind:      strings.Clone(w.Kind),
+		Name:      strings.Clone(w.Name),
+	}
+}
 
 // String formats a workload as cluster/namespace/kind/name.
 func (w Workload) String() string {

@@ -255,7 +255,7 @@ func (f *Folder) check(data []byte) (*event.Header, error) {
 func newSourceOf(h *event.Header) *Source {
 	w := h.Source.Workload
 	return &Source{
-		ID:      SourceID{h.Instance, cloneWorkload(w)},
+		ID:      SourceID{h.Instance, w.Clone()},
 		Pod:     strings.Clone(cut(h.Source.Pod, maxName)),
 		Node:    strings.Clone(cut(h.Source.Node, maxName)),
 		Version: strings.Clone(cut(h.Version, maxName)),

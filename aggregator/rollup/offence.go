@@ -58,7 +58,7 @@ func (f *Folder) offendTimes(w event.Workload, kind, example string, n int) {
 	who := Offender{w, kind}
 	o := f.offences[who]
 	if o == nil {
-		who.Workload = cloneWorkload(w)
+		who.Workload = w.Clone()
 		o = &Offence{Offender: who, Limit: f.bound(kind), Example: strings.Clone(cut(example, maxPath))}
 		f.offences[who] = o
 	}

@@ -80,20 +80,11 @@ func (f *Folder) routing(w event.Workload, d event.Direction) *routing {
 	at := side{w, d}
 	r := f.routings[at]
 	if r == nil {
-		at.workload = cloneWorkload(w)
+		at.workload = w.Clone()
 		r = &routing{tree: route.NewTree(&f.budget)}
 		f.routings[at] = r
 	}
 	return r
-}
-
-func cloneWorkload(w event.Workload) event.Workload {
-	return event.Workload{
-		Cluster:   strings.Clone(w.Cluster),
-		Namespace: strings.Clone(w.Namespace),
-		Kind:      strings.Clone(w.Kind),
-		Name:      strings.Clone(w.Name),
-	}
 }
 
 // routeOf is the route of an event: its path's template, and its method and

@@ -3,7 +3,6 @@
 package tap
 
 import (
-	"strings"
 	"sync"
 	"time"
 
@@ -102,7 +101,7 @@ func (f *Fanout) note(w event.Workload, now time.Time) string {
 		}
 		// w's strings may point into a batch; the subject does not.
 		s = &workload{subject: f.subject(w)}
-		f.workloads[clone(w)] = s
+		f.workloads[w.Clone()] = s
 	}
 	if !f.publisher.Interested(s.subject) {
 		s.tapped, s.first = false, time.Time{}
@@ -157,13 +156,4 @@ func (f *Fanout) Tapped() (n int) {
 		}
 	}
 	return n
-}
-
-func clone(w event.Workload) event.Workload {
-	return event.Workload{
-		Cluster:   strings.Clone(w.Cluster),
-		Namespace: strings.Clone(w.Namespace),
-		Kind:      strings.Clone(w.Kind),
-		Name:      strings.Clone(w.Name),
-	}
 }

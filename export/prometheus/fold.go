@@ -83,7 +83,7 @@ func (m *memory) origin(h *event.Header) uint32 {
 	n, ok := m.origins[o]
 	if !ok {
 		n = uint32(len(m.origins))
-		o = origin{cloneWorkload(o.workload), strings.Clone(o.pod)}
+		o = origin{o.workload.Clone(), strings.Clone(o.pod)}
 		m.origins[o] = n
 	}
 	return n
@@ -108,19 +108,10 @@ func (m *memory) peer(e *event.Event) uint32 {
 	n, ok := m.peers[p]
 	if !ok {
 		n = uint32(len(m.peers))
-		p.workload, p.pod, p.reason = cloneWorkload(p.workload), strings.Clone(p.pod), strings.Clone(p.reason)
+		p.workload, p.pod, p.reason = p.workload.Clone(), strings.Clone(p.pod), strings.Clone(p.reason)
 		m.peers[p] = n
 	}
 	return n
-}
-
-func cloneWorkload(w event.Workload) event.Workload {
-	return event.Workload{
-		Cluster:   strings.Clone(w.Cluster),
-		Namespace: strings.Clone(w.Namespace),
-		Kind:      strings.Clone(w.Kind),
-		Name:      strings.Clone(w.Name),
-	}
 }
 
 // Bounds of what is found by an index; the rest is found by a map.
@@ -365,7 +356,7 @@ func (t *table) connection(d *event.Decoder, x *exchange, c *tally, i int) {
 	ended, seen := t.open[id]
 	if !x.end {
 		if !seen && len(t.open) < maxOpen {
-			id.source.Workload = cloneWorkload(id.source.Workload)
+			id.source.Workload = id.source.Workload.Clone()
 			t.open[id] = 0
 			c.rows.connection.n[countTotal]++
 		}
@@ -376,7 +367,7 @@ func (t *table) connection(d *event.Decoder, x *exchange, c *tally, i int) {
 		c.rows.connection.n[countTotal]++
 	}
 	if seen && ended == 0 || b.rows.Duration[i] >= longLived && len(t.open) < maxOpen {
-		id.source.Workload = cloneWorkload(id.source.Workload)
+		id.source.Workload = id.source.Workload.Clone()
 		t.open[id] = b.now
 	}
 }

@@ -66,6 +66,9 @@ func TestBrief(t *testing.T) {
 				if alone := key.Kind != query.KindNamespace && key.Name != rollup.OtherName; got.Brief != alone {
 					t.Errorf("%v: brief %t, want %t", key, got.Brief, alone)
 				}
+				if owned := kind == query.KindPod && key.Name != rollup.OtherName; owned != (want.Owner != nil) {
+					t.Errorf("%v: owner %v, want one: %t", key, want.Owner, owned)
+				}
 				sameQuantiles(t, key, &got.Stats.Latency, &want.Stats.Latency)
 				sameQuantiles(t, key, &got.Stats.Duration, &want.Stats.Duration)
 				got.Brief = false

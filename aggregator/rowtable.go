@@ -99,7 +99,8 @@ func (t *rowTable) place(q *question, k *rollup.Key) int {
 		return -1
 	}
 	at := t.rowOf(&key)
-	if q.Resource.Kind == query.KindPod {
+	// The pods beyond the bounds are of any number of workloads: none owns them.
+	if q.Resource.Kind == query.KindPod && key.Name != rollup.OtherName {
 		owner := selector(k.Workload)
 		t.sums[at].owner = &owner
 	}

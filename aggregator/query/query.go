@@ -133,7 +133,8 @@ type Stats struct {
 // Row is the sum for one resource.
 type Row struct {
 	Resource Selector `json:"resource"`
-	// Owner is a pod's workload.
+	// Owner is a pod's workload; nil for the row of the pods beyond the bounds,
+	// which may be of several.
 	Owner *Selector `json:"owner,omitempty"`
 	// Direction says whose requests Stats counts: Inbound, those that the
 	// resource got; or Outbound, those that it sent, where the request had a

@@ -3,8 +3,10 @@ package main
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 
@@ -172,6 +174,50 @@ func TestTally(t *testing.T) {
 	a.add(tally{Events: 30, Batches: 2, Payload: 250, Wire: 300, Late: 0.5})
 	if a.bytesPerEvent() != 10 || a.seconds() != 2 || a.Batches != 3 || a.Payload != 340 || a.Late != 1 {
 		t.Errorf("got %+v", a)
+	}
+}
+
+func TestProcessorTime(t *testing.T) {
+	used := processorTime{bus: 7 * time.Second, aggregator: 12 * time.Second}.since(processorTime{bus: 4 * time.Second, aggregator: 2 * time.Second})
+	if used != (processorTime{3 * time.Second, 10 * time.Second}) {
+		t.Errorf("got %+v", used)
+	}
+	if got := perEvent(used.aggregator, 100_000_000); got != 100 {
+		t.Errorf("10 s for 100 million events are %v ns an event, want 100", got)
+	}
+}
+
+func TestRounds(t *testing.T) {
+	t.Setenv("BENCH_CPU_EVENTS", "")
+	o, err := readOptions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := []int{roundEvents(o.cpuEvents, 100), roundEvents(o.cpuEvents, 1000), roundEvents(o.cpuEvents, 10_000), roundSpans(o.cpuEvents)}; !slices.Equal(got, []int{3_750_000, 15_000_000, 15_000_000, 1_500_000}) {
+		t.Errorf("rounds are of %v", got)
+	}
+	t.Setenv("BENCH_CPU_EVENTS", "1")
+	if o, err = readOptions(); err != nil || roundEvents(o.cpuEvents, 100) < roundWorkers || roundSpans(o.cpuEvents) < roundWorkers {
+		t.Errorf("a worker of a round of %+v has nothing to send, %v", o, err)
+	}
+	if !strings.Contains(o.command(), " BENCH_CPU_EVENTS=1 ") {
+		t.Errorf("%q does not say how many events", o.command())
+	}
+	t.Setenv("BENCH_CPU_EVENTS", "none")
+	if _, err := readOptions(); err == nil || !strings.Contains(err.Error(), "BENCH_CPU_EVENTS") {
+		t.Errorf("no number gives %v", err)
+	}
+}
+
+// TestReportSustained looks for what the run took each process.
+func TestReportSustained(t *testing.T) {
+	var f findings
+	g := ran{tally: tally{Events: 1_000_000, Wire: 6_500_000, Began: 1, Ended: 1_000_001}, cpu: 250 * time.Millisecond}
+	reportSustained(&f, g, 1e6, 1, processorTime{bus: 60 * time.Millisecond, aggregator: 90 * time.Millisecond}, nil, 0, 100)
+	for _, want := range []string{"| generator, ns CPU an event | 250 |\n", "| bus, ns CPU an event | 60 |\n", "| aggregator, ns CPU an event | 90 |\n"} {
+		if !strings.Contains(f.text.String(), want) {
+			t.Errorf("no %q in\n%s", want, f.text.String())
+		}
 	}
 }
 

@@ -25,11 +25,35 @@ var batchSizes = []struct {
 // spanBatch bounds an OTLP request: gRPC servers take 4 MiB.
 const spanBatch = 8192
 
+// roundWorkers send a round, the same number of events each.
+const roundWorkers = 8
+
 // A cost is what one size of batches takes, ns and bytes an event, one value a
 // round.
 type cost struct {
 	generator, bus, aggregator, wire []float64
 	sender, collector, spanBytes     []float64
+}
+
+// processorTime is the user and system time that the two took so far.
+type processorTime struct{ bus, aggregator time.Duration }
+
+func (m *mesh) processorTime() (t processorTime, err error) {
+	if t.bus, err = measure.CPUTime([]*measure.Process{m.bus}); err != nil {
+		return t, err
+	}
+	t.aggregator, err = measure.CPUTime(m.aggregatorProcs())
+	return t, err
+}
+
+// since is what was taken after an earlier time.
+func (t processorTime) since(before processorTime) processorTime {
+	return processorTime{t.bus - before.bus, t.aggregator - before.aggregator}
+}
+
+// perEvent is ns an event.
+func perEvent(t time.Duration, events uint64) float64 {
+	return float64(t.Nanoseconds()) / float64(events)
 }
 
 // measureCPU measures what an event takes each process, with batches of three
@@ -62,26 +86,17 @@ func measureCPU(ctx context.Context, l *lab, f *findings) error {
 			}
 		}
 	}
-	reportCPU(f, costs)
+	reportCPU(f, &l.o, costs)
 	return nil
 }
 
 // weir adds a round of the pipeline. sent counts all events of the mesh.
 func (at *cost) weir(ctx context.Context, m *mesh, batch int, sent *uint64) error {
-	bus, aggregator := []*measure.Process{m.bus}, m.aggregatorProcs()
-	busBefore, err := measure.CPUTime(bus)
+	before, err := m.processorTime()
 	if err != nil {
 		return err
 	}
-	before, err := measure.CPUTime(aggregator)
-	if err != nil {
-		return err
-	}
-	events := m.lab.o.events
-	if batch < 1000 {
-		events /= 4
-	}
-	r, err := m.generate(ctx, "", order{Prefix: "cpu", Proxies: 32, Workloads: 16, Batch: batch, Events: events, Workers: 8, Links: 2})
+	r, err := m.generate(ctx, "", order{Prefix: "cpu", Proxies: 32, Workloads: 16, Batch: batch, Events: roundEvents(m.lab.o.cpuEvents, batch), Workers: roundWorkers, Links: 2})
 	if err != nil {
 		return err
 	}
@@ -92,18 +107,14 @@ func (at *cost) weir(ctx context.Context, m *mesh, batch int, sent *uint64) erro
 	if err := sleepUntil(ctx, time.Now().Add(settle)); err != nil {
 		return err
 	}
-	busAfter, err := measure.CPUTime(bus)
+	after, err := m.processorTime()
 	if err != nil {
 		return err
 	}
-	after, err := measure.CPUTime(aggregator)
-	if err != nil {
-		return err
-	}
-	n := float64(r.Events)
-	at.generator = append(at.generator, float64(r.cpu.Nanoseconds())/n)
-	at.bus = append(at.bus, float64((busAfter-busBefore).Nanoseconds())/n)
-	at.aggregator = append(at.aggregator, float64((after-before).Nanoseconds())/n)
+	used := after.since(before)
+	at.generator = append(at.generator, perEvent(r.cpu, r.Events))
+	at.bus = append(at.bus, perEvent(used.bus, r.Events))
+	at.aggregator = append(at.aggregator, perEvent(used.aggregator, r.Events))
 	at.wire = append(at.wire, r.bytesPerEvent())
 	measure.Note("weir, batches of %d: aggregator %.0f ns, bus %.0f ns, generator %.0f ns, %.1f bytes an event",
 		batch, last(at.aggregator), last(at.bus), last(at.generator), last(at.wire))
@@ -118,7 +129,7 @@ func (at *cost) peer(ctx context.Context, c *peer, batch int) error {
 		return err
 	}
 	batch = min(batch, spanBatch)
-	r, err := c.send(ctx, "", order{Prefix: "cpu", Proxies: 32, Workloads: 16, Batch: batch, Events: c.lab.o.events / 10, Workers: 8})
+	r, err := c.send(ctx, "", order{Prefix: "cpu", Proxies: 32, Workloads: 16, Batch: batch, Events: roundSpans(c.lab.o.cpuEvents), Workers: roundWorkers})
 	if err != nil {
 		return err
 	}
@@ -129,19 +140,35 @@ func (at *cost) peer(ctx context.Context, c *peer, batch int) error {
 	if err != nil {
 		return err
 	}
-	at.sender = append(at.sender, float64(r.cpu.Nanoseconds())/float64(r.Events))
-	at.collector = append(at.collector, float64((after-before).Nanoseconds())/float64(r.Events))
+	at.sender = append(at.sender, perEvent(r.cpu, r.Events))
+	at.collector = append(at.collector, perEvent(after-before, r.Events))
 	at.spanBytes = append(at.spanBytes, r.bytesPerEvent())
 	measure.Note("Collector, batches of %d: %.0f ns, %.0f bytes a span", batch, last(at.collector), last(at.spanBytes))
 	return nil
 }
 
+// roundEvents is how many events a round of the pipeline has, of those asked
+// for: fewer in small batches, which take several times as long.
+func roundEvents(events, batch int) int {
+	if batch < 1000 {
+		events /= 4
+	}
+	return max(events, roundWorkers)
+}
+
+// roundSpans is how many spans a round of the Collector has: each takes it ten
+// times as long.
+func roundSpans(events int) int { return max(events/10, roundWorkers) }
+
 func last(values []float64) float64 { return values[len(values)-1] }
 
-func reportCPU(f *findings, costs []cost) {
-	f.printf("ns of CPU an event. Aggregator: from JetStream's delivery to the rollup that is published, all that its process does.\n\n" +
-		"| events a batch | aggregator | bus, file storage | generator: event to acknowledged batch | Collector | × | bytes an event | bytes a span | × |\n" +
-		"|---|---|---|---|---|---|---|---|---|\n")
+func reportCPU(f *findings, o *options, costs []cost) {
+	f.printf("ns of CPU an event. Aggregator: from JetStream's delivery to the rollup that is published, all that its process does.\n"+
+		"A round is %s events, %s in batches of 100, %s spans for the Collector, and the %v after them, with what both do by\n"+
+		"the second and not by the event.\n\n"+
+		"| events a batch | aggregator | bus, file storage | generator: event to acknowledged batch | Collector | × | bytes an event | bytes a span | × |\n"+
+		"|---|---|---|---|---|---|---|---|---|\n",
+		measure.Thousands(float64(o.cpuEvents)), measure.Thousands(float64(roundEvents(o.cpuEvents, 100))), measure.Thousands(float64(roundSpans(o.cpuEvents))), settle)
 	for i, c := range costs {
 		aggregator, collector := measure.SpreadOf(c.aggregator), measure.SpreadOf(c.collector)
 		wire, spans := measure.SpreadOf(c.wire).Median, measure.SpreadOf(c.spanBytes).Median

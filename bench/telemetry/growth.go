@@ -155,32 +155,28 @@ func (s *stage) follow(ctx context.Context, l *lab, m *mesh, p *probe) error {
 
 // account measures CPU for a while in which nobody asks anything.
 func (s *stage) account(ctx context.Context, m *mesh, length time.Duration) error {
-	look := func() (events float64, aggregator, bus time.Duration, err error) {
-		if events, err = m.sum(ctx, "weir_aggregator_events_total"); err != nil {
-			return
+	look := func() (events float64, used processorTime, err error) {
+		if events, err = m.sum(ctx, "weir_aggregator_events_total"); err == nil {
+			used, err = m.processorTime()
 		}
-		if aggregator, err = measure.CPUTime(m.aggregatorProcs()); err != nil {
-			return
-		}
-		bus, err = measure.CPUTime([]*measure.Process{m.bus})
-		return
+		return events, used, err
 	}
-	events, aggregator, bus, err := look()
+	events, before, err := look()
 	if err != nil {
 		return err
 	}
 	if err := sleepUntil(ctx, time.Now().Add(length)); err != nil {
 		return err
 	}
-	events1, aggregator1, bus1, err := look()
+	events1, after, err := look()
 	if err != nil {
 		return err
 	}
 	if events1 == events {
 		return fmt.Errorf("no event was counted in %v", length)
 	}
-	s.aggregator = float64((aggregator1 - aggregator).Nanoseconds()) / (events1 - events)
-	s.bus = float64((bus1 - bus).Nanoseconds()) / (events1 - events)
+	used, counted := after.since(before), uint64(events1-events)
+	s.aggregator, s.bus = perEvent(used.aggregator, counted), perEvent(used.bus, counted)
 	return nil
 }
 

@@ -15,6 +15,7 @@ type options struct {
 	rounds      int
 	step        time.Duration // of each step of load
 	events      int           // of a round
+	cpuEvents   int           // of a round of the part cpu
 	sustain     time.Duration
 	sustainRate int
 	only        []string // parts; none: all
@@ -38,6 +39,7 @@ func readOptions() (options, error) {
 		{"BENCH_ROUNDS", &o.rounds, 3},
 		{"BENCH_SECONDS", &step, 10},
 		{"BENCH_EVENTS", &o.events, 3_000_000},
+		{"BENCH_CPU_EVENTS", &o.cpuEvents, 15_000_000},
 		{"BENCH_SUSTAIN", &sustain, 30},
 		{"BENCH_SUSTAIN_RATE", &o.sustainRate, 3_200_000},
 		{"SIM_PODS", &o.pods, 10_000},
@@ -92,6 +94,6 @@ func (o *options) selected(name string) bool {
 
 // command is what to type for the same run.
 func (o *options) command() string {
-	return fmt.Sprintf("make bench-telemetry BENCH_ROUNDS=%d BENCH_SECONDS=%d BENCH_EVENTS=%d BENCH_SUSTAIN=%d BENCH_SUSTAIN_RATE=%d",
-		o.rounds, int(o.step.Seconds()), o.events, int(o.sustain.Seconds()), o.sustainRate)
+	return fmt.Sprintf("make bench-telemetry BENCH_ROUNDS=%d BENCH_SECONDS=%d BENCH_EVENTS=%d BENCH_CPU_EVENTS=%d BENCH_SUSTAIN=%d BENCH_SUSTAIN_RATE=%d",
+		o.rounds, int(o.step.Seconds()), o.events, o.cpuEvents, int(o.sustain.Seconds()), o.sustainRate)
 }

@@ -80,12 +80,7 @@ func simulateStep(ctx context.Context, l *lab, step simStep) (simulated, error) 
 	if err != nil {
 		return s, err
 	}
-	bus := []*measure.Process{m.bus}
-	busBefore, err := measure.CPUTime(bus)
-	if err != nil {
-		return s, err
-	}
-	before, err := measure.CPUTime(m.aggregatorProcs())
+	before, err := m.processorTime()
 	if err != nil {
 		return s, err
 	}
@@ -100,23 +95,20 @@ func simulateStep(ctx context.Context, l *lab, step simStep) (simulated, error) 
 	if err := sleepUntil(ctx, time.Now().Add(settle)); err != nil {
 		return s, err
 	}
-	busAfter, err := measure.CPUTime(bus)
-	if err != nil {
-		return s, err
-	}
-	after, err := measure.CPUTime(m.aggregatorProcs())
+	after, err := m.processorTime()
 	if err != nil {
 		return s, err
 	}
 	s.seconds, s.late = r.seconds(), r.Late
 	s.messages, s.events, s.bytes = float64(r.Batches)/s.seconds, float64(r.Events)/s.seconds, float64(r.Wire)/s.seconds
-	s.bus, s.aggregator = (busAfter-busBefore).Seconds()/s.seconds, (after-before).Seconds()/s.seconds
-	return s, s.look(ctx, m, bus)
+	used := after.since(before)
+	s.bus, s.aggregator = used.bus.Seconds()/s.seconds, used.aggregator.Seconds()/s.seconds
+	return s, s.look(ctx, m)
 }
 
 // look reads what is left after a step: memory, files, rollups.
-func (s *simulated) look(ctx context.Context, m *mesh, bus []*measure.Process) (err error) {
-	if s.busRSS, err = measure.Resident(bus); err != nil {
+func (s *simulated) look(ctx context.Context, m *mesh) (err error) {
+	if s.busRSS, err = measure.Resident([]*measure.Process{m.bus}); err != nil {
 		return err
 	}
 	if s.aggregatorRSS, err = measure.Resident(m.aggregatorProcs()); err != nil {

@@ -30,6 +30,10 @@ func measureSustained(ctx context.Context, l *lab, f *findings) error {
 		ran
 		err error
 	}
+	before, err := m.processorTime()
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	generated := make(chan done, 1)
 	go func() {
@@ -64,12 +68,18 @@ func measureSustained(ctx context.Context, l *lab, f *findings) error {
 	// against the rate.
 	took := float64(time.Now().UnixMicro()-g.Began) / 1e6
 	rate := float64(g.Events) / took
+	used, err := m.processorTime()
+	if err != nil {
+		return err
+	}
 	if err := sustainedTotals(ctx, m, began, g.Events); err != nil {
 		return err
 	}
 	disk := diskBytes(m.data)
-	measure.Note("sustained %s events a second for %.0f s", measure.Thousands(rate), took)
-	reportSustained(f, g.ran, rate, took, samples, disk, proxies)
+	cpu := used.since(before)
+	measure.Note("sustained %s events a second for %.0f s: aggregator %.0f ns, bus %.0f ns, generator %.0f ns an event", measure.Thousands(rate), took,
+		perEvent(cpu.aggregator, g.Events), perEvent(cpu.bus, g.Events), perEvent(g.cpu, g.Events))
+	reportSustained(f, g.ran, rate, took, cpu, samples, disk, proxies)
 	return nil
 }
 
@@ -96,13 +106,14 @@ func sustainedTotals(ctx context.Context, m *mesh, began time.Time, events uint6
 	return err
 }
 
-func reportSustained(f *findings, g ran, rate, took float64, samples []memorySample, disk int64, proxies int) {
-	f.printf("%s proxies at 10,000 requests a second each; the rate is from the first event to the last one's being counted. `stat` counts\n"+
-		"every one of them: none lost, none shed, none twice.\n\n"+
+func reportSustained(f *findings, g ran, rate, took float64, used processorTime, samples []memorySample, disk int64, proxies int) {
+	f.printf("%s proxies at 10,000 requests a second each; the rate, and bus's and aggregator's CPU, are from the first event to the last one's\n"+
+		"being counted. `stat` counts every one of them: none lost, none shed, none twice.\n\n"+
 		"| | |\n|---|---|\n| events | %s |\n| seconds | %.1f |\n| events a second | %s |\n| bytes an event on the bus | %.1f |\n| bytes a second on the bus | %s MB |\n"+
-		"| files of the bus at the end | %s MB |\n| generator, ns CPU an event | %.0f |\n",
+		"| files of the bus at the end | %s MB |\n| generator, ns CPU an event | %.0f |\n"+
+		"| bus, ns CPU an event | %.0f |\n| aggregator, ns CPU an event | %.0f |\n",
 		measure.Thousands(float64(proxies)), measure.Thousands(float64(g.Events)), took, measure.Thousands(rate), g.bytesPerEvent(),
-		measure.Megabytes(uint64(float64(g.Wire)/g.seconds())), measure.Megabytes(uint64(disk)), float64(g.cpu.Nanoseconds())/float64(g.Events))
+		measure.Megabytes(uint64(float64(g.Wire)/g.seconds())), measure.Megabytes(uint64(disk)), perEvent(g.cpu, g.Events), perEvent(used.bus, g.Events), perEvent(used.aggregator, g.Events))
 	for _, q := range []struct {
 		name string
 		part float64

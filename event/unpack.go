@@ -131,8 +131,19 @@ func (p *packed) unpack(dst []uint64, first int) {
 	}
 	mask := uint64(1)<<width - 1
 	if width <= 56 {
-		bit := uint(0)
-		for i := range dst {
+		done := len(dst) &^ 7
+		switch {
+		case width <= 8:
+			unpack8(dst[:done], b, width, base)
+		case width <= 16:
+			unpack16(dst[:done], b, width, base)
+		case width <= 30:
+			unpack30(dst[:done], b, width, base)
+		default:
+			done = 0
+		}
+		bit := uint(done) * width
+		for i := done; i < len(dst); i++ {
 			dst[i] = binary.LittleEndian.Uint64(b[bit>>3:])>>(bit&7)&mask + base
 			bit += width
 		}
@@ -143,6 +154,69 @@ func (p *packed) unpack(dst []uint64, first int) {
 		at := b[bit>>3:]
 		v := binary.LittleEndian.Uint64(at)>>(bit&7) | uint64(at[8])<<(64-bit&7)
 		dst[i] = v&mask + base
+	}
+}
+
+// Eight numbers begin at a byte, whatever their width, so those who take eight at
+// a time need as few loads as the numbers fill: one where they have up to 8 bits.
+
+// unpack8 reads numbers of up to 8 bits, a multiple of eight of them.
+func unpack8(dst []uint64, b []byte, width uint, base uint64) {
+	mask := uint64(1)<<(width&63) - 1
+	for len(dst) >= 8 {
+		d, x := (*[8]uint64)(dst), binary.LittleEndian.Uint64(b)
+		d[0] = x&mask + base
+		x >>= width & 63
+		d[1] = x&mask + base
+		x >>= width & 63
+		d[2] = x&mask + base
+		x >>= width & 63
+		d[3] = x&mask + base
+		x >>= width & 63
+		d[4] = x&mask + base
+		x >>= width & 63
+		d[5] = x&mask + base
+		x >>= width & 63
+		d[6] = x&mask + base
+		x >>= width & 63
+		d[7] = x&mask + base
+		dst, b = dst[8:], b[width:]
+	}
+}
+
+// unpack16 reads numbers of up to 16 bits, a multiple of eight of them: four from
+// each of two loads, the second of which may begin within a byte.
+func unpack16(dst []uint64, b []byte, width uint, base uint64) {
+	mask := uint64(1)<<(width&63) - 1
+	half, shift := width>>1, 4*width&7
+	for len(dst) >= 8 {
+		d, x, y := (*[8]uint64)(dst), binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[half:])>>(shift&63)
+		d[0], d[4] = x&mask+base, y&mask+base
+		x, y = x>>(width&63), y>>(width&63)
+		d[1], d[5] = x&mask+base, y&mask+base
+		x, y = x>>(width&63), y>>(width&63)
+		d[2], d[6] = x&mask+base, y&mask+base
+		x, y = x>>(width&63), y>>(width&63)
+		d[3], d[7] = x&mask+base, y&mask+base
+		dst, b = dst[8:], b[width:]
+	}
+}
+
+// unpack30 reads numbers of up to 30 bits, a multiple of eight of them: two from
+// each of four loads.
+func unpack30(dst []uint64, b []byte, width uint, base uint64) {
+	mask := uint64(1)<<(width&63) - 1
+	for len(dst) >= 8 {
+		d := (*[8]uint64)(dst)
+		x := binary.LittleEndian.Uint64(b)
+		y := binary.LittleEndian.Uint64(b[2*width>>3:]) >> (2 * width & 7)
+		z := binary.LittleEndian.Uint64(b[4*width>>3:]) >> (4 * width & 7)
+		w := binary.LittleEndian.Uint64(b[6*width>>3:]) >> (6 * width & 7)
+		d[0], d[1] = x&mask+base, x>>(width&63)&mask+base
+		d[2], d[3] = y&mask+base, y>>(width&63)&mask+base
+		d[4], d[5] = z&mask+base, z>>(width&63)&mask+base
+		d[6], d[7] = w&mask+base, w>>(width&63)&mask+base
+		dst, b = dst[8:], b[width:]
 	}
 }
 

@@ -23,6 +23,14 @@ func (m *Moments) Add(o *Moments) {
 	}
 }
 
+// AddSums adds n values, if any, of which the sum, the least and the greatest are
+// known.
+func (m *Moments) AddSums(n, sum, least, greatest uint64) {
+	if n > 0 {
+		m.add(&moments{n, sum, least, greatest})
+	}
+}
+
 // FillPairs counts values in the buckets whose numbers these are, as
 // [BucketPairs] gives them: those of the lower halves in h, the others in o. Until
 // [Histogram.AddMoments] has added the moments of the same values, h and o must

@@ -2,7 +2,7 @@ package event
 
 import (
 	"encoding/binary"
-	"math/bits"
+	"math"
 )
 
 // Tally counts values by their buckets in an eighth of a [Histogram]'s memory,
@@ -28,11 +28,15 @@ func BucketPairs(dst []uint32, low, high []uint64) {
 	}
 }
 
-// numberOf is bucket without branches.
+// numberOf is bucket without branches. A float's bits are its exponent, and below
+// it the bits that follow the highest: what tells octaves and their buckets apart.
 func numberOf(v uint64) uint32 {
-	v = min(v, 1<<rangeBits-1)
-	shift := max(bits.Len64(v)-1-subBits, 0)
-	return uint32(shift<<subBits) + uint32(v>>(shift&63))
+	v = min(v, 1<<rangeBits-1) // floats are exact up to 1<<53
+	number := uint32(math.Float64bits(float64(int64(v)))>>(52-subBits)) - (1022+subBits)<<subBits
+	if v < subBuckets {
+		number = uint32(v)
+	}
+	return number
 }
 
 // TallyPairs counts values in the buckets whose numbers these are, as

@@ -99,10 +99,12 @@ type batch struct {
 	skipped     int
 	pods        [3]*slot
 	routings    [3]*routing
-	// By the batch's dictionary numbers; conns are numbers in peers, from 1.
+	// By the batch's dictionary numbers. ends tells of each connection which of
+	// peers is at its other end, and in which direction.
 	routes    []*slot
-	conns     []int32
+	ends      []end
 	exchanges []exchange
+	running   []running
 	// peers are the different ones among the connections' peers, and byPeer
 	// which of them the one of a number was last, from 1.
 	peers  []peerSlots
@@ -110,11 +112,15 @@ type batch struct {
 	// classes are the different outcomes, as far as cells tell them apart.
 	classes []class
 	// second is that of the events at hand. What follows holds for it alone:
-	// touched are the exchanges that have any, podCells and routeCells the cells.
-	second     int64
-	touched    []int32
-	podCells   [3]*Cell
-	routeCells []*Cell
+	// touched are the exchanges that are summed up, celled those whose cells are
+	// known, met the peers.
+	second               int64
+	touched, celled, met []int32
+	podCells             [3]*Cell
+	// lots are the buckets that wait for the cells of routes and of peers;
+	// routeLots is the number of a route's, from 1.
+	lots      []lot
+	routeLots []int32
 	// from and until are the ends of exchanges that are in this second for
 	// certain, µs by the source's clock.
 	from, until int64
@@ -122,20 +128,15 @@ type batch struct {
 	at [event.RowsAtOnce]uint32
 }
 
-// exchange is what all events of a route and outcome have in common, and their
-// sums in the second at hand.
+// exchange is what all events of a route and outcome have in common.
 type exchange struct {
 	state     exchangeState
 	direction event.Direction
 	request   bool
+	success   bool
 	class     uint8 // number in classes; maxClasses: in none
 	route     int32
-	cell, pod *Cell // of the route and the pod, where n is not 0
-	n         uint64
-	requests  uint64 // bytes
-	responses uint64
-	waiting   spread
-	success   bool
+	cell, pod *Cell // of the route and the pod, in the second at hand
 	outcome   outcome
 }
 
@@ -157,17 +158,17 @@ type class struct {
 // maxClasses is how many are counted together; events of others one by one.
 const maxClasses = 16
 
-// peerSlots are the slots of a peer in the batch at hand, with its cells of the
+// peerSlots are the slots of a peer in the batch at hand, with its sums in the
 // second at hand.
 type peerSlots struct {
+	sums sums
+	// tally are the events of each class in the second at hand.
+	tally     [maxClasses]uint32
+	lot       int32 // its number in lots
 	direction event.Direction
 	said      event.Peer
 	security  event.Security
 	reason    string
-	slot      *slot
-	cell      *Cell
-	// tally are the events of each class in the second at hand.
-	tally [maxClasses]uint32
 	// pairs are those with each route; empty where there would be too many.
 	pairs []*slot
 }
@@ -306,14 +307,16 @@ func (f *Folder) begin(h *event.Header, m *memo, sent, shift int64) *batch {
 		}
 	}
 	b.routes = emptied(b.routes, routes)
-	b.routeCells = emptied(b.routeCells, routes)
-	b.conns = emptied(b.conns, connections)
+	b.ends = emptied(b.ends, connections)
 	b.exchanges = emptied(b.exchanges, f.decoder.Exchanges())
+	b.running = emptied(b.running, f.decoder.Exchanges())
+	b.routeLots, b.lots = emptied(b.routeLots, routes), b.lots[:0]
 	if cap(b.peers) > 16*maxPeers {
 		b.peers = nil // of a burst
 	}
 	b.byPeer = emptied(b.byPeer, f.decoder.Peers())
-	b.peers, b.touched, b.classes = b.peers[:0], b.touched[:0], b.classes[:0]
+	b.peers, b.classes = b.peers[:0], b.classes[:0]
+	b.touched, b.celled, b.met = b.touched[:0], b.celled[:0], b.met[:0]
 	b.second, b.podCells = math.MinInt64, [3]*Cell{}
 	b.from, b.until = 0, 0
 	return b
@@ -397,7 +400,7 @@ func (f *Folder) peer(b *batch, x *exchange, exchange, connection int) int32 {
 	}
 	p := &b.peers[len(b.peers)-1]
 	*p = peerSlots{direction: e.Direction, said: e.Peer, security: e.Security, reason: e.SecurityReason, pairs: p.pairs[:0]}
-	p.slot = f.slot(Key{Dimension: ByPeer, Direction: e.Direction, Workload: b.workload, Peer: peerOf(e)}, b.second)
+	p.lot = b.newLot(f.slot(Key{Dimension: ByPeer, Direction: e.Direction, Workload: b.workload, Peer: peerOf(e)}, b.second))
 	if e.Direction == event.Outbound && len(b.peers) <= maxPeers && len(b.routes)*maxPeers <= maxPairs {
 		p.pairs = emptied(p.pairs, len(b.routes))
 	}

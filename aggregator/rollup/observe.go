@@ -74,131 +74,194 @@ func (f *Folder) meet(b *batch, x *exchange, number int) {
 	}
 }
 
-// observe counts events: at once in their peers' cells, and in their exchanges'
-// sums, which settle brings into the cells of routes and pods. Buckets count at
-// once in all, worked out once. The totals are the sums over the pods, and are
-// worked out when they are needed.
+// observe counts events, a run of one second after the other. What most have in
+// common is summed up by exchange and by peer, and settle brings it into the cells.
+// The totals are the sums over the pods, and are worked out when they are needed.
 func (f *Folder) observe(b *batch, r *event.Rows) {
 	event.BucketPairs(b.at[:r.N], r.Latency[:], r.Duration[:])
-	// The rows since begin are requests of pod.
-	var pod *Cell
-	begin := 0
-	flush := func(next *Cell, end int) {
-		if pod != nil {
-			pod.pushAll(b.at[begin:end])
-		}
-		pod, begin = next, end
+	if b.allWithin(r) {
+		f.run(b, r, 0, r.N)
+		return
 	}
-	for i := range r.N {
-		x := f.exchange(b, int(r.Exchange[i]))
-		if x.state == skipped {
-			flush(nil, i)
-			b.skipped++
-			continue
-		}
-		if end := r.End[i]; end < b.from || end >= b.until || r.Duration[i] > uint64(end) {
-			if second := f.second(b, end, r.Duration[i]); second != b.second {
-				flush(nil, i)
+	for i := 0; i < r.N; {
+		if !b.within(r, i) {
+			if second := f.second(b, r.End[i], r.Duration[i]); second != b.second {
 				f.settle(b)
 				b.second = second
 			}
 			b.bracket(f.pending >= 2*f.limits.Pending)
 		}
-		if x.n == 0 {
-			f.touch(b, x, int(r.Exchange[i]))
+		end := i + 1
+		if !short(r, i) {
+			f.long(b, r, i)
+		} else {
+			for end < r.N && b.within(r, end) && short(r, end) {
+				end++
+			}
+			f.run(b, r, i, end)
 		}
-		x.n++
-		x.requests += r.RequestBytes[i]
-		x.responses += r.ResponseBytes[i]
-		peer := f.withPeer(b, x, r, i)
-		if !x.request {
-			flush(nil, i)
-			continue
-		}
-		if x.pod != pod {
-			flush(x.pod, i)
-		}
-		x.waiting.latency.Record(r.Latency[i])
-		x.waiting.duration.Record(r.Duration[i])
-		x.cell.push(b.at[i])
-		peer.record(r.Latency[i], r.Duration[i], b.at[i])
+		i = end
 	}
-	flush(nil, r.N)
 }
 
-// withPeer counts an event in the cell of its peer, which it returns, and in
-// that of its peer and route where there is one; all but its latency and
-// duration in the former.
-func (f *Folder) withPeer(b *batch, x *exchange, r *event.Rows, i int) *Cell {
-	at := b.conns[r.Connection[i]]
-	if at == 0 || b.peers[at-1].direction != x.direction {
-		at = f.peer(b, x, int(r.Exchange[i]), int(r.Connection[i]))
-		b.conns[r.Connection[i]] = at
+// within tells that an event is in the second at hand for certain.
+func (b *batch) within(r *event.Rows, i int) bool {
+	end := r.End[i]
+	return end >= b.from && end < b.until && r.Duration[i] <= uint64(end)
+}
+
+// allWithin tells that all events are, and are short.
+func (b *batch) allWithin(r *event.Rows) bool {
+	if b.from >= b.until || r.N == 0 {
+		return false
 	}
-	peer := &b.peers[at-1]
-	if peer.cell == nil {
-		peer.cell = f.cell(peer.slot, b.second)
+	first, last, times := r.End[0], r.End[0], uint64(0)
+	for i := range r.N {
+		first, last = min(first, r.End[i]), max(last, r.End[i])
+		times |= r.Latency[i] | r.Duration[i]
 	}
-	c := peer.cell
-	c.RequestBytes += r.RequestBytes[i]
-	c.ResponseBytes += r.ResponseBytes[i]
-	if x.class < maxClasses {
-		peer.tally[x.class]++
-	} else {
-		c.add(&x.outcome, x.request, x.success, 1, 0, 0)
+	// The second at hand is not in 1970, so whatever is short began after that.
+	return first >= b.from && last < b.until && first > math.MaxUint32 && times <= math.MaxUint32
+}
+
+// run counts short events of the second at hand.
+func (f *Folder) run(b *batch, r *event.Rows, begin, end int) {
+	side := uint8(0) // of the requests since begin, which their pod has yet to count
+	running, ends, peers, lots := b.running, b.ends, b.peers, b.lots
+	for i := begin; i < end; i++ {
+		x, far := &running[r.Exchange[i]], ends[r.Connection[i]]
+		if x.side&far.side == 0 {
+			f.push(b, side, begin, i)
+			begin = i
+			plain := f.ready(b, r, i)
+			running, ends, peers, lots = b.running, b.ends, b.peers, b.lots
+			if !plain {
+				side, begin = 0, i+1
+				continue
+			}
+			far = ends[r.Connection[i]]
+			side = x.side
+		} else if x.side != side {
+			f.push(b, side, begin, i)
+			side, begin = x.side, i
+		}
+		latency, duration := r.Latency[i], r.Duration[i]
+		requests, responses := r.RequestBytes[i], r.ResponseBytes[i]
+		x.sums.add(latency, duration, requests, responses)
+		p := &peers[far.peer]
+		if p.sums.n == 0 {
+			b.met = append(b.met, far.peer)
+		}
+		p.sums.add(latency, duration, requests, responses)
+		p.tally[x.class&(maxClasses-1)]++
+		at := b.at[i]
+		if l := &lots[x.lot]; !l.put(at) {
+			f.spill(b, l, at)
+		}
+		if l := &lots[p.lot]; !l.put(at) {
+			f.spill(b, l, at)
+		}
+		if x.side == uint8(event.Outbound) {
+			f.withPair(b, &b.exchanges[r.Exchange[i]], r, i)
+		}
+	}
+	f.push(b, side, begin, end)
+}
+
+// push counts the buckets of requests in the cell of their pod.
+func (f *Folder) push(b *batch, side uint8, begin, end int) {
+	if side != 0 && begin < end {
+		b.podCells[side].pushAll(b.at[begin:end])
+	}
+}
+
+// spill counts the buckets of a full lot in its cell, and puts others into it.
+func (f *Folder) spill(b *batch, l *lot, at uint32) {
+	if l.cell == nil {
+		l.cell = f.cell(l.slot, b.second)
+	}
+	l.cell.pushAll(l.at[:l.n])
+	l.at[0], l.n = at, 1
+}
+
+// ready makes ready to count the event's exchange and peer in the second at
+// hand. Where the event is none of those that are summed up, it is counted, and
+// the result is false.
+func (f *Folder) ready(b *batch, r *event.Rows, i int) bool {
+	x := f.prepare(b, r, i)
+	if x == nil {
+		return false
+	}
+	if !x.request || x.class >= maxClasses {
+		f.single(b, x, r, i)
+		return false
+	}
+	at := &b.running[r.Exchange[i]]
+	if at.side == 0 {
+		at.side, at.class, at.lot = uint8(x.direction), x.class, b.routeLots[x.route]-1
+		b.touched = append(b.touched, int32(r.Exchange[i]))
+	}
+	return true
+}
+
+// prepare finds an event's exchange, with its cells, and its peer; nil where it
+// is not to be counted.
+func (f *Folder) prepare(b *batch, r *event.Rows, i int) *exchange {
+	number, connection := int(r.Exchange[i]), int(r.Connection[i])
+	x := f.exchange(b, number)
+	if x.state == skipped {
+		b.skipped++
+		return nil
+	}
+	if x.cell == nil {
+		f.touch(b, x, number)
+	}
+	if far := &b.ends[connection]; far.side != uint8(x.direction) {
+		*far = end{f.peer(b, x, number, connection) - 1, uint8(x.direction)}
+	}
+	return x
+}
+
+// long counts an event that took longer than sums are made for.
+func (f *Folder) long(b *batch, r *event.Rows, i int) {
+	if x := f.prepare(b, r, i); x != nil {
+		f.single(b, x, r, i)
+	}
+}
+
+// single counts one event at once, in all its cells.
+func (f *Folder) single(b *batch, x *exchange, r *event.Rows, i int) {
+	l := &b.lots[b.peers[b.ends[r.Connection[i]].peer].lot]
+	if l.cell == nil {
+		l.cell = f.cell(l.slot, b.second)
+		b.met = append(b.met, b.ends[r.Connection[i]].peer)
+	}
+	for _, c := range [...]*Cell{x.cell, x.pod, l.cell} {
+		c.add(&x.outcome, x.request, x.success, 1, r.RequestBytes[i], r.ResponseBytes[i])
+		if x.request {
+			c.record(r.Latency[i], r.Duration[i], b.at[i])
+		}
 	}
 	if x.direction == event.Outbound {
-		pair := f.cell(f.pair(b, peer, x, int(r.Exchange[i]), int(r.Connection[i])), b.second)
-		pair.add(&x.outcome, x.request, x.success, 1, r.RequestBytes[i], r.ResponseBytes[i])
-		if x.request {
-			pair.record(r.Latency[i], r.Duration[i], b.at[i])
-		}
-	}
-	return c
-}
-
-// settle brings the sums of the exchanges and peers into the cells of their
-// second.
-func (f *Folder) settle(b *batch) {
-	if len(b.touched) == 0 {
-		return
-	}
-	for _, number := range b.touched {
-		x := &b.exchanges[number]
-		for _, c := range [...]*Cell{x.cell, x.pod} {
-			c.add(&x.outcome, x.request, x.success, x.n, x.requests, x.responses)
-			c.waiting.add(&x.waiting)
-		}
-		x.n, x.requests, x.responses, x.waiting = 0, 0, 0, spread{}
-	}
-	b.touched = b.touched[:0]
-	b.podCells = [3]*Cell{}
-	clear(b.routeCells)
-	for i := range b.peers {
-		b.peers[i].settle(b)
+		f.withPair(b, x, r, i)
 	}
 }
 
-// settle brings the tally of the second at hand into the peer's cell.
-func (p *peerSlots) settle(b *batch) {
-	if p.cell == nil {
-		return
+// withPair counts an event in the cell of its peer and route.
+func (f *Folder) withPair(b *batch, x *exchange, r *event.Rows, i int) {
+	exchange, connection := int(r.Exchange[i]), int(r.Connection[i])
+	pair := f.cell(f.pair(b, &b.peers[b.ends[connection].peer], x, exchange, connection), b.second)
+	pair.add(&x.outcome, x.request, x.success, 1, r.RequestBytes[i], r.ResponseBytes[i])
+	if x.request {
+		pair.record(r.Latency[i], r.Duration[i], b.at[i])
 	}
-	for i := range b.classes {
-		if n := p.tally[i]; n > 0 {
-			c := &b.classes[i]
-			p.cell.add(&c.outcome, c.request, c.success, uint64(n), 0, 0)
-			p.tally[i] = 0
-		}
-	}
-	p.cell = nil
 }
 
 // touch finds the cells of an exchange's route and pod, of the second at hand,
 // at its first event in it.
 func (f *Folder) touch(b *batch, x *exchange, number int) {
 	d := x.direction
-	b.touched = append(b.touched, int32(number))
+	b.celled = append(b.celled, int32(number))
 	if b.pods[d] == nil {
 		b.pods[d] = f.slot(Key{Dimension: ByPod, Direction: d, Workload: b.workload, Pod: b.pod}, b.second)
 	}
@@ -207,11 +270,13 @@ func (f *Folder) touch(b *batch, x *exchange, number int) {
 	}
 	if b.routes[x.route] == nil {
 		b.routes[x.route] = f.route(b, number)
+		b.routeLots[x.route] = b.newLot(b.routes[x.route]) + 1
 	}
-	if b.routeCells[x.route] == nil {
-		b.routeCells[x.route] = f.cell(b.routes[x.route], b.second)
+	l := &b.lots[b.routeLots[x.route]-1]
+	if l.cell == nil {
+		l.cell = f.cell(l.slot, b.second)
 	}
-	x.cell, x.pod = b.routeCells[x.route], b.podCells[d]
+	x.cell, x.pod = l.cell, b.podCells[d]
 	b.bracket(f.pending >= 2*f.limits.Pending)
 }
 

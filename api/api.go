@@ -31,10 +31,10 @@ type Backend interface {
 	// empty fields match all, in the order of the stream: those stored at since
 	// or later (zero: that come from now on), and ends before until or, where it
 	// is zero, with ctx. from is whose subject the batch came on; data is fn's to
-	// keep. opened is called once before, with the time of the oldest message
-	// that there is and the number of batches known to come.
-	ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(oldest time.Time, batches uint64),
-		fn func(from event.Workload, stored time.Time, data []byte) error) error
+	// keep. sequence is its number in the stream. opened is called once before,
+	// with what the stream holds.
+	ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(event.Extent),
+		fn func(sequence uint64, from event.Workload, stored time.Time, data []byte) error) error
 	// AnnounceTapped tells the proxies of a workload that somebody waits for
 	// their events, so that they send them at once for a while.
 	AnnounceTapped(w event.Workload) error

@@ -43,6 +43,7 @@ var (
 
 // Tap implements weirpb.WeirServer.
 func (s *service) Tap(req *weirpb.TapRequest, stream grpc.ServerStreamingServer[weirpb.TapResponse]) error {
+	began := s.now()
 	question, err := s.tapQuestion(req)
 	if err != nil {
 		return err
@@ -68,11 +69,16 @@ func (s *service) Tap(req *weirpb.TapRequest, stream grpc.ServerStreamingServer[
 		limit:   uint64(req.GetLimit()),
 		limiter: newLimiter(req.GetMaxRps(), s.now()),
 		tapped:  map[event.Workload]time.Time{},
-		told:    s.now(),
+		told:    began,
+		after:   question.After,
+		finite:  !question.Until.IsZero(),
+	}
+	if since := question.Since; !since.IsZero() {
+		t.toldBehind = began.Sub(since)
 	}
 	reading := make(chan struct{})
-	opened := func(oldest time.Time, batches uint64) {
-		t.opened(oldest, batches)
+	opened := func(x event.Extent, at scan.Position) {
+		t.opened(x, at)
 		close(reading)
 	}
 	var wg sync.WaitGroup
@@ -112,6 +118,9 @@ func (s *service) tapQuestion(req *weirpb.TapRequest) (*scan.Question, error) {
 		return nil, invalid("max_rps", "%v is no rate", r)
 	}
 	q := &scan.Question{Resource: sel, Match: m}
+	if q.After, err = tapAfter(req.GetAfter()); err != nil {
+		return nil, err
+	}
 	since, until, now := req.GetSince(), req.GetUntil(), s.now()
 	switch {
 	case since == nil && until != nil:
@@ -158,27 +167,39 @@ type tap struct {
 	limited uint64
 	// oldest is where the stream begins.
 	oldest time.Time
-	// read is how far the reading is, and behind, how old what it read was.
+	// read is how far the reading is, at is its place in the stream, and behind,
+	// how old what it read was.
 	read   scan.Progress
+	at     scan.Position
 	behind time.Duration
-	// told is when the consumer last heard of progress, and toldOf of which.
-	told   time.Time
-	toldOf scan.Progress
+	// told is when the consumer last heard of progress, toldOf of which, and
+	// toldBehind how old that was.
+	told       time.Time
+	toldOf     scan.Progress
+	toldBehind time.Duration
+	// after is where an earlier tap came to; nil: there was none. finite taps are
+	// of the past alone.
+	after  *scan.Position
+	finite bool
 	// tapped has the workloads that events came from, with when.
 	tapped map[event.Workload]time.Time
 }
 
-func (t *tap) opened(oldest time.Time, batches uint64) {
+func (t *tap) opened(x event.Extent, at scan.Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.oldest, t.read.Total = oldest, batches
+	t.oldest, t.read.Total, t.at = x.Oldest, x.Waiting, at
 	// Where the consumer has gone the reading's context has ended.
+	if t.after != nil && t.after.Missed(&x) {
+		_ = t.sendGap(discarded(t.after, &x, t.now()))
+	}
 	_ = t.sendProgress()
 }
 
-func (t *tap) event(h *event.Header, index int, e *event.Event) error {
+func (t *tap) event(sequence uint64, h *event.Header, index int, e *event.Event) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.at.Sequence, t.at.Events = sequence, index+1
 	t.read.Matched++
 	// The others of its batch are counted when it has been read.
 	t.read.Events = max(t.read.Events, t.read.Matched)
@@ -186,7 +207,7 @@ func (t *tap) event(h *event.Header, index int, e *event.Event) error {
 		t.limited++
 		return nil
 	}
-	if err := t.stream.Send(&weirpb.TapResponse{Item: &weirpb.TapResponse_Event{Event: tapEvent(h, index, e)}}); err != nil {
+	if err := t.stream.Send(&weirpb.TapResponse{Item: &weirpb.TapResponse_Event{Event: tapEvent(sequence, h, index, e)}}); err != nil {
 		return err
 	}
 	t.metrics.tapSent.Inc()
@@ -216,6 +237,7 @@ func (t *tap) batch(h *event.Header, p scan.Progress) error {
 	now := t.now()
 	t.mu.Lock()
 	t.read = p
+	t.at.Sequence, t.at.Events, t.at.Stored = p.Sequence, 0, p.Stored
 	t.behind = max(0, now.Sub(p.Stored))
 	announce := false
 	if w := h.Source.Workload; t.behind < present {
@@ -365,14 +387,29 @@ func (t *tap) sendLimited() error {
 func (t *tap) sendProgress() error {
 	now := t.now()
 	p := progress(&t.read, t.oldest)
-	if passed := now.Sub(t.told).Seconds(); passed > 0 {
+	p.Position = position(&t.at)
+	if passed := t.passed(now).Seconds(); passed > 0 {
 		p.MatchedRps = float64(t.read.Matched-t.toldOf.Matched) / passed
 	}
 	if t.behind >= present {
 		p.Behind = durationpb.New(t.behind.Round(time.Millisecond))
 	}
-	t.told, t.toldOf = now, t.read
+	t.told, t.toldOf, t.toldBehind = now, t.read, t.behind
 	return t.stream.Send(&weirpb.TapResponse{Item: &weirpb.TapResponse_Progress{Progress: p}})
+}
+
+// passed is the time in which what the consumer has not heard of came: in the
+// present, since it heard something; in the past, by when the events ended, as
+// these are read faster, or slower, than they came.
+func (t *tap) passed(now time.Time) time.Duration {
+	if !t.finite && max(t.behind, t.toldBehind) < present {
+		return now.Sub(t.told)
+	}
+	from := t.toldOf.Last
+	if t.toldOf.Events == 0 {
+		from = t.read.First
+	}
+	return time.Duration(t.read.Last-from) * time.Microsecond
 }
 
 func progress(p *scan.Progress, oldest time.Time) *weirpb.TapProgress {

@@ -29,10 +29,10 @@ type batches struct {
 	count int
 }
 
-func (s *batches) ReadEvents(ctx context.Context, _ event.Workload, _, _ time.Time, opened func(time.Time, uint64), fn func(event.Workload, time.Time, []byte) error) error {
-	opened(time.Now(), 0)
-	for range s.count {
-		if err := fn(s.from, time.Now(), s.data); err != nil {
+func (s *batches) ReadEvents(ctx context.Context, _ event.Workload, _, _ time.Time, opened func(event.Extent), fn func(uint64, event.Workload, time.Time, []byte) error) error {
+	opened(event.Extent{})
+	for n := range s.count {
+		if err := fn(uint64(n+1), s.from, time.Now(), s.data); err != nil {
 			return err
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 // tapEvent turns an event of a batch into one of the API. Its strings are the
 // batch's.
-func tapEvent(h *event.Header, index int, e *event.Event) *weirpb.TapEvent {
+func tapEvent(sequence uint64, h *event.Header, index int, e *event.Event) *weirpb.TapEvent {
 	own := &weirpb.Endpoint{Pod: h.Source.Pod, Workload: workload(&h.Source.Workload)}
 	other := &weirpb.Endpoint{Pod: e.Peer.Pod, Identity: e.Peer.Identity, Workload: workload(&e.Peer.Workload), Port: uint32(e.Peer.Addr.Port())}
 	if addr := e.Peer.Addr.Addr(); addr.IsValid() {
@@ -46,6 +46,7 @@ func tapEvent(h *event.Header, index int, e *event.Event) *weirpb.TapEvent {
 		Connection:     fmt.Sprintf("%016x", e.Connection),
 		Stream:         e.Stream,
 		Meshed:         e.Peer.Meshed,
+		Sequence:       sequence,
 	}
 	if e.Fate != 0 {
 		out.Fate = strings.Split(e.Fate.String(), ",")

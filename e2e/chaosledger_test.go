@@ -53,7 +53,7 @@ func (w *chaosWorld) readLedger() ledger {
 	sheets := map[uint64]*sheet{}
 	repeated := map[string]int{}
 	var d event.Decoder
-	err = c.ReadEvents(ctx, event.Workload{Namespace: "chaos"}, w.began, time.Now(), nil, func(_ event.Workload, _ time.Time, data []byte) error {
+	err = c.ReadEvents(ctx, event.Workload{Namespace: "chaos"}, w.began, time.Now(), nil, func(_ uint64, _ event.Workload, _ time.Time, data []byte) error {
 		if err := d.Reset(data); err != nil {
 			return err
 		}

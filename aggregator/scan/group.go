@@ -81,9 +81,9 @@ func Group(ctx context.Context, s Source, q *Question, g *Grouping) (*Result, er
 		wg.Go(w.run)
 	}
 	var oldest time.Time
-	opened := func(at time.Time, batches uint64) {
-		oldest = at
-		c.total = batches
+	opened := func(x event.Extent) {
+		oldest = x.Oldest
+		c.total = x.Waiting
 	}
 	err := read(ctx, s, q, opened, c.hand(ctx))
 	close(c.batches)
@@ -124,9 +124,9 @@ type counter struct {
 }
 
 // hand returns what passes each batch on to the workers.
-func (c *counter) hand(ctx context.Context) func(event.Workload, time.Time, []byte) error {
+func (c *counter) hand(ctx context.Context) func(uint64, event.Workload, time.Time, []byte) error {
 	last := time.Now()
-	return func(from event.Workload, stored time.Time, data []byte) error {
+	return func(_ uint64, from event.Workload, stored time.Time, data []byte) error {
 		select {
 		case c.batches <- batch{from, stored, data}:
 		case <-ctx.Done():

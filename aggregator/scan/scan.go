@@ -24,10 +24,10 @@ type Source interface {
 	// empty fields match all, in the order of the stream: those stored at since
 	// or later (zero: that come from now on), and ends before until or, where it
 	// is zero, with ctx. from is whose subject the batch came on; data is fn's to
-	// keep. opened is called once before, with the time of the oldest message
-	// that there is and the number of batches known to come.
-	ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(oldest time.Time, batches uint64),
-		fn func(from event.Workload, stored time.Time, data []byte) error) error
+	// keep. sequence is its number in the stream. opened is called once before,
+	// with what the stream holds.
+	ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(event.Extent),
+		fn func(sequence uint64, from event.Workload, stored time.Time, data []byte) error) error
 }
 
 // Question says which events to read.
@@ -39,6 +39,9 @@ type Question struct {
 	// Since and Until are when an event ended, [Since, Until). A zero Since:
 	// what is stored from now on, whenever it ended. A zero Until: no end.
 	Since, Until time.Time
+	// After, where not nil, leaves out all up to there, which an earlier reading
+	// that asked the same has had. Only [Follow] knows it.
+	After *Position
 }
 
 const (
@@ -51,13 +54,19 @@ const (
 	// backlog is how long a batch may have waited; a clock that is further
 	// behind is wrong.
 	backlog = 3 * time.Hour
+	// warmUp is how long before the place to go on from batches are looked at, to
+	// know which are missing in their numbering, or come again.
+	warmUp = patience + 5*time.Second
 )
 
 // read is Source.ReadEvents for a question.
-func read(ctx context.Context, s Source, q *Question, opened func(oldest time.Time, batches uint64), fn func(from event.Workload, stored time.Time, data []byte) error) error {
+func read(ctx context.Context, s Source, q *Question, opened func(event.Extent), fn func(sequence uint64, from event.Workload, stored time.Time, data []byte) error) error {
 	since, until := q.Since, q.Until
 	if !since.IsZero() {
 		since = since.Add(-skew)
+	}
+	if q.After != nil {
+		since = q.After.Stored.Add(-warmUp)
 	}
 	if !until.IsZero() {
 		until = until.Add(lateness)
@@ -82,6 +91,8 @@ type reader struct {
 	// since and until, µs since 1970, and shift, what to add to the times of the
 	// batch at hand because its clock is wrong.
 	since, until, shift int64
+	// end is when the event at hand did.
+	end int64
 }
 
 func newReader(q *Question) *reader {
@@ -115,8 +126,8 @@ func (r *reader) begin(from event.Workload, stored time.Time, data []byte) (*eve
 func (r *reader) within() bool {
 	e := &r.event
 	e.Start += r.shift
-	end := e.Start + int64(min(e.Duration, math.MaxInt64/4))
-	return end >= r.since && end < r.until
+	r.end = e.Start + int64(min(e.Duration, math.MaxInt64/4))
+	return r.end >= r.since && r.end < r.until
 }
 
 // matches tells whether the event at hand is asked for.
@@ -132,11 +143,12 @@ func (r *reader) selected(h *event.Header) bool {
 // Visitor is told what a reading finds, one call at a time. What it is given is
 // valid during the call only. An error that it returns ends the reading.
 type Visitor struct {
-	// Opened is called once, first: with the time of the oldest message of the
-	// stream (zero: it has none) and the number of batches known to come.
-	Opened func(oldest time.Time, batches uint64)
-	// Event is called with each event that matches and its place in its batch.
-	Event func(h *event.Header, index int, e *event.Event) error
+	// Opened is called once, first, with what the stream holds, and the place in
+	// it that the reading begins at.
+	Opened func(x event.Extent, at Position)
+	// Event is called with each event that matches, its place in its batch, and
+	// the batch's in the stream.
+	Event func(sequence uint64, h *event.Header, index int, e *event.Event) error
 	// Gap is called with what is missing.
 	Gap func(Gap) error
 	// Batch is called after each batch with what was read so far.
@@ -150,71 +162,9 @@ type Progress struct {
 	// Batches read, of Total where the reading has an end; Events that were
 	// looked at, and Matched.
 	Batches, Total, Events, Matched uint64
-}
-
-// Follow reads the events of a question in the order of the stream until its
-// end, or ctx's, whose error it returns.
-func Follow(ctx context.Context, s Source, q *Question, v *Visitor) error {
-	r, t := newReader(q), newTracker()
-	var p Progress
-	opened := func(oldest time.Time, batches uint64) {
-		p.Total = batches
-		v.Opened(oldest, batches)
-	}
-	err := read(ctx, s, q, opened, func(from event.Workload, stored time.Time, data []byte) error {
-		p.Batches++
-		p.Stored = stored
-		h, ok := r.begin(from, stored, data)
-		if !ok {
-			return v.Gap(Gap{Source: event.Source{Workload: from}, Reason: Unreadable})
-		}
-		if !r.selected(h) {
-			return nil
-		}
-		fresh, shed := t.note(h, r.decoder.Len(), stored)
-		if !fresh {
-			return nil
-		}
-		if shed > 0 {
-			if err := v.Gap(Gap{Source: h.Source, Instance: h.Instance, From: h.Sequence, To: h.Sequence, Events: shed, Reason: Shed}); err != nil {
-				return err
-			}
-		}
-		for _, gap := range t.overdue(false) {
-			if err := v.Gap(gap); err != nil {
-				return err
-			}
-		}
-		if err := r.each(h, &p, v.Event); err != nil {
-			return err
-		}
-		return v.Batch(h, p)
-	})
-	if err != nil {
-		return err
-	}
-	for _, gap := range t.overdue(true) {
-		if err := v.Gap(gap); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// each visits the events of a batch that match.
-func (r *reader) each(h *event.Header, p *Progress, visit func(h *event.Header, index int, e *event.Event) error) error {
-	for index := 0; r.decoder.Next(&r.event); index++ {
-		if !r.within() {
-			continue
-		}
-		p.Events++
-		if !r.matches(h) {
-			continue
-		}
-		p.Matched++
-		if err := visit(h, index, &r.event); err != nil {
-			return err
-		}
-	}
-	return nil
+	// Sequence is the number in the stream of the batch read last.
+	Sequence uint64
+	// First and Last are the earliest and the latest end, µs since 1970, of the
+	// events that were looked at; 0 before the first. Only [Follow] tells.
+	First, Last int64
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,16 +35,17 @@ type stored struct {
 // stream is a scan.Source of messages in memory.
 type stream []stored
 
-func (s stream) ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(time.Time, uint64), fn func(event.Workload, time.Time, []byte) error) error {
+func (s stream) ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(event.Extent), fn func(uint64, event.Workload, time.Time, []byte) error) error {
 	var in []stored
 	for _, m := range s {
 		if (w.Name == "" || w.Name == m.from.Name) && !m.at.Before(since) && (until.IsZero() || m.at.Before(until)) {
 			in = append(in, m)
 		}
 	}
-	opened(s[0].at, uint64(len(in)))
+	opened(event.Extent{Created: noon, Oldest: s[0].at, Newest: s[len(s)-1].at, First: 1, Last: uint64(len(s)), Waiting: uint64(len(in))})
 	for _, m := range in {
-		if err := fn(m.from, m.at, m.data); err != nil {
+		sequence := uint64(slices.IndexFunc(s, func(o stored) bool { return &o.data[0] == &m.data[0] }) + 1)
+		if err := fn(sequence, m.from, m.at, m.data); err != nil {
 			return err
 		}
 	}
@@ -105,8 +107,8 @@ func fields(t *testing.T, names ...string) (out []*match.Field) {
 func follow(t *testing.T, s stream, q *scan.Question) (paths []string, gaps []string) {
 	t.Helper()
 	err := scan.Follow(t.Context(), s, q, &scan.Visitor{
-		Opened: func(time.Time, uint64) {},
-		Event: func(_ *event.Header, _ int, e *event.Event) error {
+		Opened: func(event.Extent, scan.Position) {},
+		Event: func(_ uint64, _ *event.Header, _ int, e *event.Event) error {
 			paths = append(paths, e.Path)
 			return nil
 		},
@@ -183,8 +185,8 @@ func TestFollowEndsWithTheVisitorsError(t *testing.T) {
 	p := &proxy{w: web, instance: 7}
 	want := errors.New("enough")
 	err := scan.Follow(t.Context(), stream{p.batch(noon, request("/", 200, 1))}, &scan.Question{}, &scan.Visitor{
-		Opened: func(time.Time, uint64) {},
-		Event:  func(*event.Header, int, *event.Event) error { return want },
+		Opened: func(event.Extent, scan.Position) {},
+		Event:  func(uint64, *event.Header, int, *event.Event) error { return want },
 	})
 	if !errors.Is(err, want) {
 		t.Error(err)

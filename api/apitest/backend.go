@@ -39,6 +39,10 @@ type Backend struct {
 	produced  map[uint64]uint64
 	announced map[event.Workload]int
 	changed   chan struct{}
+	// created is when the stream was made, discarded how many batches it has no
+	// longer.
+	created   time.Time
+	discarded uint64
 }
 
 // tap is a reading without an end.
@@ -116,24 +120,24 @@ func (b *Backend) Ask(_ context.Context, service, method string, request []byte)
 }
 
 // ReadEvents implements api.Backend.
-func (b *Backend) ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(oldest time.Time, batches uint64), fn func(from event.Workload, stored time.Time, data []byte) error) error {
+func (b *Backend) ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(event.Extent), fn func(sequence uint64, from event.Workload, stored time.Time, data []byte) error) error {
 	b.mu.Lock()
 	next, end := 0, len(b.batches)
 	if since.IsZero() {
 		next = end
 	}
-	var oldest time.Time
+	x := event.Extent{Created: b.created, First: b.discarded + 1, Last: b.discarded + uint64(end)}
 	if end > 0 {
-		oldest = b.batches[0].stored
+		x.Oldest, x.Newest = b.batches[0].stored, b.batches[end-1].stored
 	}
-	var waiting uint64
 	for _, m := range b.batches[next:] {
 		if m.selected(w, since, until) {
-			waiting++
+			x.Waiting++
 		}
 	}
+	discarded := b.discarded
 	b.mu.Unlock()
-	opened(oldest, waiting)
+	opened(x)
 
 	t := &tap{workload: w}
 	if until.IsZero() {
@@ -167,7 +171,7 @@ func (b *Backend) ReadEvents(ctx context.Context, w event.Workload, since, until
 			if !m.selected(w, since, until) {
 				continue
 			}
-			if err := fn(m.from, m.stored, m.data); err != nil {
+			if err := fn(discarded+uint64(next), m.from, m.stored, m.data); err != nil {
 				return err
 			}
 		}
@@ -262,4 +266,21 @@ func (b *Backend) PublishRaw(from event.Workload, stored time.Time, data []byte)
 	defer b.mu.Unlock()
 	b.batches = append(b.batches, message{from, stored, data})
 	b.notify()
+}
+
+// Discard takes the first n batches out of the stream, as time does. No reading
+// may be under way.
+func (b *Backend) Discard(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.batches = b.batches[n:]
+	b.discarded += uint64(n)
+}
+
+// Renew gives the stream's place to another, which is empty. No reading may be
+// under way.
+func (b *Backend) Renew() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.created, b.batches, b.discarded = time.Now(), nil, 0
 }

@@ -2211,7 +2211,10 @@ type TapRequest struct {
 	// End with the events that ended before.
 	Until *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=until,proto3" json:"until,omitempty"`
 	// After what is there since `since`, go on with what comes.
-	Follow        bool `protobuf:"varint,14,opt,name=follow,proto3" json:"follow,omitempty"`
+	Follow bool `protobuf:"varint,14,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Go on there, where an earlier tap that asked the same came to: none of its
+	// events comes again, and none is left out. See TapProgress.position.
+	After         *TapPosition `protobuf:"bytes,15,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2344,6 +2347,86 @@ func (x *TapRequest) GetFollow() bool {
 	return false
 }
 
+func (x *TapRequest) GetAfter() *TapPosition {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// TapPosition is a place in the stream of events.
+type TapPosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the stream was made. In another, the place means nothing.
+	Stream *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	// A batch in the stream, and how many of its first events lie before the
+	// place; 0: all.
+	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Events   uint32 `protobuf:"varint,3,opt,name=events,proto3" json:"events,omitempty"`
+	// When that batch was stored, or one before it.
+	Stored        *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=stored,proto3" json:"stored,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TapPosition) Reset() {
+	*x = TapPosition{}
+	mi := &file_weirpb_weir_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TapPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TapPosition) ProtoMessage() {}
+
+func (x *TapPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_weirpb_weir_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TapPosition.ProtoReflect.Descriptor instead.
+func (*TapPosition) Descriptor() ([]byte, []int) {
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *TapPosition) GetStream() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Stream
+	}
+	return nil
+}
+
+func (x *TapPosition) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *TapPosition) GetEvents() uint32 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *TapPosition) GetStored() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Stored
+	}
+	return nil
+}
+
 type TapResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Item:
@@ -2358,7 +2441,7 @@ type TapResponse struct {
 
 func (x *TapResponse) Reset() {
 	*x = TapResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[26]
+	mi := &file_weirpb_weir_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2453,7 @@ func (x *TapResponse) String() string {
 func (*TapResponse) ProtoMessage() {}
 
 func (x *TapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[26]
+	mi := &file_weirpb_weir_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2466,7 @@ func (x *TapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapResponse.ProtoReflect.Descriptor instead.
 func (*TapResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{26}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TapResponse) GetItem() isTapResponse_Item {
@@ -2450,22 +2533,26 @@ type TapGap struct {
 	Skipped uint64 `protobuf:"varint,1,opt,name=skipped,proto3" json:"skipped,omitempty"`
 	// max_rps: this consumer asked for fewer. lost: batches that are missing in a
 	// proxy's numbering. shed: the proxy had to give up their detail. unreadable:
-	// a message that is no batch, or a forged one.
+	// a message that is no batch, or a forged one. discarded: the stream has no
+	// longer what came after TapRequest.after; nobody can tell how many.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Whose events, but for max_rps.
+	// Whose events, but for max_rps and discarded.
 	Source *Resource `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
 	Pod    string    `protobuf:"bytes,4,opt,name=pod,proto3" json:"pod,omitempty"`
 	// The proxy's process, 16 hexadecimal digits, and the first and last batch.
-	Instance      string `protobuf:"bytes,5,opt,name=instance,proto3" json:"instance,omitempty"`
-	From          uint64 `protobuf:"varint,6,opt,name=from,proto3" json:"from,omitempty"`
-	To            uint64 `protobuf:"varint,7,opt,name=to,proto3" json:"to,omitempty"`
+	Instance string `protobuf:"bytes,5,opt,name=instance,proto3" json:"instance,omitempty"`
+	From     uint64 `protobuf:"varint,6,opt,name=from,proto3" json:"from,omitempty"`
+	To       uint64 `protobuf:"varint,7,opt,name=to,proto3" json:"to,omitempty"`
+	// For discarded: between when events may be missing.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TapGap) Reset() {
 	*x = TapGap{}
-	mi := &file_weirpb_weir_proto_msgTypes[27]
+	mi := &file_weirpb_weir_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2564,7 @@ func (x *TapGap) String() string {
 func (*TapGap) ProtoMessage() {}
 
 func (x *TapGap) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[27]
+	mi := &file_weirpb_weir_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2577,7 @@ func (x *TapGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapGap.ProtoReflect.Descriptor instead.
 func (*TapGap) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{27}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TapGap) GetSkipped() uint64 {
@@ -2542,6 +2629,20 @@ func (x *TapGap) GetTo() uint64 {
 	return 0
 }
 
+func (x *TapGap) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *TapGap) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 type TapProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How far back the stream reaches.
@@ -2554,18 +2655,23 @@ type TapProgress struct {
 	// Events that were looked at, and that matched.
 	Events  uint64 `protobuf:"varint,5,opt,name=events,proto3" json:"events,omitempty"`
 	Matched uint64 `protobuf:"varint,6,opt,name=matched,proto3" json:"matched,omitempty"`
-	// Events that matched a second, in the last second: the true rate where
-	// max_rps shows fewer.
+	// Events that matched a second, of those that were read since the progress
+	// before: the true rate where max_rps shows fewer. In the past it is that of
+	// the events, by when they ended, however fast they are read.
 	MatchedRps float64 `protobuf:"fixed64,7,opt,name=matched_rps,json=matchedRps,proto3" json:"matched_rps,omitempty"`
 	// How far what was read last lies behind now; 0 where nothing waits.
-	Behind        *durationpb.Duration `protobuf:"bytes,8,opt,name=behind,proto3" json:"behind,omitempty"`
+	Behind *durationpb.Duration `protobuf:"bytes,8,opt,name=behind,proto3" json:"behind,omitempty"`
+	// Where the tap is: all before has been sent, or counted as skipped. An event
+	// that came after this is at its own sequence, with as many events before it
+	// as the last part of its id says.
+	Position      *TapPosition `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TapProgress) Reset() {
 	*x = TapProgress{}
-	mi := &file_weirpb_weir_proto_msgTypes[28]
+	mi := &file_weirpb_weir_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2683,7 @@ func (x *TapProgress) String() string {
 func (*TapProgress) ProtoMessage() {}
 
 func (x *TapProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[28]
+	mi := &file_weirpb_weir_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2696,7 @@ func (x *TapProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapProgress.ProtoReflect.Descriptor instead.
 func (*TapProgress) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{28}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TapProgress) GetOldest() *timestamppb.Timestamp {
@@ -2649,6 +2755,13 @@ func (x *TapProgress) GetBehind() *durationpb.Duration {
 	return nil
 }
 
+func (x *TapProgress) GetPosition() *TapPosition {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
 type ScanRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose proxies' events.
@@ -2665,7 +2778,7 @@ type ScanRequest struct {
 
 func (x *ScanRequest) Reset() {
 	*x = ScanRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[29]
+	mi := &file_weirpb_weir_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2790,7 @@ func (x *ScanRequest) String() string {
 func (*ScanRequest) ProtoMessage() {}
 
 func (x *ScanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[29]
+	mi := &file_weirpb_weir_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +2803,7 @@ func (x *ScanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
 func (*ScanRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{29}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ScanRequest) GetResource() *Resource {
@@ -2741,7 +2854,7 @@ type ScanResponse struct {
 
 func (x *ScanResponse) Reset() {
 	*x = ScanResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[30]
+	mi := &file_weirpb_weir_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +2866,7 @@ func (x *ScanResponse) String() string {
 func (*ScanResponse) ProtoMessage() {}
 
 func (x *ScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[30]
+	mi := &file_weirpb_weir_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +2879,7 @@ func (x *ScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
 func (*ScanResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{30}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ScanResponse) GetItem() isScanResponse_Item {
@@ -2835,7 +2948,7 @@ type ScanResult struct {
 
 func (x *ScanResult) Reset() {
 	*x = ScanResult{}
-	mi := &file_weirpb_weir_proto_msgTypes[31]
+	mi := &file_weirpb_weir_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2847,7 +2960,7 @@ func (x *ScanResult) String() string {
 func (*ScanResult) ProtoMessage() {}
 
 func (x *ScanResult) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[31]
+	mi := &file_weirpb_weir_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2860,7 +2973,7 @@ func (x *ScanResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResult.ProtoReflect.Descriptor instead.
 func (*ScanResult) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{31}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ScanResult) GetBy() []string {
@@ -2954,7 +3067,7 @@ type ScanRow struct {
 
 func (x *ScanRow) Reset() {
 	*x = ScanRow{}
-	mi := &file_weirpb_weir_proto_msgTypes[32]
+	mi := &file_weirpb_weir_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3079,7 @@ func (x *ScanRow) String() string {
 func (*ScanRow) ProtoMessage() {}
 
 func (x *ScanRow) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[32]
+	mi := &file_weirpb_weir_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3092,7 @@ func (x *ScanRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRow.ProtoReflect.Descriptor instead.
 func (*ScanRow) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{32}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ScanRow) GetValues() []string {
@@ -3038,14 +3151,16 @@ type TapEvent struct {
 	Detection     string                 `protobuf:"bytes,25,opt,name=detection,proto3" json:"detection,omitempty"`
 	DetectionUs   uint64                 `protobuf:"varint,26,opt,name=detection_us,json=detectionUs,proto3" json:"detection_us,omitempty"`
 	// Whether the other side's proxy reports this exchange, too.
-	Meshed        bool `protobuf:"varint,27,opt,name=meshed,proto3" json:"meshed,omitempty"`
+	Meshed bool `protobuf:"varint,27,opt,name=meshed,proto3" json:"meshed,omitempty"`
+	// The place of its batch in the stream of events.
+	Sequence      uint64 `protobuf:"varint,28,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TapEvent) Reset() {
 	*x = TapEvent{}
-	mi := &file_weirpb_weir_proto_msgTypes[33]
+	mi := &file_weirpb_weir_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3172,7 @@ func (x *TapEvent) String() string {
 func (*TapEvent) ProtoMessage() {}
 
 func (x *TapEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[33]
+	mi := &file_weirpb_weir_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3185,7 @@ func (x *TapEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TapEvent.ProtoReflect.Descriptor instead.
 func (*TapEvent) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{33}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TapEvent) GetId() string {
@@ -3262,6 +3377,13 @@ func (x *TapEvent) GetMeshed() bool {
 	return false
 }
 
+func (x *TapEvent) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 // Endpoint is one side of an exchange.
 type Endpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3276,7 +3398,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_weirpb_weir_proto_msgTypes[34]
+	mi := &file_weirpb_weir_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3410,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[34]
+	mi := &file_weirpb_weir_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3423,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{34}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Endpoint) GetIp() string {
@@ -3347,7 +3469,7 @@ type MeshRequest struct {
 
 func (x *MeshRequest) Reset() {
 	*x = MeshRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[35]
+	mi := &file_weirpb_weir_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3359,7 +3481,7 @@ func (x *MeshRequest) String() string {
 func (*MeshRequest) ProtoMessage() {}
 
 func (x *MeshRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[35]
+	mi := &file_weirpb_weir_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3372,7 +3494,7 @@ func (x *MeshRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshRequest.ProtoReflect.Descriptor instead.
 func (*MeshRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{35}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{36}
 }
 
 type MeshResponse struct {
@@ -3407,7 +3529,7 @@ type MeshResponse struct {
 
 func (x *MeshResponse) Reset() {
 	*x = MeshResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[36]
+	mi := &file_weirpb_weir_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3541,7 @@ func (x *MeshResponse) String() string {
 func (*MeshResponse) ProtoMessage() {}
 
 func (x *MeshResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[36]
+	mi := &file_weirpb_weir_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3554,7 @@ func (x *MeshResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshResponse.ProtoReflect.Descriptor instead.
 func (*MeshResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{36}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *MeshResponse) GetServer() *VersionResponse {
@@ -3549,7 +3671,7 @@ type Component struct {
 
 func (x *Component) Reset() {
 	*x = Component{}
-	mi := &file_weirpb_weir_proto_msgTypes[37]
+	mi := &file_weirpb_weir_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +3683,7 @@ func (x *Component) String() string {
 func (*Component) ProtoMessage() {}
 
 func (x *Component) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[37]
+	mi := &file_weirpb_weir_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +3696,7 @@ func (x *Component) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Component.ProtoReflect.Descriptor instead.
 func (*Component) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{37}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Component) GetName() string {
@@ -3622,7 +3744,7 @@ type PodState struct {
 
 func (x *PodState) Reset() {
 	*x = PodState{}
-	mi := &file_weirpb_weir_proto_msgTypes[38]
+	mi := &file_weirpb_weir_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3634,7 +3756,7 @@ func (x *PodState) String() string {
 func (*PodState) ProtoMessage() {}
 
 func (x *PodState) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[38]
+	mi := &file_weirpb_weir_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3647,7 +3769,7 @@ func (x *PodState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodState.ProtoReflect.Descriptor instead.
 func (*PodState) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{38}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PodState) GetName() string {
@@ -3713,7 +3835,7 @@ type KindCount struct {
 
 func (x *KindCount) Reset() {
 	*x = KindCount{}
-	mi := &file_weirpb_weir_proto_msgTypes[39]
+	mi := &file_weirpb_weir_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3725,7 +3847,7 @@ func (x *KindCount) String() string {
 func (*KindCount) ProtoMessage() {}
 
 func (x *KindCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[39]
+	mi := &file_weirpb_weir_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3738,7 +3860,7 @@ func (x *KindCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindCount.ProtoReflect.Descriptor instead.
 func (*KindCount) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{39}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *KindCount) GetKind() string {
@@ -3779,7 +3901,7 @@ type NamespaceCount struct {
 
 func (x *NamespaceCount) Reset() {
 	*x = NamespaceCount{}
-	mi := &file_weirpb_weir_proto_msgTypes[40]
+	mi := &file_weirpb_weir_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3791,7 +3913,7 @@ func (x *NamespaceCount) String() string {
 func (*NamespaceCount) ProtoMessage() {}
 
 func (x *NamespaceCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[40]
+	mi := &file_weirpb_weir_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3804,7 +3926,7 @@ func (x *NamespaceCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceCount.ProtoReflect.Descriptor instead.
 func (*NamespaceCount) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{40}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *NamespaceCount) GetNamespace() string {
@@ -3836,7 +3958,7 @@ type Aggregators struct {
 
 func (x *Aggregators) Reset() {
 	*x = Aggregators{}
-	mi := &file_weirpb_weir_proto_msgTypes[41]
+	mi := &file_weirpb_weir_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3848,7 +3970,7 @@ func (x *Aggregators) String() string {
 func (*Aggregators) ProtoMessage() {}
 
 func (x *Aggregators) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[41]
+	mi := &file_weirpb_weir_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3861,7 +3983,7 @@ func (x *Aggregators) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aggregators.ProtoReflect.Descriptor instead.
 func (*Aggregators) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{41}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Aggregators) GetAnswered() uint32 {
@@ -3914,7 +4036,7 @@ type Bus struct {
 
 func (x *Bus) Reset() {
 	*x = Bus{}
-	mi := &file_weirpb_weir_proto_msgTypes[42]
+	mi := &file_weirpb_weir_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3926,7 +4048,7 @@ func (x *Bus) String() string {
 func (*Bus) ProtoMessage() {}
 
 func (x *Bus) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[42]
+	mi := &file_weirpb_weir_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3939,7 +4061,7 @@ func (x *Bus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bus.ProtoReflect.Descriptor instead.
 func (*Bus) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{42}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Bus) GetVersion() string {
@@ -3993,7 +4115,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_weirpb_weir_proto_msgTypes[43]
+	mi := &file_weirpb_weir_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4005,7 +4127,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[43]
+	mi := &file_weirpb_weir_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4018,7 +4140,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{43}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Stream) GetName() string {
@@ -4095,7 +4217,7 @@ type PartitionLag struct {
 
 func (x *PartitionLag) Reset() {
 	*x = PartitionLag{}
-	mi := &file_weirpb_weir_proto_msgTypes[44]
+	mi := &file_weirpb_weir_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4107,7 +4229,7 @@ func (x *PartitionLag) String() string {
 func (*PartitionLag) ProtoMessage() {}
 
 func (x *PartitionLag) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[44]
+	mi := &file_weirpb_weir_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4120,7 +4242,7 @@ func (x *PartitionLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionLag.ProtoReflect.Descriptor instead.
 func (*PartitionLag) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{44}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PartitionLag) GetPartition() uint32 {
@@ -4149,7 +4271,7 @@ type EndpointsRequest struct {
 
 func (x *EndpointsRequest) Reset() {
 	*x = EndpointsRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[45]
+	mi := &file_weirpb_weir_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4161,7 +4283,7 @@ func (x *EndpointsRequest) String() string {
 func (*EndpointsRequest) ProtoMessage() {}
 
 func (x *EndpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[45]
+	mi := &file_weirpb_weir_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4174,7 +4296,7 @@ func (x *EndpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointsRequest.ProtoReflect.Descriptor instead.
 func (*EndpointsRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{45}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *EndpointsRequest) GetAddress() string {
@@ -4209,7 +4331,7 @@ type EndpointsResponse struct {
 
 func (x *EndpointsResponse) Reset() {
 	*x = EndpointsResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[46]
+	mi := &file_weirpb_weir_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4343,7 @@ func (x *EndpointsResponse) String() string {
 func (*EndpointsResponse) ProtoMessage() {}
 
 func (x *EndpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[46]
+	mi := &file_weirpb_weir_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4356,7 @@ func (x *EndpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointsResponse.ProtoReflect.Descriptor instead.
 func (*EndpointsResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{46}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *EndpointsResponse) GetKnown() bool {
@@ -4304,7 +4426,7 @@ type MeshEndpoint struct {
 
 func (x *MeshEndpoint) Reset() {
 	*x = MeshEndpoint{}
-	mi := &file_weirpb_weir_proto_msgTypes[47]
+	mi := &file_weirpb_weir_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4316,7 +4438,7 @@ func (x *MeshEndpoint) String() string {
 func (*MeshEndpoint) ProtoMessage() {}
 
 func (x *MeshEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[47]
+	mi := &file_weirpb_weir_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4329,7 +4451,7 @@ func (x *MeshEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshEndpoint.ProtoReflect.Descriptor instead.
 func (*MeshEndpoint) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{47}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *MeshEndpoint) GetIp() string {
@@ -4403,7 +4525,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_weirpb_weir_proto_msgTypes[48]
+	mi := &file_weirpb_weir_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4415,7 +4537,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[48]
+	mi := &file_weirpb_weir_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4428,7 +4550,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{48}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{49}
 }
 
 type VersionResponse struct {
@@ -4442,7 +4564,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_weirpb_weir_proto_msgTypes[49]
+	mi := &file_weirpb_weir_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4454,7 +4576,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weirpb_weir_proto_msgTypes[49]
+	mi := &file_weirpb_weir_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4467,7 +4589,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_weirpb_weir_proto_rawDescGZIP(), []int{49}
+	return file_weirpb_weir_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -4687,7 +4809,7 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x05error\x18\x0f \x01(\tR\x05error\x12\x1c\n" +
 	"\tdirection\x18\x10 \x01(\tR\tdirection\x12\x14\n" +
 	"\x05where\x18\x11 \x01(\tR\x05where\x12\x10\n" +
-	"\x03not\x18\x12 \x01(\bR\x03not\"\xd9\x03\n" +
+	"\x03not\x18\x12 \x01(\bR\x03not\"\x85\x04\n" +
 	"\n" +
 	"TapRequest\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12!\n" +
@@ -4704,12 +4826,18 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x06filter\x18\v \x01(\v2\x0f.weir.v1.FilterR\x06filter\x120\n" +
 	"\x05since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
-	"\x06follow\x18\x0e \x01(\bR\x06follow\"\x99\x01\n" +
+	"\x06follow\x18\x0e \x01(\bR\x06follow\x12*\n" +
+	"\x05after\x18\x0f \x01(\v2\x14.weir.v1.TapPositionR\x05after\"\xa9\x01\n" +
+	"\vTapPosition\x122\n" +
+	"\x06stream\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x06stream\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06events\x18\x03 \x01(\rR\x06events\x122\n" +
+	"\x06stored\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x06stored\"\x99\x01\n" +
 	"\vTapResponse\x12)\n" +
 	"\x05event\x18\x01 \x01(\v2\x11.weir.v1.TapEventH\x00R\x05event\x12#\n" +
 	"\x03gap\x18\x02 \x01(\v2\x0f.weir.v1.TapGapH\x00R\x03gap\x122\n" +
 	"\bprogress\x18\x03 \x01(\v2\x14.weir.v1.TapProgressH\x00R\bprogressB\x06\n" +
-	"\x04item\"\xb7\x01\n" +
+	"\x04item\"\x9b\x02\n" +
 	"\x06TapGap\x12\x18\n" +
 	"\askipped\x18\x01 \x01(\x04R\askipped\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12)\n" +
@@ -4717,7 +4845,9 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x03pod\x18\x04 \x01(\tR\x03pod\x12\x1a\n" +
 	"\binstance\x18\x05 \x01(\tR\binstance\x12\x12\n" +
 	"\x04from\x18\x06 \x01(\x04R\x04from\x12\x0e\n" +
-	"\x02to\x18\a \x01(\x04R\x02to\"\xbb\x02\n" +
+	"\x02to\x18\a \x01(\x04R\x02to\x120\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xed\x02\n" +
 	"\vTapProgress\x122\n" +
 	"\x06oldest\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x123\n" +
 	"\aread_to\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06readTo\x12\x18\n" +
@@ -4727,7 +4857,8 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\amatched\x18\x06 \x01(\x04R\amatched\x12\x1f\n" +
 	"\vmatched_rps\x18\a \x01(\x01R\n" +
 	"matchedRps\x121\n" +
-	"\x06behind\x18\b \x01(\v2\x19.google.protobuf.DurationR\x06behind\"\xb0\x01\n" +
+	"\x06behind\x18\b \x01(\v2\x19.google.protobuf.DurationR\x06behind\x120\n" +
+	"\bposition\x18\t \x01(\v2\x14.weir.v1.TapPositionR\bposition\"\xb0\x01\n" +
 	"\vScanRequest\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12'\n" +
 	"\x06filter\x18\x02 \x01(\v2\x0f.weir.v1.FilterR\x06filter\x12'\n" +
@@ -4755,7 +4886,7 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\aScanRow\x12\x16\n" +
 	"\x06values\x18\x01 \x03(\tR\x06values\x12$\n" +
 	"\x05stats\x18\x02 \x01(\v2\x0e.weir.v1.StatsR\x05stats\x12\x18\n" +
-	"\amissing\x18\x03 \x01(\x04R\amissing\"\xca\x06\n" +
+	"\amissing\x18\x03 \x01(\x04R\amissing\"\xe6\x06\n" +
 	"\bTapEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12)\n" +
@@ -4790,7 +4921,8 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\btrace_id\x18\x18 \x01(\tR\atraceId\x12\x1c\n" +
 	"\tdetection\x18\x19 \x01(\tR\tdetection\x12!\n" +
 	"\fdetection_us\x18\x1a \x01(\x04R\vdetectionUs\x12\x16\n" +
-	"\x06meshed\x18\x1b \x01(\bR\x06meshedB\x0e\n" +
+	"\x06meshed\x18\x1b \x01(\bR\x06meshed\x12\x1a\n" +
+	"\bsequence\x18\x1c \x01(\x04R\bsequenceB\x0e\n" +
 	"\f_grpc_status\"\x8b\x01\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
@@ -4920,7 +5052,7 @@ func file_weirpb_weir_proto_rawDescGZIP() []byte {
 	return file_weirpb_weir_proto_rawDescData
 }
 
-var file_weirpb_weir_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_weirpb_weir_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_weirpb_weir_proto_goTypes = []any{
 	(*Resource)(nil),              // 0: weir.v1.Resource
 	(*Window)(nil),                // 1: weir.v1.Window
@@ -4948,50 +5080,51 @@ var file_weirpb_weir_proto_goTypes = []any{
 	(*PodRow)(nil),                // 23: weir.v1.PodRow
 	(*Filter)(nil),                // 24: weir.v1.Filter
 	(*TapRequest)(nil),            // 25: weir.v1.TapRequest
-	(*TapResponse)(nil),           // 26: weir.v1.TapResponse
-	(*TapGap)(nil),                // 27: weir.v1.TapGap
-	(*TapProgress)(nil),           // 28: weir.v1.TapProgress
-	(*ScanRequest)(nil),           // 29: weir.v1.ScanRequest
-	(*ScanResponse)(nil),          // 30: weir.v1.ScanResponse
-	(*ScanResult)(nil),            // 31: weir.v1.ScanResult
-	(*ScanRow)(nil),               // 32: weir.v1.ScanRow
-	(*TapEvent)(nil),              // 33: weir.v1.TapEvent
-	(*Endpoint)(nil),              // 34: weir.v1.Endpoint
-	(*MeshRequest)(nil),           // 35: weir.v1.MeshRequest
-	(*MeshResponse)(nil),          // 36: weir.v1.MeshResponse
-	(*Component)(nil),             // 37: weir.v1.Component
-	(*PodState)(nil),              // 38: weir.v1.PodState
-	(*KindCount)(nil),             // 39: weir.v1.KindCount
-	(*NamespaceCount)(nil),        // 40: weir.v1.NamespaceCount
-	(*Aggregators)(nil),           // 41: weir.v1.Aggregators
-	(*Bus)(nil),                   // 42: weir.v1.Bus
-	(*Stream)(nil),                // 43: weir.v1.Stream
-	(*PartitionLag)(nil),          // 44: weir.v1.PartitionLag
-	(*EndpointsRequest)(nil),      // 45: weir.v1.EndpointsRequest
-	(*EndpointsResponse)(nil),     // 46: weir.v1.EndpointsResponse
-	(*MeshEndpoint)(nil),          // 47: weir.v1.MeshEndpoint
-	(*VersionRequest)(nil),        // 48: weir.v1.VersionRequest
-	(*VersionResponse)(nil),       // 49: weir.v1.VersionResponse
-	nil,                           // 50: weir.v1.Stats.StatusEntry
-	nil,                           // 51: weir.v1.Stats.GrpcStatusEntry
-	nil,                           // 52: weir.v1.Stats.ErrorsEntry
-	nil,                           // 53: weir.v1.MeshResponse.ProxyVersionsEntry
-	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
+	(*TapPosition)(nil),           // 26: weir.v1.TapPosition
+	(*TapResponse)(nil),           // 27: weir.v1.TapResponse
+	(*TapGap)(nil),                // 28: weir.v1.TapGap
+	(*TapProgress)(nil),           // 29: weir.v1.TapProgress
+	(*ScanRequest)(nil),           // 30: weir.v1.ScanRequest
+	(*ScanResponse)(nil),          // 31: weir.v1.ScanResponse
+	(*ScanResult)(nil),            // 32: weir.v1.ScanResult
+	(*ScanRow)(nil),               // 33: weir.v1.ScanRow
+	(*TapEvent)(nil),              // 34: weir.v1.TapEvent
+	(*Endpoint)(nil),              // 35: weir.v1.Endpoint
+	(*MeshRequest)(nil),           // 36: weir.v1.MeshRequest
+	(*MeshResponse)(nil),          // 37: weir.v1.MeshResponse
+	(*Component)(nil),             // 38: weir.v1.Component
+	(*PodState)(nil),              // 39: weir.v1.PodState
+	(*KindCount)(nil),             // 40: weir.v1.KindCount
+	(*NamespaceCount)(nil),        // 41: weir.v1.NamespaceCount
+	(*Aggregators)(nil),           // 42: weir.v1.Aggregators
+	(*Bus)(nil),                   // 43: weir.v1.Bus
+	(*Stream)(nil),                // 44: weir.v1.Stream
+	(*PartitionLag)(nil),          // 45: weir.v1.PartitionLag
+	(*EndpointsRequest)(nil),      // 46: weir.v1.EndpointsRequest
+	(*EndpointsResponse)(nil),     // 47: weir.v1.EndpointsResponse
+	(*MeshEndpoint)(nil),          // 48: weir.v1.MeshEndpoint
+	(*VersionRequest)(nil),        // 49: weir.v1.VersionRequest
+	(*VersionResponse)(nil),       // 50: weir.v1.VersionResponse
+	nil,                           // 51: weir.v1.Stats.StatusEntry
+	nil,                           // 52: weir.v1.Stats.GrpcStatusEntry
+	nil,                           // 53: weir.v1.Stats.ErrorsEntry
+	nil,                           // 54: weir.v1.MeshResponse.ProxyVersionsEntry
+	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
 }
 var file_weirpb_weir_proto_depIdxs = []int32{
-	54,  // 0: weir.v1.Window.length:type_name -> google.protobuf.Duration
-	55,  // 1: weir.v1.Window.since:type_name -> google.protobuf.Timestamp
-	55,  // 2: weir.v1.Window.until:type_name -> google.protobuf.Timestamp
-	55,  // 3: weir.v1.Coverage.since:type_name -> google.protobuf.Timestamp
-	55,  // 4: weir.v1.Coverage.until:type_name -> google.protobuf.Timestamp
-	55,  // 5: weir.v1.Coverage.oldest:type_name -> google.protobuf.Timestamp
-	55,  // 6: weir.v1.Coverage.exact:type_name -> google.protobuf.Timestamp
-	50,  // 7: weir.v1.Stats.status:type_name -> weir.v1.Stats.StatusEntry
-	51,  // 8: weir.v1.Stats.grpc_status:type_name -> weir.v1.Stats.GrpcStatusEntry
+	55,  // 0: weir.v1.Window.length:type_name -> google.protobuf.Duration
+	56,  // 1: weir.v1.Window.since:type_name -> google.protobuf.Timestamp
+	56,  // 2: weir.v1.Window.until:type_name -> google.protobuf.Timestamp
+	56,  // 3: weir.v1.Coverage.since:type_name -> google.protobuf.Timestamp
+	56,  // 4: weir.v1.Coverage.until:type_name -> google.protobuf.Timestamp
+	56,  // 5: weir.v1.Coverage.oldest:type_name -> google.protobuf.Timestamp
+	56,  // 6: weir.v1.Coverage.exact:type_name -> google.protobuf.Timestamp
+	51,  // 7: weir.v1.Stats.status:type_name -> weir.v1.Stats.StatusEntry
+	52,  // 8: weir.v1.Stats.grpc_status:type_name -> weir.v1.Stats.GrpcStatusEntry
 	3,   // 9: weir.v1.Stats.latency_ms:type_name -> weir.v1.Quantiles
 	3,   // 10: weir.v1.Stats.duration_ms:type_name -> weir.v1.Quantiles
-	52,  // 11: weir.v1.Stats.errors:type_name -> weir.v1.Stats.ErrorsEntry
+	53,  // 11: weir.v1.Stats.errors:type_name -> weir.v1.Stats.ErrorsEntry
 	0,   // 12: weir.v1.StatRequest.resource:type_name -> weir.v1.Resource
 	0,   // 13: weir.v1.StatRequest.to:type_name -> weir.v1.Resource
 	0,   // 14: weir.v1.StatRequest.from:type_name -> weir.v1.Resource
@@ -5000,7 +5133,7 @@ var file_weirpb_weir_proto_depIdxs = []int32{
 	2,   // 17: weir.v1.StatResponse.coverage:type_name -> weir.v1.Coverage
 	7,   // 18: weir.v1.StatResponse.offenders:type_name -> weir.v1.Offender
 	0,   // 19: weir.v1.Offender.source:type_name -> weir.v1.Resource
-	55,  // 20: weir.v1.Offender.last:type_name -> google.protobuf.Timestamp
+	56,  // 20: weir.v1.Offender.last:type_name -> google.protobuf.Timestamp
 	0,   // 21: weir.v1.StatRow.resource:type_name -> weir.v1.Resource
 	4,   // 22: weir.v1.StatRow.stats:type_name -> weir.v1.Stats
 	0,   // 23: weir.v1.StatRow.owner:type_name -> weir.v1.Resource
@@ -5009,13 +5142,13 @@ var file_weirpb_weir_proto_depIdxs = []int32{
 	0,   // 26: weir.v1.SeriesRequest.to:type_name -> weir.v1.Resource
 	0,   // 27: weir.v1.SeriesRequest.from:type_name -> weir.v1.Resource
 	1,   // 28: weir.v1.SeriesRequest.window:type_name -> weir.v1.Window
-	54,  // 29: weir.v1.SeriesRequest.step:type_name -> google.protobuf.Duration
+	55,  // 29: weir.v1.SeriesRequest.step:type_name -> google.protobuf.Duration
 	12,  // 30: weir.v1.SeriesResponse.rows:type_name -> weir.v1.SeriesRow
 	2,   // 31: weir.v1.SeriesResponse.coverage:type_name -> weir.v1.Coverage
-	54,  // 32: weir.v1.SeriesResponse.step:type_name -> google.protobuf.Duration
+	55,  // 32: weir.v1.SeriesResponse.step:type_name -> google.protobuf.Duration
 	0,   // 33: weir.v1.SeriesRow.resource:type_name -> weir.v1.Resource
 	13,  // 34: weir.v1.SeriesRow.points:type_name -> weir.v1.Point
-	55,  // 35: weir.v1.Point.start:type_name -> google.protobuf.Timestamp
+	56,  // 35: weir.v1.Point.start:type_name -> google.protobuf.Timestamp
 	0,   // 36: weir.v1.EdgesRequest.resource:type_name -> weir.v1.Resource
 	1,   // 37: weir.v1.EdgesRequest.window:type_name -> weir.v1.Window
 	16,  // 38: weir.v1.EdgesResponse.rows:type_name -> weir.v1.EdgeRow
@@ -5033,85 +5166,91 @@ var file_weirpb_weir_proto_depIdxs = []int32{
 	0,   // 50: weir.v1.WorkloadsRequest.resource:type_name -> weir.v1.Resource
 	22,  // 51: weir.v1.WorkloadsResponse.rows:type_name -> weir.v1.WorkloadRow
 	0,   // 52: weir.v1.WorkloadRow.resource:type_name -> weir.v1.Resource
-	55,  // 53: weir.v1.WorkloadRow.first_seen:type_name -> google.protobuf.Timestamp
-	55,  // 54: weir.v1.WorkloadRow.last_seen:type_name -> google.protobuf.Timestamp
+	56,  // 53: weir.v1.WorkloadRow.first_seen:type_name -> google.protobuf.Timestamp
+	56,  // 54: weir.v1.WorkloadRow.last_seen:type_name -> google.protobuf.Timestamp
 	23,  // 55: weir.v1.WorkloadRow.pods:type_name -> weir.v1.PodRow
-	55,  // 56: weir.v1.PodRow.last_seen:type_name -> google.protobuf.Timestamp
+	56,  // 56: weir.v1.PodRow.last_seen:type_name -> google.protobuf.Timestamp
 	0,   // 57: weir.v1.Filter.to:type_name -> weir.v1.Resource
 	0,   // 58: weir.v1.Filter.from:type_name -> weir.v1.Resource
 	0,   // 59: weir.v1.TapRequest.resource:type_name -> weir.v1.Resource
 	0,   // 60: weir.v1.TapRequest.to:type_name -> weir.v1.Resource
 	0,   // 61: weir.v1.TapRequest.from:type_name -> weir.v1.Resource
 	24,  // 62: weir.v1.TapRequest.filter:type_name -> weir.v1.Filter
-	55,  // 63: weir.v1.TapRequest.since:type_name -> google.protobuf.Timestamp
-	55,  // 64: weir.v1.TapRequest.until:type_name -> google.protobuf.Timestamp
-	33,  // 65: weir.v1.TapResponse.event:type_name -> weir.v1.TapEvent
-	27,  // 66: weir.v1.TapResponse.gap:type_name -> weir.v1.TapGap
-	28,  // 67: weir.v1.TapResponse.progress:type_name -> weir.v1.TapProgress
-	0,   // 68: weir.v1.TapGap.source:type_name -> weir.v1.Resource
-	55,  // 69: weir.v1.TapProgress.oldest:type_name -> google.protobuf.Timestamp
-	55,  // 70: weir.v1.TapProgress.read_to:type_name -> google.protobuf.Timestamp
-	54,  // 71: weir.v1.TapProgress.behind:type_name -> google.protobuf.Duration
-	0,   // 72: weir.v1.ScanRequest.resource:type_name -> weir.v1.Resource
-	24,  // 73: weir.v1.ScanRequest.filter:type_name -> weir.v1.Filter
-	1,   // 74: weir.v1.ScanRequest.window:type_name -> weir.v1.Window
-	28,  // 75: weir.v1.ScanResponse.progress:type_name -> weir.v1.TapProgress
-	31,  // 76: weir.v1.ScanResponse.result:type_name -> weir.v1.ScanResult
-	32,  // 77: weir.v1.ScanResult.rows:type_name -> weir.v1.ScanRow
-	32,  // 78: weir.v1.ScanResult.other:type_name -> weir.v1.ScanRow
-	4,   // 79: weir.v1.ScanResult.total:type_name -> weir.v1.Stats
-	2,   // 80: weir.v1.ScanResult.coverage:type_name -> weir.v1.Coverage
-	28,  // 81: weir.v1.ScanResult.progress:type_name -> weir.v1.TapProgress
-	27,  // 82: weir.v1.ScanResult.gaps:type_name -> weir.v1.TapGap
-	4,   // 83: weir.v1.ScanRow.stats:type_name -> weir.v1.Stats
-	34,  // 84: weir.v1.TapEvent.source:type_name -> weir.v1.Endpoint
-	34,  // 85: weir.v1.TapEvent.destination:type_name -> weir.v1.Endpoint
-	55,  // 86: weir.v1.TapEvent.start:type_name -> google.protobuf.Timestamp
-	0,   // 87: weir.v1.Endpoint.workload:type_name -> weir.v1.Resource
-	49,  // 88: weir.v1.MeshResponse.server:type_name -> weir.v1.VersionResponse
-	37,  // 89: weir.v1.MeshResponse.components:type_name -> weir.v1.Component
-	39,  // 90: weir.v1.MeshResponse.kinds:type_name -> weir.v1.KindCount
-	40,  // 91: weir.v1.MeshResponse.namespaces:type_name -> weir.v1.NamespaceCount
-	9,   // 92: weir.v1.MeshResponse.pods:type_name -> weir.v1.PodCounts
-	53,  // 93: weir.v1.MeshResponse.proxy_versions:type_name -> weir.v1.MeshResponse.ProxyVersionsEntry
-	41,  // 94: weir.v1.MeshResponse.aggregators:type_name -> weir.v1.Aggregators
-	42,  // 95: weir.v1.MeshResponse.bus:type_name -> weir.v1.Bus
-	0,   // 96: weir.v1.Component.resource:type_name -> weir.v1.Resource
-	38,  // 97: weir.v1.Component.pods:type_name -> weir.v1.PodState
-	55,  // 98: weir.v1.PodState.started:type_name -> google.protobuf.Timestamp
-	9,   // 99: weir.v1.NamespaceCount.pods:type_name -> weir.v1.PodCounts
-	43,  // 100: weir.v1.Bus.streams:type_name -> weir.v1.Stream
-	44,  // 101: weir.v1.Bus.lags:type_name -> weir.v1.PartitionLag
-	55,  // 102: weir.v1.Stream.oldest:type_name -> google.protobuf.Timestamp
-	55,  // 103: weir.v1.Stream.newest:type_name -> google.protobuf.Timestamp
-	54,  // 104: weir.v1.PartitionLag.behind:type_name -> google.protobuf.Duration
-	47,  // 105: weir.v1.EndpointsResponse.endpoints:type_name -> weir.v1.MeshEndpoint
-	0,   // 106: weir.v1.MeshEndpoint.workload:type_name -> weir.v1.Resource
-	5,   // 107: weir.v1.Weir.Stat:input_type -> weir.v1.StatRequest
-	10,  // 108: weir.v1.Weir.Series:input_type -> weir.v1.SeriesRequest
-	14,  // 109: weir.v1.Weir.Edges:input_type -> weir.v1.EdgesRequest
-	17,  // 110: weir.v1.Weir.Routes:input_type -> weir.v1.RoutesRequest
-	20,  // 111: weir.v1.Weir.Workloads:input_type -> weir.v1.WorkloadsRequest
-	25,  // 112: weir.v1.Weir.Tap:input_type -> weir.v1.TapRequest
-	29,  // 113: weir.v1.Weir.Scan:input_type -> weir.v1.ScanRequest
-	35,  // 114: weir.v1.Weir.Mesh:input_type -> weir.v1.MeshRequest
-	45,  // 115: weir.v1.Weir.Endpoints:input_type -> weir.v1.EndpointsRequest
-	48,  // 116: weir.v1.Weir.Version:input_type -> weir.v1.VersionRequest
-	6,   // 117: weir.v1.Weir.Stat:output_type -> weir.v1.StatResponse
-	11,  // 118: weir.v1.Weir.Series:output_type -> weir.v1.SeriesResponse
-	15,  // 119: weir.v1.Weir.Edges:output_type -> weir.v1.EdgesResponse
-	18,  // 120: weir.v1.Weir.Routes:output_type -> weir.v1.RoutesResponse
-	21,  // 121: weir.v1.Weir.Workloads:output_type -> weir.v1.WorkloadsResponse
-	26,  // 122: weir.v1.Weir.Tap:output_type -> weir.v1.TapResponse
-	30,  // 123: weir.v1.Weir.Scan:output_type -> weir.v1.ScanResponse
-	36,  // 124: weir.v1.Weir.Mesh:output_type -> weir.v1.MeshResponse
-	46,  // 125: weir.v1.Weir.Endpoints:output_type -> weir.v1.EndpointsResponse
-	49,  // 126: weir.v1.Weir.Version:output_type -> weir.v1.VersionResponse
-	117, // [117:127] is the sub-list for method output_type
-	107, // [107:117] is the sub-list for method input_type
-	107, // [107:107] is the sub-list for extension type_name
-	107, // [107:107] is the sub-list for extension extendee
-	0,   // [0:107] is the sub-list for field type_name
+	56,  // 63: weir.v1.TapRequest.since:type_name -> google.protobuf.Timestamp
+	56,  // 64: weir.v1.TapRequest.until:type_name -> google.protobuf.Timestamp
+	26,  // 65: weir.v1.TapRequest.after:type_name -> weir.v1.TapPosition
+	56,  // 66: weir.v1.TapPosition.stream:type_name -> google.protobuf.Timestamp
+	56,  // 67: weir.v1.TapPosition.stored:type_name -> google.protobuf.Timestamp
+	34,  // 68: weir.v1.TapResponse.event:type_name -> weir.v1.TapEvent
+	28,  // 69: weir.v1.TapResponse.gap:type_name -> weir.v1.TapGap
+	29,  // 70: weir.v1.TapResponse.progress:type_name -> weir.v1.TapProgress
+	0,   // 71: weir.v1.TapGap.source:type_name -> weir.v1.Resource
+	56,  // 72: weir.v1.TapGap.since:type_name -> google.protobuf.Timestamp
+	56,  // 73: weir.v1.TapGap.until:type_name -> google.protobuf.Timestamp
+	56,  // 74: weir.v1.TapProgress.oldest:type_name -> google.protobuf.Timestamp
+	56,  // 75: weir.v1.TapProgress.read_to:type_name -> google.protobuf.Timestamp
+	55,  // 76: weir.v1.TapProgress.behind:type_name -> google.protobuf.Duration
+	26,  // 77: weir.v1.TapProgress.position:type_name -> weir.v1.TapPosition
+	0,   // 78: weir.v1.ScanRequest.resource:type_name -> weir.v1.Resource
+	24,  // 79: weir.v1.ScanRequest.filter:type_name -> weir.v1.Filter
+	1,   // 80: weir.v1.ScanRequest.window:type_name -> weir.v1.Window
+	29,  // 81: weir.v1.ScanResponse.progress:type_name -> weir.v1.TapProgress
+	32,  // 82: weir.v1.ScanResponse.result:type_name -> weir.v1.ScanResult
+	33,  // 83: weir.v1.ScanResult.rows:type_name -> weir.v1.ScanRow
+	33,  // 84: weir.v1.ScanResult.other:type_name -> weir.v1.ScanRow
+	4,   // 85: weir.v1.ScanResult.total:type_name -> weir.v1.Stats
+	2,   // 86: weir.v1.ScanResult.coverage:type_name -> weir.v1.Coverage
+	29,  // 87: weir.v1.ScanResult.progress:type_name -> weir.v1.TapProgress
+	28,  // 88: weir.v1.ScanResult.gaps:type_name -> weir.v1.TapGap
+	4,   // 89: weir.v1.ScanRow.stats:type_name -> weir.v1.Stats
+	35,  // 90: weir.v1.TapEvent.source:type_name -> weir.v1.Endpoint
+	35,  // 91: weir.v1.TapEvent.destination:type_name -> weir.v1.Endpoint
+	56,  // 92: weir.v1.TapEvent.start:type_name -> google.protobuf.Timestamp
+	0,   // 93: weir.v1.Endpoint.workload:type_name -> weir.v1.Resource
+	50,  // 94: weir.v1.MeshResponse.server:type_name -> weir.v1.VersionResponse
+	38,  // 95: weir.v1.MeshResponse.components:type_name -> weir.v1.Component
+	40,  // 96: weir.v1.MeshResponse.kinds:type_name -> weir.v1.KindCount
+	41,  // 97: weir.v1.MeshResponse.namespaces:type_name -> weir.v1.NamespaceCount
+	9,   // 98: weir.v1.MeshResponse.pods:type_name -> weir.v1.PodCounts
+	54,  // 99: weir.v1.MeshResponse.proxy_versions:type_name -> weir.v1.MeshResponse.ProxyVersionsEntry
+	42,  // 100: weir.v1.MeshResponse.aggregators:type_name -> weir.v1.Aggregators
+	43,  // 101: weir.v1.MeshResponse.bus:type_name -> weir.v1.Bus
+	0,   // 102: weir.v1.Component.resource:type_name -> weir.v1.Resource
+	39,  // 103: weir.v1.Component.pods:type_name -> weir.v1.PodState
+	56,  // 104: weir.v1.PodState.started:type_name -> google.protobuf.Timestamp
+	9,   // 105: weir.v1.NamespaceCount.pods:type_name -> weir.v1.PodCounts
+	44,  // 106: weir.v1.Bus.streams:type_name -> weir.v1.Stream
+	45,  // 107: weir.v1.Bus.lags:type_name -> weir.v1.PartitionLag
+	56,  // 108: weir.v1.Stream.oldest:type_name -> google.protobuf.Timestamp
+	56,  // 109: weir.v1.Stream.newest:type_name -> google.protobuf.Timestamp
+	55,  // 110: weir.v1.PartitionLag.behind:type_name -> google.protobuf.Duration
+	48,  // 111: weir.v1.EndpointsResponse.endpoints:type_name -> weir.v1.MeshEndpoint
+	0,   // 112: weir.v1.MeshEndpoint.workload:type_name -> weir.v1.Resource
+	5,   // 113: weir.v1.Weir.Stat:input_type -> weir.v1.StatRequest
+	10,  // 114: weir.v1.Weir.Series:input_type -> weir.v1.SeriesRequest
+	14,  // 115: weir.v1.Weir.Edges:input_type -> weir.v1.EdgesRequest
+	17,  // 116: weir.v1.Weir.Routes:input_type -> weir.v1.RoutesRequest
+	20,  // 117: weir.v1.Weir.Workloads:input_type -> weir.v1.WorkloadsRequest
+	25,  // 118: weir.v1.Weir.Tap:input_type -> weir.v1.TapRequest
+	30,  // 119: weir.v1.Weir.Scan:input_type -> weir.v1.ScanRequest
+	36,  // 120: weir.v1.Weir.Mesh:input_type -> weir.v1.MeshRequest
+	46,  // 121: weir.v1.Weir.Endpoints:input_type -> weir.v1.EndpointsRequest
+	49,  // 122: weir.v1.Weir.Version:input_type -> weir.v1.VersionRequest
+	6,   // 123: weir.v1.Weir.Stat:output_type -> weir.v1.StatResponse
+	11,  // 124: weir.v1.Weir.Series:output_type -> weir.v1.SeriesResponse
+	15,  // 125: weir.v1.Weir.Edges:output_type -> weir.v1.EdgesResponse
+	18,  // 126: weir.v1.Weir.Routes:output_type -> weir.v1.RoutesResponse
+	21,  // 127: weir.v1.Weir.Workloads:output_type -> weir.v1.WorkloadsResponse
+	27,  // 128: weir.v1.Weir.Tap:output_type -> weir.v1.TapResponse
+	31,  // 129: weir.v1.Weir.Scan:output_type -> weir.v1.ScanResponse
+	37,  // 130: weir.v1.Weir.Mesh:output_type -> weir.v1.MeshResponse
+	47,  // 131: weir.v1.Weir.Endpoints:output_type -> weir.v1.EndpointsResponse
+	50,  // 132: weir.v1.Weir.Version:output_type -> weir.v1.VersionResponse
+	123, // [123:133] is the sub-list for method output_type
+	113, // [113:123] is the sub-list for method input_type
+	113, // [113:113] is the sub-list for extension type_name
+	113, // [113:113] is the sub-list for extension extendee
+	0,   // [0:113] is the sub-list for field type_name
 }
 
 func init() { file_weirpb_weir_proto_init() }
@@ -5119,23 +5258,23 @@ func file_weirpb_weir_proto_init() {
 	if File_weirpb_weir_proto != nil {
 		return
 	}
-	file_weirpb_weir_proto_msgTypes[26].OneofWrappers = []any{
+	file_weirpb_weir_proto_msgTypes[27].OneofWrappers = []any{
 		(*TapResponse_Event)(nil),
 		(*TapResponse_Gap)(nil),
 		(*TapResponse_Progress)(nil),
 	}
-	file_weirpb_weir_proto_msgTypes[30].OneofWrappers = []any{
+	file_weirpb_weir_proto_msgTypes[31].OneofWrappers = []any{
 		(*ScanResponse_Progress)(nil),
 		(*ScanResponse_Result)(nil),
 	}
-	file_weirpb_weir_proto_msgTypes[33].OneofWrappers = []any{}
+	file_weirpb_weir_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weirpb_weir_proto_rawDesc), len(file_weirpb_weir_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -96,15 +96,15 @@ func (c *Client) LastBatch(ctx context.Context, partition int) (sequence uint64,
 // until is zero it waits for more until ctx ends, and returns ctx's error; else
 // it returns nil after the last batch that was stored before until, or that was
 // there when it began. from is the workload on whose subject the batch came, and
-// stored when the stream got it; data is fn's to keep. fn may take its time: the stream keeps what is to come.
+// stored when the stream got it, which numbers it with sequence; data is fn's to
+// keep. fn may take its time: the stream keeps what is to come.
 //
-// opened, where not nil, is called once before fn: with the time of the oldest
-// message that the stream still holds (zero where it is empty) and the number of
-// batches that fn will get of those there are.
+// opened, where not nil, is called once before fn, with what the stream holds.
+// Where since is zero, what comes from now on is what comes after its Last.
 //
 // fn's error ends it and is returned. Absences of the bus it sits out as
 // ConsumeEvents does.
-func (c *Client) ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(oldest time.Time, batches uint64), fn func(from event.Workload, stored time.Time, data []byte) error) error {
+func (c *Client) ReadEvents(ctx context.Context, w event.Workload, since, until time.Time, opened func(event.Extent), fn func(sequence uint64, from event.Workload, stored time.Time, data []byte) error) error {
 	return c.read(ctx, &reading{
 		stream: bus.StreamEvents,
 		filter: bus.StoredFilter(w),
@@ -120,7 +120,7 @@ func (c *Client) ReadEvents(ctx context.Context, w event.Workload, since, until 
 			if err != nil {
 				from = event.Workload{}
 			}
-			return fn(from, m.stored, m.data)
+			return fn(m.sequence, from, m.stored, m.data)
 		},
 	})
 }
@@ -149,9 +149,8 @@ type reading struct {
 	known  bool
 	// until, where set, ends a finite reading at the first message stored then.
 	until time.Time
-	// opened is called once, with the time of the stream's oldest message and
-	// the number of messages to come of those there are.
-	opened func(oldest time.Time, messages uint64)
+	// opened is called once, with what the stream holds.
+	opened func(event.Extent)
 	// bytes bounds what one request asks for; more than any message.
 	bytes int
 	// turns, where not nil, holds as many as may read at a time.
@@ -238,7 +237,15 @@ func (c *Client) readFrom(ctx context.Context, r *reading) error {
 	info := consumer.CachedInfo()
 	defer c.forget(stream, info.Name)
 	if r.opened != nil {
-		r.opened(stream.CachedInfo().State.FirstTime, info.NumPending)
+		state := stream.CachedInfo().State
+		r.opened(event.Extent{
+			Created: stream.CachedInfo().Created,
+			Oldest:  state.FirstTime,
+			Newest:  state.LastTime,
+			First:   state.FirstSeq,
+			Last:    r.last,
+			Waiting: info.NumPending,
+		})
 		r.opened = nil
 	}
 	if r.finite && info.NumPending == 0 {

@@ -42,7 +42,7 @@ func TestReadEvents(t *testing.T) {
 		var got []string
 		var batches uint64
 		var oldest time.Time
-		err := c.ReadEvents(ctx, w, since, until, func(at time.Time, n uint64) { oldest, batches = at, n }, func(from event.Workload, stored time.Time, data []byte) error {
+		err := c.ReadEvents(ctx, w, since, until, func(x event.Extent) { oldest, batches = x.Oldest, x.Waiting }, func(_ uint64, from event.Workload, stored time.Time, data []byte) error {
 			if from != web && from != voting {
 				t.Errorf("%s comes from %s", data, from)
 			}
@@ -64,7 +64,7 @@ func TestReadEvents(t *testing.T) {
 	f(event.Workload{Namespace: "other"}, began, later, "", 0)
 
 	want := errors.New("enough")
-	if err := c.ReadEvents(ctx, web, began.Add(-time.Second), later, nil, func(event.Workload, time.Time, []byte) error { return want }); !errors.Is(err, want) {
+	if err := c.ReadEvents(ctx, web, began.Add(-time.Second), later, nil, func(uint64, event.Workload, time.Time, []byte) error { return want }); !errors.Is(err, want) {
 		t.Errorf("%v; want the function's error", err)
 	}
 }
@@ -80,7 +80,7 @@ func TestReadEventsFollows(t *testing.T) {
 	opened := make(chan struct{})
 	got := make(chan string, 100)
 	stop := background(t, func(ctx context.Context) error {
-		return c.ReadEvents(ctx, web, time.Time{}, time.Time{}, func(time.Time, uint64) { close(opened) }, func(_ event.Workload, _ time.Time, data []byte) error {
+		return c.ReadEvents(ctx, web, time.Time{}, time.Time{}, func(event.Extent) { close(opened) }, func(_ uint64, _ event.Workload, _ time.Time, data []byte) error {
 			got <- string(data)
 			return nil
 		})

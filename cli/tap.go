@@ -3,9 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -13,15 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/weirmesh/weir/api/client"
 	"github.com/weirmesh/weir/api/weirpb"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
-
-// overlap is how long before the end of a stream the next one should begin: what
-// was under way then comes again rather than not at all.
-const overlap = 5 * time.Second
 
 type tapCommand struct {
 	*app
@@ -60,6 +51,9 @@ missing in their numbering, is counted and named on stderr.
 
 With --since the requests of the past are read back from the stream, to --until
 or now; with -f it then goes on into the present, without gap or repetition.
+
+It outlives the API: where that is restarted, the tap goes on where it was. What
+is not kept any more then is named as a gap.
 
 Filters are asked before anything is sent here, and all must agree. Each may
 also speak of the response. --where takes an expression over the fields of an
@@ -210,73 +204,67 @@ func (t *tapCommand) noteNone(ctx context.Context, c *client.Client) {
 	t.notef("%s", strings.TrimSpace("No events"+(&question{resource: t.req.GetResource()}).describe()+when+". "+note))
 }
 
+// tapItem is what of a tap waits to be shown.
+type tapItem struct {
+	*weirpb.TapResponse
+	// note, where there is one, is about the tap itself; opened: it has begun.
+	note   string
+	opened bool
+}
+
 // follow shows what comes until it ends or ctx does.
 func (t *tapCommand) follow(ctx context.Context, c *client.Client) error {
-	sctx, cancel := context.WithCancel(ctx)
+	rctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.Tap(sctx, &t.req)
-	if err != nil {
-		return callError("tap", err)
-	}
-	// The header says that the tap was understood; without it, what comes says
-	// why not.
-	if head, err := stream.Header(); err != nil || head == nil {
-		if _, err = stream.Recv(); err != nil && ctx.Err() == nil {
-			return callError("tap", err)
+	items := make(chan tapItem, 256)
+	send := func(item tapItem) error {
+		select {
+		case items <- item:
+			return nil
+		case <-rctx.Done():
+			return rctx.Err()
 		}
-		return nil
 	}
-	if t.req.GetSince() == nil {
-		t.noteUnseen(ctx, c)
+	r := &tapReader{
+		client: c,
+		req:    &t.req,
+		handle: func(r *weirpb.TapResponse) error { return send(tapItem{TapResponse: r}) },
+		// What is said too late is of no use to anybody.
+		say:    func(note string) { _ = send(tapItem{note: note}) },
+		opened: func() { _ = send(tapItem{opened: true}) },
+		now:    t.now,
 	}
-	items := make(chan *weirpb.TapResponse, 256)
 	ended := make(chan error, 1)
-	go receiveTap(sctx, stream, items, ended)
-	printErr := t.printAll(items)
+	go func() {
+		defer close(items)
+		ended <- r.read(rctx)
+	}()
+	printErr := t.printAll(ctx, c, items)
 	cancel()
-	err = <-ended
+	err := <-ended
 	switch {
 	case printErr != nil:
 		return printErr
 	case ctx.Err() != nil:
 		return nil
-	case errors.Is(err, io.EOF):
+	case err == nil:
 		t.noteNone(ctx, c)
-		return nil
-	}
-	lost := status.Code(err) == codes.Unavailable
-	err = callError("go on with the tap", err)
-	if lost {
-		err = fmt.Errorf("%w; `--since %s` goes on from there", err, clock(t.now().Add(-overlap), t.now()))
 	}
 	return err
 }
 
-// receiveTap hands on what the stream brings, then closes items and says why it
-// ended.
-func receiveTap(ctx context.Context, stream grpc.ServerStreamingClient[weirpb.TapResponse], items chan<- *weirpb.TapResponse, ended chan<- error) {
-	defer close(items)
-	for {
-		item, err := stream.Recv()
-		if err != nil {
-			ended <- err
-			return
-		}
-		select {
-		case items <- item:
-		case <-ctx.Done():
-			ended <- ctx.Err()
-			return
-		}
-	}
-}
-
 // printAll writes items as they come: in one go as many as there are, and
 // flushed whenever none waits.
-func (t *tapCommand) printAll(items <-chan *weirpb.TapResponse) error {
+func (t *tapCommand) printAll(ctx context.Context, c *client.Client, items <-chan tapItem) error {
 	out := bufio.NewWriterSize(t.Streams.Out, 32<<10)
 	for item := range items {
-		if err := t.note(item); err != nil {
+		switch {
+		case item.note != "":
+			t.notef("%s", item.note)
+		case item.opened && t.req.GetSince() == nil:
+			t.noteUnseen(ctx, c)
+		}
+		if err := t.note(item.TapResponse); err != nil {
 			return err
 		}
 		if e := item.GetEvent(); e != nil {

@@ -3,14 +3,12 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"log/slog"
 	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/weirmesh/weir/api"
 	"github.com/weirmesh/weir/api/apitest"
 	"github.com/weirmesh/weir/event"
 )
@@ -156,29 +154,6 @@ func TestTapJSONLinesAreOneLineEach(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &o); err != nil || o.ProxyDirection == "" || o.Source.Metadata == nil {
 			t.Errorf("%v: %s", err, line)
 		}
-	}
-}
-
-// Where the API ends in the middle of a tap, it is said how to go on.
-func TestTapOfAnAPIThatEnds(t *testing.T) {
-	b := emojivoto()
-	s, err := api.Start(api.Options{Backend: b, GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := newCommand("tap", "deploy/web", "-n", "emojivoto", "--api-addr", s.GRPCAddr())
-	ended := make(chan error, 1)
-	go func() { ended <- c.root.ExecuteContext(t.Context()) }()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if _, err := b.WaitTaps(ctx, 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := <-ended; err == nil || !strings.Contains(err.Error(), "`--since 12:04:55` goes on from there") {
-		t.Error(err)
 	}
 }
 

@@ -32,7 +32,7 @@ func (t *tapCommand) note(item *weirpb.TapResponse) error {
 
 func (t *tapCommand) noteGap(g *weirpb.TapGap) error {
 	if t.output != outputJSON {
-		t.notef("%s", gapNote(g))
+		t.notef("%s", gapNote(g, t.now()))
 		return nil
 	}
 	line, err := json.Marshal(map[string]gapObject{"gap": {
@@ -43,6 +43,8 @@ func (t *tapCommand) noteGap(g *weirpb.TapGap) error {
 		To:       g.GetTo(),
 		Count:    g.GetSkipped(),
 		Reason:   g.GetReason(),
+		Since:    jsonTime(g.GetSince()),
+		Until:    jsonTime(g.GetUntil()),
 	}})
 	if err != nil {
 		return fmt.Errorf("cannot encode a gap: %w", err)
@@ -60,6 +62,18 @@ type gapObject struct {
 	To       uint64 `json:"to"`
 	Count    uint64 `json:"count"`
 	Reason   string `json:"reason"`
+	// Since and Until say between when events may be missing that nobody can
+	// count.
+	Since string `json:"since,omitempty"`
+	Until string `json:"until,omitempty"`
+}
+
+// jsonTime is a time in JSON; "" for none.
+func jsonTime(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return t.AsTime().Format(time.RFC3339Nano)
 }
 
 // describeFull names a workload with its namespace: "emojivoto/deploy/web".
@@ -71,7 +85,10 @@ func describeFull(r *weirpb.Resource) string {
 }
 
 // gapNote says what is missing, and whose.
-func gapNote(g *weirpb.TapGap) string {
+func gapNote(g *weirpb.TapGap, now time.Time) string {
+	between := func() string {
+		return "between " + clock(g.GetSince().AsTime(), now) + " and " + clock(g.GetUntil().AsTime(), now)
+	}
 	who := printable(describeFull(g.GetSource()))
 	if g.GetPod() != "" {
 		who += " (pod " + printable(g.GetPod()) + ")"
@@ -85,6 +102,10 @@ func gapNote(g *weirpb.TapGap) string {
 		return fmt.Sprintf("Gap: %s of %s, instance %s, never arrived: %d events.", batches, who, g.GetInstance(), g.GetSkipped())
 	case "shed":
 		return fmt.Sprintf("Gap: the proxy of %s, instance %s, had to give up the detail of %d events before batch %d.", who, g.GetInstance(), g.GetSkipped(), g.GetTo())
+	case "discarded":
+		return fmt.Sprintf("Gap: what came %s is not kept any more.", between())
+	case gapUnseen:
+		return fmt.Sprintf("Gap: nothing was seen %s.", between())
 	case "unreadable":
 		return fmt.Sprintf("Gap: a message of %s is no batch of its events.", who)
 	}

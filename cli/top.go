@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -115,30 +113,22 @@ func (t *topCommand) run(cmd *cobra.Command, args []string) error {
 }
 
 // fill counts what the stream brings until it or ctx ends, and hands on what
-// else it says.
-func (t *topCommand) fill(ctx context.Context, c *client.Client, req *weirpb.TapRequest, table *topTable, progress func(*weirpb.TapProgress)) error {
-	stream, err := c.Tap(ctx, req)
-	if err != nil {
-		return callError("tap", err)
-	}
-	for {
-		item, err := stream.Recv()
-		switch {
-		case ctx.Err() != nil || errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return callError("go on with the tap", err)
-		}
+// else it says. An end of the API it outlives, and says so.
+func (t *topCommand) fill(ctx context.Context, c *client.Client, req *weirpb.TapRequest, table *topTable, progress func(*weirpb.TapProgress), say func(string)) error {
+	r := &tapReader{client: c, req: req, say: say, now: t.now}
+	r.handle = func(item *weirpb.TapResponse) error {
 		if e := item.GetEvent(); e != nil {
 			table.add(e)
 		}
 		if gap := item.GetGap(); gap != nil {
-			table.say(gapNote(gap))
+			table.say(gapNote(gap, t.now()))
 		}
 		if p := item.GetProgress(); p != nil {
 			progress(p)
 		}
+		return nil
 	}
+	return r.read(ctx)
 }
 
 // once counts for a while, or the past, and prints the table.
@@ -161,7 +151,7 @@ func (t *topCommand) once(ctx context.Context, c *client.Client, req *weirpb.Tap
 			t.saidReading = t.now()
 			t.notef("%s", note)
 		}
-	})
+	}, func(note string) { t.notef("%s", note) })
 	if err != nil {
 		return err
 	}
@@ -208,7 +198,7 @@ func (t *topCommand) live(ctx context.Context, c *client.Client, req *weirpb.Tap
 				note = fmt.Sprintf("Behind by %s. Nothing is lost.", behind.Round(time.Second))
 			}
 			table.now(note)
-		})
+		}, table.now)
 	})
 	return view.run(ctx, t.Streams.In, t.Streams.Out, filled)
 }

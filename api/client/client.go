@@ -12,8 +12,10 @@ import (
 	"github.com/weirmesh/weir/api/weirpb"
 	"github.com/weirmesh/weir/api/wire"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
 
@@ -56,7 +58,13 @@ func DialWith(ctx context.Context, name string, dial func(ctx context.Context) (
 }
 
 func connect(ctx context.Context, addr, target, hint string, options ...grpc.DialOption) (*Client, error) {
+	// again says when a connection that failed is tried again: an API server that
+	// is restarted is soon back.
+	again := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
 	conn, err := grpc.NewClient(target, append(options,
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: dialTimeout}),
+		// A server that vanished without a word must not leave a tap waiting.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply), grpc.ForceCodecV2(wire.New())),
 		grpc.WithNoProxy())...)

@@ -135,6 +135,8 @@ func TestTapsAreComplete(t *testing.T) {
 type tapLines struct {
 	mu    sync.Mutex
 	lines []string
+	// errOut is what it says besides.
+	errOut *syncBuffer
 }
 
 func (l *tapLines) count() int {
@@ -157,7 +159,7 @@ func startTap(t *testing.T, m *mesh, args ...string) *tapLines {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	l := &tapLines{}
+	l := &tapLines{errOut: errOut}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -15,6 +15,8 @@ type block struct {
 	sorted bool
 	// index finds entries while the block is young.
 	index map[uint32]int32
+	// counted is what the shelf has counted of its bytes.
+	counted int
 }
 
 type entry struct{ id, offset, size uint32 }

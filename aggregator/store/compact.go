@@ -15,7 +15,7 @@ func (s *shelf[K]) Compact(now int64) error {
 		}
 	}
 	if s.lean {
-		s.tiers[0].close(now - arrived)
+		s.close(&s.tiers[0], now-arrived)
 	}
 	if now-s.full < fullEvery {
 		return failed
@@ -26,7 +26,7 @@ func (s *shelf[K]) Compact(now int64) error {
 		if from := s.beginning(i, now-t.Keep); from > t.from {
 			s.age(i, from)
 		}
-		t.close(now - settled)
+		s.close(t, now-settled)
 	}
 	s.findOldest()
 	return failed
@@ -63,35 +63,19 @@ func (s *shelf[K]) findOldest() {
 	}
 }
 
-// close makes blocks small that end at until or before.
-func (t *tier) close(until int64) {
+// close makes blocks of a tier small that end at until or before.
+func (s *shelf[K]) close(t *tier, until int64) {
 	for start, b := range t.blocks {
-		if start+t.span(start) <= until {
+		if !b.sorted && start+t.span(start) <= until {
 			b.close()
+			s.count(b)
 		}
 	}
 }
 
 // bytes is as Bytes.
-func (s *shelf[K]) bytes() int {
-	n := keyBytes*len(s.keys) + 8*len(s.changes.last)
-	for i := range s.tiers {
-		t := &s.tiers[i]
-		n += size(t.blocks) + size(t.late) + size(t.folding)
-		for j := range t.levels {
-			n += size(t.levels[j].blocks)
-		}
-	}
-	return n
-}
+func (s *shelf[K]) bytes() int { return keyBytes*len(s.keys) + 8*len(s.changes.last) + s.blockBytes }
 
 // keyBytes is what a key takes in the two places where it is, strings
 // included, as measured with those of package rollup.
 const keyBytes = 900
-
-func size(blocks map[int64]*block) (n int) {
-	for _, b := range blocks {
-		n += b.bytes()
-	}
-	return n
-}

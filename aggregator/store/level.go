@@ -132,6 +132,7 @@ func (s *shelf[K]) sumUp(t *tier, i int, start int64, failed *error) (work int) 
 		*failed = err
 	}
 	sums.close()
+	s.count(sums)
 	l.blocks[start] = sums
 	return len(pieces) + 1
 }

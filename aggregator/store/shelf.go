@@ -33,6 +33,8 @@ type shelf[K Key[K]] struct {
 	// oldest is where the oldest value that counts begins; 0 where there is none.
 	oldest int64
 	full   int64
+	// blockBytes is what all blocks take together, see count.
+	blockBytes int
 }
 
 type keyState[K any] struct {
@@ -93,8 +95,8 @@ func (s *shelf[K]) Tiers() []Tier {
 	return all
 }
 
-// Add is as the store's.
-func (s *shelf[K]) Add(i int, at int64, key K, data []byte, now int64) (kept bool, err error) {
+// Add is as the store's AddKnown.
+func (s *shelf[K]) Add(i int, at int64, key *K, hint *uint32, data []byte, now int64) (kept bool, err error) {
 	t := &s.tiers[i]
 	if at < s.tiers[len(s.tiers)-1].from {
 		return false, nil
@@ -102,18 +104,18 @@ func (s *shelf[K]) Add(i int, at int64, key K, data []byte, now int64) (kept boo
 	if i+1 < len(s.tiers) && at < max(now-t.lateness, t.from) {
 		at = floor(at, s.lateSpan(i, at))
 		s.begins(i, at)
-		return true, s.addTo(t.late, at, key, data)
+		return true, s.addTo(t.late, at, key, hint, data)
 	}
-	return true, s.addBlock(i, floor(at, t.span(at)), key, data)
+	return true, s.addBlock(i, floor(at, t.span(at)), key, hint, data)
 }
 
 // Recall is as the store's.
-func (s *shelf[K]) Recall(i int, at int64, key K, data []byte) (kept bool, err error) {
+func (s *shelf[K]) Recall(i int, at int64, key *K, data []byte) (kept bool, err error) {
 	t := &s.tiers[i]
 	if at < t.from {
 		return false, nil
 	}
-	return true, s.addBlock(i, floor(at, t.span(at)), key, data)
+	return true, s.addBlock(i, floor(at, t.span(at)), key, nil, data)
 }
 
 // begins notes that a tier has a value that begins at a time. Where a finer one
@@ -126,25 +128,24 @@ func (s *shelf[K]) begins(i int, start int64) {
 }
 
 // addBlock adds a value to a tier, and to the sums over its block.
-func (s *shelf[K]) addBlock(i int, start int64, key K, data []byte) error {
+func (s *shelf[K]) addBlock(i int, start int64, key *K, hint *uint32, data []byte) error {
 	t := &s.tiers[i]
 	s.begins(i, start)
-	if other := key.Other(); other != key {
-		// Late values may not fill up a block that was closed.
-		if b := t.blocks[start]; b != nil && (t.Rows > 0 && len(b.entries) >= 64*t.Rows || s.rowBytes > 0 && t.span(start) > t.Step && b.used() >= s.rowBytes) {
-			if _, known := s.at(b, key); !known {
-				key = other
-			}
+	// Late values may not fill up a block that was closed.
+	if b := t.blocks[start]; b != nil && (t.Rows > 0 && len(b.entries) >= 64*t.Rows || s.rowBytes > 0 && t.span(start) > t.Step && b.used() >= s.rowBytes) {
+		if id, known := s.number(key, hint); !known || b.find(id) < 0 {
+			other := (*key).Other()
+			key, hint = &other, nil
 		}
 	}
-	if err := s.addTo(t.blocks, start, key, data); err != nil {
+	if err := s.addTo(t.blocks, start, key, hint, data); err != nil {
 		return err
 	}
 	t.newest = max(t.newest, start+t.span(start))
 	for i := range t.levels {
 		l := &t.levels[i]
 		if over := floor(start, l.step); l.blocks[over] != nil {
-			if err := s.addTo(l.blocks, over, key, data); err != nil {
+			if err := s.addTo(l.blocks, over, key, hint, data); err != nil {
 				return err
 			}
 		}
@@ -152,30 +153,26 @@ func (s *shelf[K]) addBlock(i int, start int64, key K, data []byte) error {
 	return nil
 }
 
-// at is where a block has a key's value.
-func (s *shelf[K]) at(b *block, key K) (at int, known bool) {
-	id, known := s.ids[key]
-	if !known {
-		return 0, false
-	}
-	at = b.find(id)
-	return at, at >= 0
-}
-
-func (s *shelf[K]) addTo(blocks map[int64]*block, start int64, key K, data []byte) error {
+func (s *shelf[K]) addTo(blocks map[int64]*block, start int64, key *K, hint *uint32, data []byte) error {
 	b := blocks[start]
 	if b == nil {
 		b = &block{}
 		blocks[start] = b
 	}
-	at, known := s.at(b, key)
-	if !known {
-		id := s.hold(key)
-		s.changes.touch(id)
+	defer s.count(b)
+	id, known := s.number(key, hint)
+	at := -1
+	if known {
+		at = b.find(id)
+	} else if id = s.id(*key); hint != nil {
+		*hint = id + 1
+	}
+	s.changes.touch(id)
+	if at < 0 {
+		s.keys[id].blocks++
 		b.append(id, data)
 		return nil
 	}
-	s.changes.touch(b.entries[at].id)
 	s.sum.Reset()
 	if err := s.sum.Add(b.value(at)); err != nil {
 		return err
@@ -188,11 +185,29 @@ func (s *shelf[K]) addTo(blocks map[int64]*block, start int64, key K, data []byt
 	return nil
 }
 
-// hold gives a key its number for one more block.
-func (s *shelf[K]) hold(key K) uint32 {
-	id := s.id(key)
-	s.keys[id].blocks++
-	return id
+// count brings blockBytes up to date after a block has changed. What has gone,
+// release takes off.
+func (s *shelf[K]) count(b *block) {
+	n := b.bytes()
+	s.blockBytes += n - b.counted
+	b.counted = n
+}
+
+// number finds the number of a key, if it has one. hint is where the caller
+// remembers it, and 1 more; 0 or nil: nowhere. To look there takes a fraction of
+// the time that it takes to hash a key, which may have many strings.
+func (s *shelf[K]) number(key *K, hint *uint32) (id uint32, known bool) {
+	if hint == nil {
+		id, known = s.ids[*key]
+		return id, known
+	}
+	if n := int64(*hint); n > 0 && n <= int64(len(s.keys)) && s.keys[n-1].blocks > 0 && s.keys[n-1].key == *key {
+		return uint32(n - 1), true
+	}
+	if id, known = s.ids[*key]; known {
+		*hint = id + 1
+	}
+	return id, known
 }
 
 // id gives a key its number.
@@ -212,8 +227,10 @@ func (s *shelf[K]) id(key K) uint32 {
 	return id
 }
 
-// release gives up a block's hold of its keys.
+// release gives up a block, and its hold of its keys.
 func (s *shelf[K]) release(b *block) {
+	s.blockBytes -= b.counted
+	b.counted = 0
 	for _, e := range b.entries {
 		k := &s.keys[e.id]
 		if k.blocks--; k.blocks == 0 {
@@ -231,26 +248,27 @@ func (s *shelf[K]) Fold(i int) error {
 		t.folding, t.late = t.late, t.folding
 		return nil
 	}
-	return s.move(t.late, func(at int64, key K, data []byte) error { return s.addTo(t.folding, at, key, data) })
+	return s.move(t.late, func(at int64, key *K, data []byte) error { return s.addTo(t.folding, at, key, nil, data) })
 }
 
 // Folded is as the store's.
 func (s *shelf[K]) Folded(i int, began int64) error {
 	t := &s.tiers[i]
 	t.safe = max(t.safe, began-t.lateness)
-	return s.move(t.folding, func(at int64, key K, data []byte) error {
+	return s.move(t.folding, func(at int64, key *K, data []byte) error {
 		if at < t.from {
 			return nil // the next tier counts it from now on
 		}
-		return s.addBlock(i, floor(at, t.span(at)), key, data)
+		return s.addBlock(i, floor(at, t.span(at)), key, nil, data)
 	})
 }
 
 // move empties blocks into something else.
-func (s *shelf[K]) move(blocks map[int64]*block, to func(at int64, key K, data []byte) error) (failed error) {
+func (s *shelf[K]) move(blocks map[int64]*block, to func(at int64, key *K, data []byte) error) (failed error) {
 	for at, b := range blocks {
 		for j, e := range b.entries {
-			if err := to(at, s.keys[e.id].key, b.value(j)); err != nil {
+			key := s.keys[e.id].key // keys may move
+			if err := to(at, &key, b.value(j)); err != nil {
 				failed = err
 			}
 		}

@@ -116,8 +116,8 @@ func New[K Key[K]](newSummer func() Summer, tiers []Tier, now int64) *Store[K] {
 	return s
 }
 
-func (s *Store[K]) of(key K) *shelf[K] {
-	if key.Detail() {
+func (s *Store[K]) of(key *K) *shelf[K] {
+	if (*key).Detail() {
 		return s.detail
 	}
 	return s.totals
@@ -133,13 +133,20 @@ func (s *Store[K]) Tiers() []Tier { return s.totals.Tiers() }
 // tells whether it was kept: what is older than the last tier keeps is dropped.
 // It fails where the value, added to another, is not valid.
 func (s *Store[K]) Add(i int, at int64, key K, data []byte, now int64) (kept bool, err error) {
-	return s.of(key).Add(i, at, key, data, now)
+	return s.of(&key).Add(i, at, &key, nil, data, now)
+}
+
+// AddKnown is as Add, in less time: hint is where the store remembers where it has
+// the key, at first 0. It is for this key only; that of another, or of another
+// store, does no harm but helps nobody.
+func (s *Store[K]) AddKnown(i int, at int64, key *K, hint *uint32, data []byte, now int64) (kept bool, err error) {
+	return s.of(key).Add(i, at, key, hint, data, now)
 }
 
 // Recall is as Add, for a value that has gone into the next tier already: where
 // that is the one that counts at that time, the value is left out.
 func (s *Store[K]) Recall(i int, at int64, key K, data []byte) (kept bool, err error) {
-	return s.of(key).Recall(i, at, key, data)
+	return s.of(&key).Recall(i, at, &key, data)
 }
 
 // Fold begins a group of tier i+1: all that was added to tier i so far will be
@@ -199,7 +206,7 @@ func (s *Store[K]) Reaches() int64 { return max(s.totals.Reaches(), s.detail.Rea
 
 // Counts tells whether what a tier has of a key's time counts, and not what a
 // finer one has of it.
-func (s *Store[K]) Counts(i int, at int64, key K) bool { return s.of(key).counts(i, at) }
+func (s *Store[K]) Counts(i int, at int64, key K) bool { return s.of(&key).counts(i, at) }
 
 // Step is how fine a window's edge can be at a time, Unix seconds, whatever the
 // keys.

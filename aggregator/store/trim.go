@@ -52,7 +52,7 @@ func (s *shelf[K]) slim(now int64) {
 			}
 		}
 		t.levels = nil
-		t.close(now - arrived)
+		s.close(t, now-arrived)
 	}
 }
 
@@ -228,6 +228,7 @@ func (s *shelf[K]) sumBlock(pieces []piece) *block {
 		s.failed = err
 	}
 	sums.close()
+	s.count(sums)
 	return sums
 }
 
@@ -241,7 +242,8 @@ func (s *shelf[K]) mergeLate(i int, blocks map[int64]*block) {
 		b := blocks[start]
 		delete(blocks, start)
 		for at, e := range b.entries {
-			if err := s.addTo(blocks, over, s.keys[e.id].key, b.value(at)); err != nil {
+			key := s.keys[e.id].key // keys may move
+			if err := s.addTo(blocks, over, &key, nil, b.value(at)); err != nil {
 				s.failed = err
 			}
 		}

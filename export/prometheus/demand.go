@@ -67,6 +67,9 @@ func (e *Exporter) wanted(ctx context.Context, so bool) bool {
 	if err != nil {
 		return so
 	}
+	e.mu.Lock()
+	e.until = d.Until
+	e.mu.Unlock()
 	return !d.idle(time.Now(), e.o.Idle)
 }
 
@@ -136,8 +139,12 @@ func (a *asked) newest(ctx context.Context, d *demand) error {
 	return errors.Join(errs[:]...)
 }
 
-// missing tells whether a partition's counters lack what came before counting was
-// resumed. waiting is when the stream got the first batch that they lack.
-func (d *demand) missing(partition int, position uint64, waiting, now time.Time) bool {
-	return position < d.Until[partition] && !waiting.IsZero() && now.Sub(time.UnixMicro(d.Woken)) < catchUp
+// missing is how much of the stream, in messages of all partitions, a partition's
+// counters lack of what came before counting was resumed. waiting is when the
+// stream got the first batch that they lack.
+func (d *demand) missing(partition int, position uint64, waiting, now time.Time) uint64 {
+	if position >= d.Until[partition] || waiting.IsZero() || now.Sub(time.UnixMicro(d.Woken)) >= catchUp {
+		return 0
+	}
+	return d.Until[partition] - position
 }

@@ -86,6 +86,11 @@ type Exporter struct {
 	id     string
 	log    *slog.Logger
 	budget *budget
+
+	mu sync.Mutex
+	// until, guarded by mu, is up to where whoever has woken us waits, by
+	// partition.
+	until [bus.Partitions]uint64
 }
 
 // New returns an exporter that does nothing until Run.
@@ -318,7 +323,7 @@ func (p *partition) saving(ctx context.Context, ended <-chan error) error {
 	swept := time.Now()
 	// Whoever has woken us waits for the first.
 	for every := min(p.e.o.Every, firstStore); ; every = min(2*every, p.e.o.Every) {
-		sleep(ctx, every)
+		p.pause(ctx, every)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -336,6 +341,23 @@ func (p *partition) saving(ctx context.Context, ended <-chan error) error {
 		}
 		if err != nil && ctx.Err() == nil {
 			p.e.log.Debug("cannot keep what was counted; trying again", "partition", p.number, "error", err)
+		}
+	}
+}
+
+// pause waits until it is time to store again: at once, where a scrape waits for
+// just what has been counted.
+func (p *partition) pause(ctx context.Context, every time.Duration) {
+	for left := every; left > 0 && ctx.Err() == nil; left -= firstStore {
+		sleep(ctx, min(left, firstStore))
+		p.e.mu.Lock()
+		until := p.e.until[p.number]
+		p.e.mu.Unlock()
+		p.mu.Lock()
+		counted := p.intake.Position()
+		p.mu.Unlock()
+		if p.position < until && until <= counted {
+			return
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,10 +28,13 @@ const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 
 // Handler shows what is stored of an exporter to Prometheus. Where it cannot be
 // read it answers 503, rather than show what another exporter has moved on from.
+// After a pause in which nobody counted there are no counters until they have what
+// came in it, and it says when that will be.
 // It is safe for concurrent use.
 type Handler struct {
 	o     Options
 	asked asked
+	pace  pace
 
 	mu    sync.Mutex
 	parts [bus.Partitions]part // guarded by mu
@@ -57,7 +61,7 @@ func NewHandler(o Options) *Handler {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), patience(r.Header))
 	defer cancel()
-	states, open, lag, err := h.current(ctx)
+	a, err := h.current(ctx)
 	if err != nil {
 		h.o.Logger.Log(ctx, slog.LevelDebug, "cannot answer a scrape", "error", err)
 		http.Error(w, "the counters cannot be read now: "+err.Error(), http.StatusServiceUnavailable)
@@ -72,8 +76,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		to = z
 	}
 	b := bufio.NewWriterSize(to, 64<<10)
-	write(b, states, lag)
-	writeOpen(b, open, h.o.Series)
+	if a.missing > 0 {
+		h.writePending(b, a)
+	} else {
+		write(b, a)
+		writeOpen(b, a.open, h.o.Series)
+	}
 	_ = b.Flush() // whoever asked has gone
 }
 
@@ -89,39 +97,47 @@ func patience(header http.Header) time.Duration {
 // lookEvery is how often is looked whether a pause is made up for.
 const lookEvery = 200 * time.Millisecond
 
+// answer is what a scrape is answered with.
+type answer struct {
+	// states are the newest of each partition.
+	states []*state
+	// open are the connections that are.
+	open []gauge
+	// lag is how old the oldest batch is that they do not count.
+	lag time.Duration
+	// missing is how much of the stream they lack of what came before counting was
+	// resumed, in messages.
+	missing uint64
+}
+
 // current reads the counters. After a pause it waits for those that have what
-// came in it.
-func (h *Handler) current(ctx context.Context) (states []*state, open []gauge, lag time.Duration, err error) {
-	for waited := false; ; waited = true {
-		var missing bool
-		before := lag
+// came in it, as long as ctx allows.
+func (h *Handler) current(ctx context.Context) (*answer, error) {
+	var before *answer
+	for {
 		// Who waits asks all the time.
-		d, noteErr := h.asked.note(ctx)
-		if err = noteErr; err == nil {
-			states, open, lag, missing, err = h.read(ctx, &d)
+		d, err := h.asked.note(ctx)
+		var a *answer
+		if err == nil {
+			a, err = h.read(ctx, &d)
 		}
-		if waited && err != nil && ctx.Err() != nil {
-			return nil, nil, 0, behindError(before)
+		if before != nil && err != nil && ctx.Err() != nil {
+			return before, nil
 		}
-		if err != nil || !missing {
-			return states, open, lag, err
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			continue // the bus was slow to answer, but there is still time
 		}
+		if err != nil || a.missing == 0 {
+			return a, err
+		}
+		before = a
+		h.pace.note(a.missing, time.Now())
 		sleep(ctx, lookEvery)
 	}
 }
 
-// behindError tells how old the events are that still have to be counted after a
-// pause.
-type behindError time.Duration
-
-func (e behindError) Error() string {
-	return fmt.Sprintf("nobody has scraped for some time; events of the last %s are still to be counted", time.Duration(e).Round(time.Second))
-}
-
-// read returns the newest state of each partition, the connections that are open,
-// how old the oldest batch is that they do not count, and whether they lack what
-// came before counting was resumed.
-func (h *Handler) read(ctx context.Context, d *demand) (states []*state, open []gauge, lag time.Duration, missing bool, err error) {
+// read returns what there is now.
+func (h *Handler) read(ctx context.Context, d *demand) (*answer, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var wg sync.WaitGroup
@@ -132,25 +148,30 @@ func (h *Handler) read(ctx context.Context, d *demand) (states []*state, open []
 	}
 	wg.Wait()
 	now := time.Now()
+	a := &answer{}
 	for n := range h.parts {
 		if errs[n] != nil {
-			return nil, nil, 0, false, errs[n]
+			return nil, errs[n]
 		}
 		position := uint64(0)
 		if s := h.parts[n].state; s != nil {
 			position = s.position
-			states = append(states, s)
+			a.states = append(a.states, s)
 			// Where a proxy is live, its heartbeats change the state.
 			if now.Sub(time.UnixMicro(s.written)) <= openFor {
-				open = append(open, h.parts[n].open...)
+				a.open = append(a.open, h.parts[n].open...)
 			}
 		}
 		if !waiting[n].IsZero() {
-			lag = max(lag, now.Sub(waiting[n]))
+			a.lag = max(a.lag, now.Sub(waiting[n]))
 		}
-		missing = missing || d.missing(n, position, waiting[n], now)
+		missing := d.missing(n, position, waiting[n], now)
+		if position == 0 {
+			missing = min(missing, 1) // where the stream begins is not known
+		}
+		a.missing = max(a.missing, missing)
 	}
-	return states, open, lag, missing, nil
+	return a, nil
 }
 
 // readPart reads one partition's state, and since when its next batch waits.
@@ -198,8 +219,8 @@ var metrics = []metric{
 }
 
 // write writes all metrics. Errors are those of w, which keeps them.
-func write(w *bufio.Writer, states []*state, lag time.Duration) {
-	families := merge(states)
+func write(w *bufio.Writer, a *answer) {
+	families := merge(a.states)
 	var labels []byte
 	for _, m := range metrics {
 		begun := false
@@ -216,7 +237,7 @@ func write(w *bufio.Writer, states []*state, lag time.Duration) {
 		}
 	}
 	writeLatencies(w, families[latencies])
-	writeTotals(w, states, lag)
+	writeTotals(w, a)
 }
 
 // appendLabels writes the labels of a row as its metrics have them.
@@ -312,21 +333,19 @@ func writeLatencies(w *bufio.Writer, rows []*row) {
 }
 
 // writeTotals writes what the exporter says of itself.
-func writeTotals(w *bufio.Writer, states []*state, lag time.Duration) {
+func writeTotals(w *bufio.Writer, a *answer) {
 	var t totals
 	sums := t.all()
 	rows := 0
-	for _, s := range states {
+	for _, s := range a.states {
 		for i, n := range s.totals.all() {
 			*sums[i] += *n
 		}
 		rows += len(s.rows)
 	}
-	for _, m := range []struct {
-		name, help, kind string
-		value            float64
-	}{
-		{"export_lag_seconds", "Age of the oldest batch of events that these counters do not have; 0: they have all.", "gauge", lag.Seconds()},
+	for _, m := range []own{
+		{"export_lag_seconds", "Age of the oldest batch of events that these counters do not have; 0: they have all.", "gauge", a.lag.Seconds()},
+		pending(a),
 		{"export_series", "Sets of labels that are counted apart.", "gauge", float64(rows)},
 		{"export_events_total", "Events in these counters.", "counter", float64(t.events)},
 		{"export_batches_total", "Batches of events in these counters.", "counter", float64(t.batches)},
@@ -335,8 +354,6 @@ func writeTotals(w *bufio.Writer, states []*state, lag time.Duration) {
 		{"export_lost_batches", "Batches that are missing in the numbering of the proxies.", "gauge", float64(t.lost)},
 		{"export_shed_events_total", "Those of the events that the proxies could only sum up.", "counter", float64(t.shed)},
 	} {
-		head(w, m.name, m.help, m.kind)
-		beginSample(w, m.name, "", nil, "")
-		_, _ = w.Write(append(strconv.AppendFloat(w.AvailableBuffer(), m.value, 'f', -1, 64), '\n'))
+		m.write(w)
 	}
 }

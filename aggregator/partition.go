@@ -73,6 +73,8 @@ type partition struct {
 	lasts []uint64
 	saved uint64
 	wrote bool
+	// spent is what was published last, whose memory is for the next rollup.
+	spent *rollup.Delta
 	// through is up to where each tier sums up the finer one, and folded when
 	// that was (zero: never). They, due (when
 	// the next group of each is) and the coarse tiers' lasts belong to whom
@@ -337,7 +339,7 @@ func (p *partition) publish(ctx context.Context) error {
 		p.a.metrics.parts.Inc()
 		p.a.metrics.partBytes.Add(len(part))
 	}
-	p.saved, p.wrote = d.Position, true
+	p.saved, p.wrote, p.spent = d.Position, true, d
 	p.a.metrics.rollups.Inc()
 	return nil
 }
@@ -355,6 +357,10 @@ func (p *partition) cut() *rollup.Delta {
 	if full {
 		p.lastFull = now
 	}
+	if p.spent != nil {
+		p.folder.Reuse(p.spent)
+		p.spent = nil
+	}
 	d := p.folder.Take(full)
 	p.keep(d)
 	p.summary.add(d, now)
@@ -370,7 +376,7 @@ func (p *partition) keep(d *rollup.Delta) {
 	now := p.a.o.Now().Unix()
 	for i := range d.Items {
 		it := &d.Items[i]
-		if _, err := p.store.Add(0, it.Second, it.Key, it.Sums, now); err != nil {
+		if _, err := p.store.AddKnown(0, it.Second, &it.Key, it.Number, it.Sums, now); err != nil {
 			p.a.log.Error("cannot keep a value", "partition", p.number, "error", err)
 		}
 	}

@@ -18,6 +18,8 @@ const liveFor = 25
 // workloads that nobody listens to, so it is added up only when it is sent.
 type summary struct {
 	sums map[event.Workload]*both
+	// data is the memory of what sums have.
+	data []byte
 	// adder, in and out are for adding up, one workload after the other.
 	adder   rollup.Adder
 	in, out rollup.Cell
@@ -28,7 +30,7 @@ type both struct{ in, out [][]byte }
 
 func newSummary() *summary { return &summary{sums: map[event.Workload]*both{}} }
 
-// add gathers a delta's totals, where they are not history. It keeps them.
+// add gathers a delta's totals, where they are not history. It copies them.
 func (s *summary) add(d *rollup.Delta, now time.Time) {
 	oldest := now.Add(-tap.MaxAge).Unix()
 	for i := range d.Items {
@@ -41,10 +43,13 @@ func (s *summary) add(d *rollup.Delta, now time.Time) {
 			sums = &both{}
 			s.sums[it.Key.Workload] = sums
 		}
+		start := len(s.data)
+		s.data = append(s.data, it.Sums...)
+		own := s.data[start:len(s.data):len(s.data)]
 		if it.Key.Direction == event.Outbound {
-			sums.out = append(sums.out, it.Sums)
+			sums.out = append(sums.out, own)
 		} else {
-			sums.in = append(sums.in, it.Sums)
+			sums.in = append(sums.in, own)
 		}
 	}
 }
@@ -100,5 +105,9 @@ func (s *summary) publish(p *partition, now time.Time) {
 			p.a.o.Publisher.PublishInterest(subject, data)
 		}
 	}
+	if cap(s.data) > 4*len(s.data) {
+		s.data = nil
+	}
 	clear(s.sums)
+	s.data = s.data[:0]
 }

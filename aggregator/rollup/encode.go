@@ -37,7 +37,12 @@ type writer struct {
 	// The part at hand.
 	body    []byte
 	strings map[string]uint32
+	// keys are those that were written, by index; where items of the same key
+	// follow one another, the last is all there is to know.
 	keys    map[Key]uint32
+	last    *Key
+	count   uint32
+	grouped bool
 	scratch []byte
 }
 
@@ -47,7 +52,10 @@ func Encode(d *Delta, m Meta, maxPart int) [][]byte {
 	if maxPart <= 0 {
 		maxPart = MaxPart
 	}
-	w := &writer{meta: m, limit: maxPart, strings: map[string]uint32{}, keys: make(map[Key]uint32, len(d.Items))}
+	w := &writer{meta: m, limit: maxPart, strings: map[string]uint32{}, grouped: d.grouped}
+	if !w.grouped {
+		w.keys = make(map[Key]uint32, len(d.Items))
+	}
 	// Growing means copying. A key takes some 30 bytes, where most of its strings
 	// have come before.
 	for i := range d.Items {
@@ -73,6 +81,7 @@ func Encode(d *Delta, m Meta, maxPart int) [][]byte {
 func (w *writer) start() {
 	clear(w.strings)
 	clear(w.keys)
+	w.last, w.count = nil, 0
 	w.strings[""] = 0
 	w.body = appendUint(make([]byte, 0, min(w.expected, w.limit)+512), 1, version)
 	w.body = appendUint(w.body, 2, uint64(w.meta.Partition))
@@ -91,10 +100,19 @@ func (w *writer) end() {
 // room begins the next part where the one at hand is full. A field of protobuf
 // may come in any place, so each is written as soon as it is known.
 func (w *writer) room(n int) {
-	if len(w.body)+n > w.limit && len(w.keys)+len(w.strings) > 1 {
+	if len(w.body)+n > w.limit && int(w.count)+len(w.strings) > 1 {
 		w.end()
 		w.start()
 	}
+}
+
+// index is the number of a key in the part, if it has been written.
+func (w *writer) index(k *Key) (n uint32, ok bool) {
+	if w.grouped {
+		return w.count - 1, w.last != nil && *w.last == *k
+	}
+	n, ok = w.keys[*k]
+	return n, ok
 }
 
 // ref is the index of a string in the part.
@@ -131,10 +149,13 @@ func sizeOf(all []*string) int {
 func (w *writer) item(it *Item) {
 	names := it.Key.strings()
 	w.room(sizeOf(names[:]) + len(it.Sums) + 32)
-	index, ok := w.keys[it.Key]
+	index, ok := w.index(&it.Key)
 	if !ok {
-		index = uint32(len(w.keys))
-		w.keys[it.Key] = index
+		index = w.count
+		w.last, w.count = &it.Key, w.count+1
+		if !w.grouped {
+			w.keys[it.Key] = index
+		}
 		w.refs(names[:])
 		w.body = appendLen(w.body, 11, func(dst []byte) []byte {
 			dst = appendUint(dst, 1, uint64(it.Key.Dimension))

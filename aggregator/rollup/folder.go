@@ -57,8 +57,12 @@ func (l Limits) withDefaults() Limits {
 // keyMemory is for how long an unused key counts against a cap, seconds.
 const keyMemory = 900
 
-// maxSpare cells are kept for use again.
-const maxSpare = 256
+// maxSpare cells are kept for use again, and maxSpareTotals of those that totals
+// had: their histograms have grown to some 10 KB.
+const (
+	maxSpare       = 256
+	maxSpareTotals = 16
+)
 
 // Folder adds the batches of one partition up. It holds what was counted since
 // the last Take, the position up to which it was, and what is known of each
@@ -86,10 +90,14 @@ type Folder struct {
 	// taken is how many bytes the takenCells had that the last Take gave.
 	taken, takenCells int
 	dirty             []*slot
-	spare             []*Cell
-	decoder           event.Decoder
-	batch             batch
-	scratch           scratch
+	// items and arena are memory for the next Take.
+	items []Item
+	arena []byte
+	// spareTotals are those of totals, spare all others.
+	spare, spareTotals spares
+	decoder            event.Decoder
+	batch              batch
+	scratch            scratch
 	// event, whole and name are scratch, too.
 	event, whole event.Event
 	rows         event.Rows
@@ -105,6 +113,10 @@ type slot struct {
 	cells []pendingCell
 	// gone: it is none of the folder's slots any more.
 	gone bool
+	// total is the slot of a pod's workload, once it was asked for.
+	total *slot
+	// number is what who keeps its values remembers of it.
+	number uint32
 }
 
 type pendingCell struct {
@@ -117,6 +129,7 @@ func NewFolder(l Limits) *Folder {
 	l = l.withDefaults()
 	return &Folder{
 		limits:    l,
+		spare:     spares{most: min(maxSpare, l.Pending)},
 		budget:    route.Budget{Nodes: l.PathNodes},
 		routings:  map[side]*routing{},
 		offences:  map[Offender]*Offence{},
@@ -126,6 +139,8 @@ func NewFolder(l Limits) *Folder {
 		slots:     map[string]*slot{},
 		groups:    map[Key]int{},
 		workloads: map[event.Workload]int64{},
+
+		spareTotals: spares{most: min(maxSpareTotals, l.Pending)},
 	}
 }
 
@@ -235,7 +250,10 @@ func (f *Folder) addTotals() {
 		if s.key.Dimension != ByPod {
 			continue
 		}
-		total := f.slot(s.key.total(), 0)
+		if s.total == nil || s.total.gone {
+			s.total = f.slot(s.key.total(), 0)
+		}
+		total := s.total
 		for i := range s.cells {
 			f.cell(total, s.cells[i].second).Merge(s.cells[i].cell)
 		}
@@ -363,16 +381,44 @@ func (f *Folder) cell(s *slot, second int64) *Cell {
 	if len(s.cells) == 0 {
 		f.dirty = append(f.dirty, s)
 	}
-	var c *Cell
-	if n := len(f.spare); n > 0 {
-		c, f.spare = f.spare[n-1], f.spare[:n-1]
-	} else {
-		c = new(Cell)
-	}
+	c := f.sparesOf(s).take()
 	s.cells = append(s.cells, pendingCell{second, c})
 	s.used = max(s.used, second)
 	f.pending++
 	return c
+}
+
+// spares are empty cells that are kept for use again, no more than most.
+type spares struct {
+	cells []*Cell
+	most  int
+}
+
+// take returns an empty cell.
+func (s *spares) take() *Cell {
+	n := len(s.cells)
+	if n == 0 {
+		return new(Cell)
+	}
+	c := s.cells[n-1]
+	s.cells = s.cells[:n-1]
+	return c
+}
+
+// put keeps a cell that nobody uses any more, where there is room.
+func (s *spares) put(c *Cell) {
+	if len(s.cells) < s.most {
+		c.Reset()
+		s.cells = append(s.cells, c)
+	}
+}
+
+// sparesOf are the cells to use for a slot, and to keep of it.
+func (f *Folder) sparesOf(s *slot) *spares {
+	if s.key.Dimension == Total {
+		return &f.spareTotals
+	}
+	return &f.spare
 }
 
 // ledger is the cell of a source's pod in the ledger.
@@ -391,6 +437,9 @@ type Item struct {
 	Second int64
 	// Sums is the message Sums of rollup.proto.
 	Sums []byte
+	// Number is where who keeps values may remember something of the key, from one
+	// Take to the next; at first it is 0. It is nil where the item is of no folder.
+	Number *uint32
 }
 
 // Delta is what was counted between two positions.
@@ -401,6 +450,10 @@ type Delta struct {
 	Items   []Item
 	Sources []Source
 	Learned []Learned
+	// arena is the memory of all Sums; grouped: items of the same key follow one
+	// another.
+	arena   []byte
+	grouped bool
 }
 
 // Empty tells that the delta holds nothing but a position.
@@ -410,22 +463,27 @@ func (d *Delta) Empty() bool { return len(d.Items) == 0 && len(d.Sources) == 0 &
 // it holds all sources, else those that have changed.
 func (f *Folder) Take(full bool) *Delta {
 	f.addTotals()
-	d := &Delta{Position: f.position, Full: full, Items: make([]Item, 0, f.pending)}
-	arena := make([]byte, 0, f.expected())
+	d := &Delta{Position: f.position, Full: full, Items: f.items, grouped: true}
+	if cap(d.Items) < f.pending {
+		d.Items = make([]Item, 0, f.pending)
+	}
+	arena := f.arena
+	if expected := f.expected(); cap(arena) < expected {
+		arena = make([]byte, 0, expected)
+	}
+	f.items, f.arena = nil, nil
 	for _, s := range f.dirty {
 		for i := range s.cells {
 			start := len(arena)
 			arena = s.cells[i].cell.appendBinary(arena, &f.scratch)
-			d.Items = append(d.Items, Item{s.key, s.cells[i].second, arena[start:len(arena):len(arena)]})
-			if len(f.spare) < maxSpare {
-				s.cells[i].cell.Reset()
-				f.spare = append(f.spare, s.cells[i].cell)
-			}
+			d.Items = append(d.Items, Item{s.key, s.cells[i].second, arena[start:len(arena):len(arena)], &s.number})
+			f.sparesOf(s).put(s.cells[i].cell)
 			s.cells[i].cell = nil
 		}
 		s.cells = s.cells[:0]
 	}
 	clear(f.dirty)
+	d.arena = arena
 	f.taken, f.takenCells = len(arena), len(d.Items)
 	f.dirty, f.pending = f.dirty[:0], 0
 	d.Learned = f.learned(full)
@@ -442,6 +500,19 @@ func (f *Folder) Take(full bool) *Delta {
 		return cmp.Or(cmp.Compare(a.ID.Instance, b.ID.Instance), strings.Compare(a.ID.Workload.String(), b.ID.Workload.String()))
 	})
 	return d
+}
+
+// Reuse gives the memory of what Take returned back, for the next Take: nobody may
+// hold its Items or their Sums any more. Much more than was needed is left to
+// the collector.
+func (f *Folder) Reuse(d *Delta) {
+	if cap(d.Items) <= 4*len(d.Items) {
+		f.items = d.Items[:0]
+	}
+	if cap(d.arena) <= 4*len(d.arena) {
+		f.arena = d.arena[:0]
+	}
+	*d = Delta{}
 }
 
 // expected is about how many bytes the pending cells have: nearly as much each as

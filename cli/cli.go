@@ -138,7 +138,7 @@ cluster of the kubeconfig, by a forwarded port, then at ` + client.DefaultAddr +
 	root.SetIn(a.Streams.In)
 	root.SetOut(a.Streams.Out)
 	root.SetErr(a.Streams.ErrOut)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return Usagef(cmd, "%w", plainly(err)) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return Usagef(cmd, "%w", meant(cmd, plainly(err))) })
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().StringVar(&a.apiAddr, "api-addr", os.Getenv("WEIR_API_ADDR"), "address of the query API (gRPC), host:port; default from $WEIR_API_ADDR")
 	a.cluster.register(root.PersistentFlags())
@@ -161,6 +161,12 @@ cluster of the kubeconfig, by a forwarded port, then at ` + client.DefaultAddr +
 	add(groupRun, newDemo(a))
 	add(groupRun, a.Roles...)
 	add(groupOther, newCheck(a), newDiagnostics(a), newVersion(a), newCompletion(a))
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "help" {
+			c.Args = knownCommand
+		}
+	}
 	return root
 }
 
@@ -179,6 +185,40 @@ func plainly(err error) error {
 		want = "number that is possible here: it is too large"
 	}
 	return fmt.Errorf("--%s: %q is no %s", value.GetFlag().Name, value.GetValue(), want)
+}
+
+// meant adds to the error of an unknown flag what may have been meant.
+func meant(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
+		return err
+	}
+	name := unknown.GetSpecifiedName()
+	for _, c := range cmd.Commands() {
+		if c.Name() == name {
+			return fmt.Errorf("%w; did you mean `%s`?", err, c.CommandPath())
+		}
+	}
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	near := suggest.Near(name, names)
+	for i := range near {
+		near[i] = "--" + near[i]
+	}
+	return fmt.Errorf("%w%s", err, didYouMean(near))
+}
+
+// knownCommand refuses what follows the help command and is none.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	found, rest, err := cmd.Root().Find(args)
+	if err != nil {
+		return Usagef(cmd, "%w", err)
+	}
+	return rejectUnknown(found, rest)
 }
 
 // rejectUnknown refuses what is no command, with the near ones.
@@ -238,9 +278,14 @@ func outputFlag(cmd *cobra.Command, o *output, formats ...output) {
 	if slices.Contains(formats, outputJSONPath) {
 		directive |= cobra.ShellCompDirectiveNoSpace
 	}
-	cmd.Flags().VarP(&outputValue{o, names}, "output", "o", "output format: "+strings.Join(names, ", "))
+	cmd.Flags().VarP(&outputValue{o, names}, "output", "o", "output format: "+formatList(names))
 	// The error is about a flag that does not exist.
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(names, directive))
+}
+
+// formatList names formats for people.
+func formatList(names []string) string {
+	return strings.Replace(strings.Join(names, ", "), jsonPathPrefix, jsonPathPrefix+"TEMPLATE", 1)
 }
 
 type outputValue struct {
@@ -264,5 +309,5 @@ func (v *outputValue) Set(s string) error {
 			return nil
 		}
 	}
-	return errors.New("must be one of " + strings.Join(v.names, ", "))
+	return errors.New("must be one of " + formatList(v.names))
 }

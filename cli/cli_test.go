@@ -159,6 +159,13 @@ func TestUsageErrors(t *testing.T) {
 	}
 	f(`unknown command "sat"; did you mean stat`, "sat")
 	f(`unknown flag: --nonsense`, "stat", "--nonsense")
+	f(`unknown flag: --frm; did you mean --from?`, "stat", "--frm", "deploy/a")
+	f("unknown flag: --version; did you mean `weir version`?", "--version")
+	f(`unknown command "nonsense"`, "help", "nonsense")
+	f(`unknown command "ndjsn"; did you mean ndjson?`, "help", "export", "ndjsn")
+	f(`a Service has no proxy`, "stat", "svc")
+	f(`between workloads, not pods`, "edges", "pod")
+	f(`about workloads, not pods`, "stat", "pod/a", "--to", "deploy/b")
 	f(`which resource`, "stat")
 	f(`unknown resource type "deplyo"; did you mean deploy`, "stat", "deplyo")
 	f(`"deploy/" is not TYPE/NAME`, "stat", "deploy/")

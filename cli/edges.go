@@ -49,6 +49,9 @@ func (e *edgesCommand) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return Usagef(cmd, "%w", err)
 	}
+	if ofPods(resources) {
+		return Usagef(cmd, "edges are between workloads, not pods: ask for these, as in `weir edges deploy`, or tap a pod")
+	}
 	if err := e.scope.check(cmd); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,7 +46,15 @@ func parseKind(s string) (string, error) {
 		known = append(known, names[0])
 		all = append(all, names...)
 	}
+	if lower == "svc" || strings.HasPrefix("services", lower) && len(lower) > 2 {
+		return "", errors.New("a Service has no proxy, and so no rows of its own: ask for the workloads behind it, as deploy/web, or filter by --authority where there is that flag")
+	}
 	return "", fmt.Errorf("unknown resource type %q%s (known: %s)", s, didYouMean(suggest.Near(lower, all)), strings.Join(known, ", "))
+}
+
+// ofPods tells whether any of the resources is a pod, or all of them.
+func ofPods(resources []*weirpb.Resource) bool {
+	return slices.ContainsFunc(resources, func(r *weirpb.Resource) bool { return r.GetKind() == kindPod })
 }
 
 // parseResource reads TYPE or TYPE/NAME.

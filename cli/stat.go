@@ -101,6 +101,9 @@ func (s *statCommand) run(cmd *cobra.Command, args []string) error {
 	if s.late.late(cmd) {
 		return s.scan(cmd, resources)
 	}
+	if (to != nil || from != nil) && ofPods(resources) {
+		return Usagef(cmd, "--to and --from are about workloads, not pods: ask for these, as in `weir stat deploy`; or with --by src_pod,dst_pod for pods")
+	}
 	ctx := cmd.Context()
 	c, err := s.dial(ctx)
 	if err != nil {

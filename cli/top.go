@@ -160,7 +160,7 @@ func (t *topCommand) once(ctx context.Context, c *client.Client, req *weirpb.Tap
 		t.notef("%s", note)
 	}
 	if t.output == outputJSON {
-		out, err := topJSON(rows)
+		out, err := topJSON(rows, t.routes)
 		if err != nil {
 			return err
 		}
@@ -205,10 +205,12 @@ func (t *topCommand) live(ctx context.Context, c *client.Client, req *weirpb.Tap
 
 // topObject is a row of the JSON output; times in µs.
 type topObject struct {
-	Source      string  `json:"source"`
-	Destination string  `json:"destination"`
-	Method      string  `json:"method"`
-	Path        string  `json:"path"`
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
+	Method      string `json:"method"`
+	Path        string `json:"path"`
+	// Route is in the place of Method and Path with --routes.
+	Route       string  `json:"route,omitempty"`
 	Count       uint64  `json:"count"`
 	BestUS      uint64  `json:"best_us"`
 	WorstUS     uint64  `json:"worst_us"`
@@ -216,11 +218,15 @@ type topObject struct {
 	SuccessRate float64 `json:"success_rate"`
 }
 
-func topJSON(rows []topRow) ([]byte, error) {
+func topJSON(rows []topRow, routes bool) ([]byte, error) {
 	var out []topObject
 	for i := range rows {
 		r := &rows[i]
-		out = append(out, topObject{r.source, r.destination, r.method, r.path, r.count, r.best, r.worst, r.last, r.success()})
+		o := topObject{r.source, r.destination, r.method, r.path, "", r.count, r.best, r.worst, r.last, r.success()}
+		if routes {
+			o.Path, o.Route = "", r.path
+		}
+		out = append(out, o)
 	}
 	return renderJSON(out)
 }

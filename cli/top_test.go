@@ -53,6 +53,7 @@ func TestTop(t *testing.T) {
 	}
 	f("top", "deploy/web", "-n", "emojivoto", "-o", "table")
 	f("top_namespace", "ns/emojivoto", "--hide-sources", "--routes", "--sort", "worst")
+	f("top_routes_json", "deploy/web", "-n", "emojivoto", "-o", "json", "--routes", "--status", "5xx")
 	f("top_json", "deploy/web", "-n", "emojivoto", "-o", "json", "--status", "5xx")
 }
 

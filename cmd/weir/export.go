@@ -50,7 +50,7 @@ func teller(w io.Writer) func(ndjson.Progress) {
 		lag := "nothing waits"
 		switch {
 		case p.Lag < 0:
-			lag = "how far behind is not known: the bus does not answer"
+			lag = "how far behind is not known: the bus does not answer; --bus says where it is"
 		case p.Lag > 0:
 			lag = p.Lag.Round(10*time.Millisecond).String() + " behind"
 		}

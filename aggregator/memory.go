@@ -44,22 +44,42 @@ const (
 	cellMemory   = 2048
 )
 
+// What no bound holds, bytes, as measured.
+const (
+	// codeMemory is for the pages of the program's code and constants that are in
+	// use, which are resident but nothing that the runtime knows of.
+	codeMemory = 24 << 20
+	// workMemory is what the runtime itself, messages that the bus has sent ahead,
+	// and what is under way take, and the least that the collector can work with.
+	workMemory = 48 << 20
+	// LeastMemory is the least that Divide makes something useful of: 12 MiB of
+	// history, and 6,990 rows.
+	LeastMemory = 96 << 20
+)
+
+// RuntimeLimit is how much of so much memory, bytes, the runtime may have
+// (debug.SetMemoryLimit), for all that is resident to be no more.
+func RuntimeLimit(memory int64) int64 { return memory - codeMemory }
+
 // Divide bounds what so many partitions keep, so that one aggregator that owns
-// them all works with so much memory, bytes. Three eighths of it are for the
-// stores (storeBytes), three sixteenths for what waits for the next rollup, an eighth
-// for rows, which the partitions share (keys), and a sixteenth for what is known of
-// paths and sources. A quarter is for what is under way, and for the collector:
-// the less of it there is, the more often it runs.
+// them all works with so much memory, bytes, at least LeastMemory, of which the
+// runtime has RuntimeLimit. A quarter of that, and 48 MiB at least, is for
+// what is under way, and for the collector: the less of it there is, the more often
+// it runs. Half of the rest is for the stores (storeBytes), a quarter for what
+// waits for the next rollup, a sixth for rows, which the partitions share (keys),
+// and a twelfth for what is known of paths and sources.
 func Divide(memory int64, partitions int) (limits rollup.Limits, storeBytes, keys int) {
-	each := int(memory) / max(partitions, 1)
-	keys = max(int(memory)/8/keyMemory, partitions)
+	limit := RuntimeLimit(memory)
+	kept := int(max(limit-max(limit/4, workMemory), 0))
+	each := kept / max(partitions, 1)
+	keys = max(kept/6/keyMemory, partitions)
 	standard := rollup.DefaultLimits()
 	return rollup.Limits{
 		Keys:      min(standard.Keys, keys/max(partitions, 1)),
-		PathNodes: min(standard.PathNodes, each/32/nodeMemory),
-		Sources:   min(standard.Sources, each/32/sourceMemory),
-		Pending:   min(standard.Pending, each*3/16/cellMemory),
-	}, int(memory / 8 * 3), keys
+		PathNodes: min(standard.PathNodes, each/24/nodeMemory),
+		Sources:   min(standard.Sources, each/24/sourceMemory),
+		Pending:   min(standard.Pending, each/4/cellMemory),
+	}, kept / 2, keys
 }
 
 // spread divides the rows that are left among the partitions: those of all

@@ -10,12 +10,13 @@ import (
 
 // TestDivide: what all partitions may keep together fits the memory.
 func TestDivide(t *testing.T) {
-	for _, memory := range []int64{32 << 20, 256 << 20, 4 << 30} {
+	for _, memory := range []int64{LeastMemory, 128 << 20, 256 << 20, 4 << 30} {
 		const parts = 16
 		l, storeBytes, keys := Divide(memory, parts)
 		sum := int64(storeBytes) + int64(keys)*keyMemory +
 			parts*int64(l.PathNodes*nodeMemory+l.Sources*sourceMemory+l.Pending*cellMemory)
-		if sum > memory || l.Keys*parts > keys || l.Keys < 1 || l.Sources < 1 || l.PathNodes < 1 || l.Pending < 1 {
+		// What is kept leaves the collector a quarter of what the runtime may have.
+		if limit := RuntimeLimit(memory); sum > limit-max(limit/4, workMemory) || limit+codeMemory != memory || storeBytes < 12<<20 || l.Keys*parts > keys || l.Keys < 1 || l.Sources < 1 || l.PathNodes < 1 || l.Pending < 1 {
 			t.Errorf("of %d bytes: %d may be used, with %+v", memory, sum, l)
 		}
 	}

@@ -60,7 +60,8 @@ Several share the work; when one goes, the others go on with what it had.`,
 	onBus.add(cmd)
 	f.StringVar(&id, "id", host, "name of this aggregator; no two that run may have the same")
 	f.StringVar(&adminAddr, "admin", "", "address for /metrics, /ready and /live, host:port (default: none)")
-	f.StringVar(&memory, "memory", "256MiB", "how much memory to work with; where statistics take too much of it, older windows get coarser edges")
+	f.StringVar(&memory, "memory", "256MiB", fmt.Sprintf("how much memory to work with, %dMiB or more: all that is resident; 24MiB of it are for the program itself, a quarter of the rest and "+
+		"at least 48MiB for what is under way, the others for statistics, whose older windows get coarser edges where they take too much", aggregator.LeastMemory>>20))
 	for i, t := range tiers {
 		f.DurationVar(&ages[i], "rollups-"+tierNames[i]+"-age", time.Duration(t.Keep)*time.Second,
 			"how far back statistics are known in steps of "+tierNames[i]+"; the bus must keep them as long")
@@ -71,25 +72,22 @@ Several share the work; when one goes, the others go on with what it had.`,
 // tierNames are the steps of rollups, in the names of flags.
 var tierNames = [...]string{"1s", "10s", "1m"}
 
-// leastMemory is what an aggregator without traffic needs, and some.
-const leastMemory = 32 << 20
-
 // memoryLimit reads how much memory to work with.
 func memoryLimit(s string) (int64, error) {
 	var n byteCount
 	if err := n.Set(s); err != nil {
 		return 0, err
 	}
-	if n < leastMemory {
-		return 0, fmt.Errorf("%s is too little: the least is %dMiB", s, leastMemory>>20)
+	if n < aggregator.LeastMemory {
+		return 0, fmt.Errorf("%s is too little: the least is %dMiB", s, aggregator.LeastMemory>>20)
 	}
 	return int64(n), nil
 }
 
 func runAggregator(ctx context.Context, c *busclient.Client, id string, tiers []store.Tier, memory int64, port admin) error {
-	// The collector keeps to it; statistics take half of it, which leaves room
+	// The collector keeps to it; statistics take a part of it, which leaves room
 	// for what is under way.
-	debug.SetMemoryLimit(memory)
+	debug.SetMemoryLimit(aggregator.RuntimeLimit(memory))
 	limits, storeBytes, keys := aggregator.Divide(memory, bus.Partitions)
 	a, err := aggregator.New(aggregator.Options{
 		ID:        id,

@@ -46,6 +46,18 @@ func weir(ctx context.Context, args ...string) (code int, out, errOut string) {
 	return code, o.String(), e.String()
 }
 
+// TestLeastMemory: a bound that an aggregator could not keep is refused, and the
+// least is named, in the help too.
+func TestLeastMemory(t *testing.T) {
+	code, _, errOut := weir(t.Context(), "aggregator", "--id", "a", "--memory", "95MiB")
+	if code != exitUsage || !strings.Contains(errOut, "--memory") || !strings.Contains(errOut, "the least is 96MiB") {
+		t.Errorf("exit code %d, %q", code, errOut)
+	}
+	if _, out, _ := weir(t.Context(), "aggregator", "--help"); !strings.Contains(out, "96MiB or more") {
+		t.Errorf("help does not name the least:\n%s", out)
+	}
+}
+
 // role runs a component until the test ends, and checks that it ends well.
 func role(t *testing.T, args ...string) *buffer {
 	t.Helper()

@@ -105,6 +105,12 @@ type batch struct {
 	ends      []end
 	exchanges []exchange
 	running   []running
+	// pairings are those of exchanges and peers, paired the ones that have any
+	// in the second at hand; pairingAt is the number of each, from 1, and empty
+	// before the first.
+	pairings  []pairing
+	pairingAt []int32
+	paired    []int32
 	// peers are the different ones among the connections' peers, and byPeer
 	// which of them the one of a number was last, from 1.
 	peers  []peerSlots
@@ -112,11 +118,10 @@ type batch struct {
 	// classes are the different outcomes, as far as cells tell them apart.
 	classes []class
 	// second is that of the events at hand. What follows holds for it alone:
-	// touched are the exchanges that are summed up, celled those whose cells are
-	// known, met the peers.
-	second               int64
-	touched, celled, met []int32
-	podCells             [3]*Cell
+	// touched are the exchanges that have sums, met the peers.
+	second       int64
+	touched, met []int32
+	podCells     [3]*Cell
 	// lots are the buckets that wait for the cells of routes and of peers;
 	// routeLots is the number of a route's, from 1.
 	lots      []lot
@@ -136,7 +141,7 @@ type exchange struct {
 	success   bool
 	class     uint8 // number in classes; maxClasses: in none
 	route     int32
-	cell, pod *Cell // of the route and the pod, in the second at hand
+	cell      *Cell // of the route, in the second at hand
 	outcome   outcome
 }
 
@@ -177,6 +182,8 @@ type peerSlots struct {
 const (
 	maxPeers = 64
 	maxPairs = 1 << 16
+	// maxLots are kept from one batch to the next.
+	maxLots = 2048
 )
 
 // Fold counts one message of the stream, or refuses it with a *Refusal. Either
@@ -310,13 +317,17 @@ func (f *Folder) begin(h *event.Header, m *memo, sent, shift int64) *batch {
 	b.ends = emptied(b.ends, connections)
 	b.exchanges = emptied(b.exchanges, f.decoder.Exchanges())
 	b.running = emptied(b.running, f.decoder.Exchanges())
-	b.routeLots, b.lots = emptied(b.routeLots, routes), b.lots[:0]
+	b.routeLots = emptied(b.routeLots, routes)
 	if cap(b.peers) > 16*maxPeers {
 		b.peers = nil // of a burst
 	}
 	b.byPeer = emptied(b.byPeer, f.decoder.Peers())
 	b.peers, b.classes = b.peers[:0], b.classes[:0]
-	b.touched, b.celled, b.met = b.touched[:0], b.celled[:0], b.met[:0]
+	b.touched, b.met = b.touched[:0], b.met[:0]
+	b.pairings, b.pairingAt, b.paired = b.pairings[:0], b.pairingAt[:0], b.paired[:0]
+	if b.lots = b.lots[:0]; cap(b.lots) > maxLots {
+		b.lots, b.pairings = nil, nil // of a burst
+	}
 	b.second, b.podCells = math.MinInt64, [3]*Cell{}
 	b.from, b.until = 0, 0
 	return b

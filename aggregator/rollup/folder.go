@@ -57,7 +57,7 @@ func (l Limits) withDefaults() Limits {
 // keyMemory is for how long an unused key counts against a cap, seconds.
 const keyMemory = 900
 
-// maxSpare cells are kept for use again, and maxSpareTotals of those that totals
+// maxSpare cells are kept for use again, or as many as the last rollup took, and maxSpareTotals of those that totals
 // had: their histograms have grown to some 10 KB.
 const (
 	maxSpare       = 256
@@ -413,6 +413,14 @@ func (s *spares) put(c *Cell) {
 	}
 }
 
+// keep bounds how many are kept, from now on.
+func (s *spares) keep(most int) {
+	if s.most = most; len(s.cells) > most {
+		clear(s.cells[most:])
+		s.cells = s.cells[:most]
+	}
+}
+
 // sparesOf are the cells to use for a slot, and to keep of it.
 func (f *Folder) sparesOf(s *slot) *spares {
 	if s.key.Dimension == Total {
@@ -472,6 +480,8 @@ func (f *Folder) Take(full bool) *Delta {
 		arena = make([]byte, 0, expected)
 	}
 	f.items, f.arena = nil, nil
+	// The next rollup takes nearly as many cells, as a rule.
+	f.spare.keep(min(max(maxSpare, f.pending+f.pending/8), f.limits.Pending))
 	for _, s := range f.dirty {
 		for i := range s.cells {
 			start := len(arena)

@@ -86,6 +86,12 @@ func (f *Folder) observe(b *batch, r *event.Rows) {
 	for i := 0; i < r.N; {
 		if !b.within(r, i) {
 			if second := f.second(b, r.End[i], r.Duration[i]); second != b.second {
+				// Where seconds meet, some events are out of order.
+				if i+1 < r.N && b.within(r, i+1) {
+					f.single(b, r, i, second)
+					i++
+					continue
+				}
 				f.settle(b)
 				b.second = second
 			}
@@ -93,7 +99,7 @@ func (f *Folder) observe(b *batch, r *event.Rows) {
 		}
 		end := i + 1
 		if !short(r, i) {
-			f.long(b, r, i)
+			f.single(b, r, i, b.second)
 		} else {
 			for end < r.N && b.within(r, end) && short(r, end) {
 				end++
@@ -147,7 +153,17 @@ func (f *Folder) run(b *batch, r *event.Rows, begin, end int) {
 		}
 		latency, duration := r.Latency[i], r.Duration[i]
 		requests, responses := r.RequestBytes[i], r.ResponseBytes[i]
-		x.sums.add(latency, duration, requests, responses)
+		exchange, first := &x.sums, &lots[x.lot]
+		if x.side == uint8(event.Outbound) {
+			if q := f.pairing(b, r, i, far.peer); q != nil {
+				lots = b.lots
+				exchange, first = &q.sums, &lots[q.lot]
+			} else {
+				e := &b.exchanges[r.Exchange[i]]
+				f.singleIn(b, e, f.pair(b, &peers[far.peer], e, int(r.Exchange[i]), int(r.Connection[i])), r, i, b.second)
+			}
+		}
+		exchange.add(latency, duration, requests, responses)
 		p := &peers[far.peer]
 		if p.sums.n == 0 {
 			b.met = append(b.met, far.peer)
@@ -155,14 +171,11 @@ func (f *Folder) run(b *batch, r *event.Rows, begin, end int) {
 		p.sums.add(latency, duration, requests, responses)
 		p.tally[x.class&(maxClasses-1)]++
 		at := b.at[i]
-		if l := &lots[x.lot]; !l.put(at) {
-			f.spill(b, l, at)
+		if !first.put(at) {
+			f.spill(b, first, at)
 		}
 		if l := &lots[p.lot]; !l.put(at) {
 			f.spill(b, l, at)
-		}
-		if x.side == uint8(event.Outbound) {
-			f.withPair(b, &b.exchanges[r.Exchange[i]], r, i)
 		}
 	}
 	f.push(b, side, begin, end)
@@ -175,109 +188,87 @@ func (f *Folder) push(b *batch, side uint8, begin, end int) {
 	}
 }
 
-// spill counts the buckets of a full lot in its cell, and puts others into it.
+// spill empties a full lot, and puts others into it.
 func (f *Folder) spill(b *batch, l *lot, at uint32) {
 	if l.cell == nil {
 		l.cell = f.cell(l.slot, b.second)
 	}
-	l.cell.pushAll(l.at[:l.n])
-	l.at[0], l.n = at, 1
+	l.empty()
+	l.put(at)
 }
 
 // ready makes ready to count the event's exchange and peer in the second at
-// hand. Where the event is none of those that are summed up, it is counted, and
-// the result is false.
+// hand. Where the event is none of those that are summed up, it is counted, if
+// at all, and the result is false.
 func (f *Folder) ready(b *batch, r *event.Rows, i int) bool {
-	x := f.prepare(b, r, i)
-	if x == nil {
+	number := int(r.Exchange[i])
+	x := f.exchange(b, number)
+	if x.state == skipped || !x.request || x.class >= maxClasses {
+		f.single(b, r, i, b.second)
 		return false
 	}
-	if !x.request || x.class >= maxClasses {
-		f.single(b, x, r, i)
-		return false
-	}
-	at := &b.running[r.Exchange[i]]
-	if at.side == 0 {
+	f.find(b, x, r, i)
+	if at := &b.running[number]; at.side == 0 {
+		f.touch(b, x)
 		at.side, at.class, at.lot = uint8(x.direction), x.class, b.routeLots[x.route]-1
-		b.touched = append(b.touched, int32(r.Exchange[i]))
+		b.touched = append(b.touched, int32(number))
 	}
 	return true
 }
 
-// prepare finds an event's exchange, with its cells, and its peer; nil where it
-// is not to be counted.
-func (f *Folder) prepare(b *batch, r *event.Rows, i int) *exchange {
-	number, connection := int(r.Exchange[i]), int(r.Connection[i])
-	x := f.exchange(b, number)
-	if x.state == skipped {
-		b.skipped++
-		return nil
-	}
-	if x.cell == nil {
-		f.touch(b, x, number)
-	}
-	if far := &b.ends[connection]; far.side != uint8(x.direction) {
-		*far = end{f.peer(b, x, number, connection) - 1, uint8(x.direction)}
-	}
-	return x
-}
-
-// long counts an event that took longer than sums are made for.
-func (f *Folder) long(b *batch, r *event.Rows, i int) {
-	if x := f.prepare(b, r, i); x != nil {
-		f.single(b, x, r, i)
-	}
-}
-
-// single counts one event at once, in all its cells.
-func (f *Folder) single(b *batch, x *exchange, r *event.Rows, i int) {
-	l := &b.lots[b.peers[b.ends[r.Connection[i]].peer].lot]
-	if l.cell == nil {
-		l.cell = f.cell(l.slot, b.second)
-		b.met = append(b.met, b.ends[r.Connection[i]].peer)
-	}
-	for _, c := range [...]*Cell{x.cell, x.pod, l.cell} {
-		c.add(&x.outcome, x.request, x.success, 1, r.RequestBytes[i], r.ResponseBytes[i])
-		if x.request {
-			c.record(r.Latency[i], r.Duration[i], b.at[i])
-		}
-	}
-	if x.direction == event.Outbound {
-		f.withPair(b, x, r, i)
-	}
-}
-
-// withPair counts an event in the cell of its peer and route.
-func (f *Folder) withPair(b *batch, x *exchange, r *event.Rows, i int) {
-	exchange, connection := int(r.Exchange[i]), int(r.Connection[i])
-	pair := f.cell(f.pair(b, &b.peers[b.ends[connection].peer], x, exchange, connection), b.second)
-	pair.add(&x.outcome, x.request, x.success, 1, r.RequestBytes[i], r.ResponseBytes[i])
-	if x.request {
-		pair.record(r.Latency[i], r.Duration[i], b.at[i])
-	}
-}
-
-// touch finds the cells of an exchange's route and pod, of the second at hand,
-// at its first event in it.
-func (f *Folder) touch(b *batch, x *exchange, number int) {
-	d := x.direction
-	b.celled = append(b.celled, int32(number))
+// find finds the slots of an event's pod, route and peer.
+func (f *Folder) find(b *batch, x *exchange, r *event.Rows, i int) {
+	number, connection, d := int(r.Exchange[i]), int(r.Connection[i]), x.direction
 	if b.pods[d] == nil {
 		b.pods[d] = f.slot(Key{Dimension: ByPod, Direction: d, Workload: b.workload, Pod: b.pod}, b.second)
-	}
-	if b.podCells[d] == nil {
-		b.podCells[d] = f.cell(b.pods[d], b.second)
 	}
 	if b.routes[x.route] == nil {
 		b.routes[x.route] = f.route(b, number)
 		b.routeLots[x.route] = b.newLot(b.routes[x.route]) + 1
 	}
+	if far := &b.ends[connection]; far.side != uint8(d) {
+		*far = end{f.peer(b, x, number, connection) - 1, uint8(d)}
+	}
+}
+
+// touch finds the cells of an exchange's route and pod, of the second at hand,
+// at its first event in it.
+func (f *Folder) touch(b *batch, x *exchange) {
+	if b.podCells[x.direction] == nil {
+		b.podCells[x.direction] = f.cell(b.pods[x.direction], b.second)
+	}
 	l := &b.lots[b.routeLots[x.route]-1]
 	if l.cell == nil {
 		l.cell = f.cell(l.slot, b.second)
 	}
-	x.cell, x.pod = l.cell, b.podCells[d]
+	x.cell = l.cell
 	b.bracket(f.pending >= 2*f.limits.Pending)
+}
+
+// single counts one event of a second in all its cells.
+func (f *Folder) single(b *batch, r *event.Rows, i int, second int64) {
+	x := f.exchange(b, int(r.Exchange[i]))
+	if x.state == skipped {
+		b.skipped++
+		return
+	}
+	f.find(b, x, r, i)
+	p := &b.peers[b.ends[r.Connection[i]].peer]
+	for _, s := range [...]*slot{b.pods[x.direction], b.routes[x.route], b.lots[p.lot].slot} {
+		f.singleIn(b, x, s, r, i, second)
+	}
+	if x.direction == event.Outbound {
+		f.singleIn(b, x, f.pair(b, p, x, int(r.Exchange[i]), int(r.Connection[i])), r, i, second)
+	}
+}
+
+// singleIn counts one event in one cell.
+func (f *Folder) singleIn(b *batch, x *exchange, s *slot, r *event.Rows, i int, second int64) {
+	c := f.cell(s, second)
+	c.add(&x.outcome, x.request, x.success, 1, r.RequestBytes[i], r.ResponseBytes[i])
+	if x.request {
+		c.record(r.Latency[i], r.Duration[i], b.at[i])
+	}
 }
 
 // second is the Unix second in which an exchange ended. Where that is not

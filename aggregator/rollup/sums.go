@@ -41,14 +41,26 @@ type end struct {
 	side uint8
 }
 
+// pairing are the sums of an outbound exchange with one of the peers, which are
+// the exchange's, too.
+type pairing struct {
+	exchange, lot int32
+	sums          sums
+}
+
+// maxPaired is how many exchanges of a batch have pairings; requests of others,
+// and with other peers than the first maxPeers, are counted one by one.
+const maxPaired = 1024
+
 // lotSize makes a lot fill two lines of the cache.
-const lotSize = 27
+const lotSize = 25
 
 // lot are requests by their buckets, as [event.BucketPairs] has them, that wait
 // to be counted in a cell of the second at hand.
 type lot struct {
 	slot *slot
 	cell *Cell // of the second at hand, once it was asked for
+	also *Cell // of a pairing's route
 	n    uint32
 	at   [lotSize]uint32
 }
@@ -109,21 +121,31 @@ func (b *batch) newLot(s *slot) int32 {
 		b.lots = append(b.lots, lot{})
 	}
 	l := &b.lots[len(b.lots)-1]
-	l.slot, l.cell, l.n = s, nil, 0
+	l.slot, l.cell, l.also, l.n = s, nil, nil, 0
 	return int32(len(b.lots) - 1)
 }
 
-// close empties a lot into its cell, and forgets the cell.
-func (l *lot) close() {
+// empty counts what is in a lot.
+func (l *lot) empty() {
 	if l.n > 0 {
 		l.cell.pushAll(l.at[:l.n])
+		if l.also != nil {
+			l.also.pushAll(l.at[:l.n])
+		}
+		l.n = 0
 	}
-	l.cell, l.n = nil, 0
+}
+
+// close empties a lot and forgets the cells.
+func (l *lot) close() {
+	l.empty()
+	l.cell, l.also = nil, nil
 }
 
 // settle brings the sums of the exchanges and peers into the cells of their
 // second.
 func (f *Folder) settle(b *batch) {
+	b.unpair()
 	var pods [3]sums
 	var tally [3][maxClasses]uint64
 	for _, number := range b.touched {
@@ -132,7 +154,8 @@ func (f *Folder) settle(b *batch) {
 		tally[at.side][at.class] += at.sums.n
 		x.cell.add(&x.outcome, true, x.success, at.sums.n, 0, 0)
 		x.cell.waits(&at.sums)
-		*at = running{}
+		b.lots[at.lot].close()
+		x.cell, *at = nil, running{}
 	}
 	for side := range pods {
 		if pods[side].n > 0 {
@@ -146,26 +169,60 @@ func (f *Folder) settle(b *batch) {
 	for _, number := range b.met {
 		p := &b.peers[number]
 		l := &b.lots[p.lot]
-		if p.sums.n > 0 {
-			if l.cell == nil {
-				l.cell = f.cell(l.slot, b.second)
-			}
-			l.cell.waits(&p.sums)
-			for i := range b.classes {
-				b.classes[i].count(l.cell, uint64(p.tally[i]))
-				p.tally[i] = 0
-			}
-			p.sums = sums{}
+		if l.cell == nil {
+			l.cell = f.cell(l.slot, b.second)
 		}
+		l.cell.waits(&p.sums)
+		for i := range b.classes {
+			b.classes[i].count(l.cell, uint64(p.tally[i]))
+			p.tally[i] = 0
+		}
+		p.sums = sums{}
 		l.close()
 	}
-	for _, number := range b.celled {
-		x := &b.exchanges[number]
-		b.lots[b.routeLots[x.route]-1].close()
-		x.cell, x.pod = nil, nil
-	}
-	b.touched, b.met, b.celled = b.touched[:0], b.met[:0], b.celled[:0]
+	b.touched, b.met = b.touched[:0], b.met[:0]
 	b.podCells = [3]*Cell{}
+}
+
+// pairing is that of an outbound event, nil where it has none.
+func (f *Folder) pairing(b *batch, r *event.Rows, i int, peer int32) *pairing {
+	number := int(r.Exchange[i])
+	at := number*maxPeers + int(peer)
+	if peer >= maxPeers || number >= maxPaired {
+		return nil
+	}
+	if len(b.pairingAt) == 0 {
+		b.pairingAt = emptied(b.pairingAt, min(len(b.exchanges), maxPaired)*maxPeers)
+	}
+	x := &b.exchanges[number]
+	if b.pairingAt[at] == 0 {
+		l := b.newLot(f.pair(b, &b.peers[peer], x, number, int(r.Connection[i])))
+		b.pairings = append(b.pairings, pairing{exchange: int32(number), lot: l})
+		b.pairingAt[at] = int32(len(b.pairings))
+	}
+	n := b.pairingAt[at] - 1
+	q := &b.pairings[n]
+	if q.sums.n == 0 {
+		l := &b.lots[q.lot]
+		l.cell, l.also = f.cell(l.slot, b.second), x.cell
+		b.paired = append(b.paired, n)
+	}
+	return q
+}
+
+// unpair brings the sums of the pairings into their cells and those of the
+// exchanges.
+func (b *batch) unpair() {
+	for _, n := range b.paired {
+		q := &b.pairings[n]
+		x, l := &b.exchanges[q.exchange], &b.lots[q.lot]
+		l.cell.add(&x.outcome, true, x.success, q.sums.n, 0, 0)
+		l.cell.waits(&q.sums)
+		l.close()
+		b.running[q.exchange].sums.plus(&q.sums)
+		q.sums = sums{}
+	}
+	b.paired = b.paired[:0]
 }
 
 // count adds n requests of a class, all but their bytes and times.

@@ -15,6 +15,7 @@ import (
 	"github.com/weirmesh/weir/bus"
 	busclient "github.com/weirmesh/weir/bus/client"
 	"github.com/weirmesh/weir/cli"
+	"github.com/weirmesh/weir/resident"
 )
 
 func newAggregator() *cobra.Command {
@@ -123,6 +124,9 @@ func runAggregator(ctx context.Context, c *busclient.Client, id string, tiers []
 		served <- port.run(ctx)
 	}()
 	slog.Info("aggregator is up", "id", id)
+	// What it takes over may need all of its memory at once: the pages of the
+	// start must be gone before.
+	resident.DropText()
 	err = a.Run(ctx)
 	cancel()
 	return errors.Join(err, <-served)

@@ -57,8 +57,9 @@ func (l Limits) withDefaults() Limits {
 // keyMemory is for how long an unused key counts against a cap, seconds.
 const keyMemory = 900
 
-// maxSpare cells are kept for use again, or as many as the last rollup took, and maxSpareTotals of those that totals
-// had: their histograms have grown to some 10 KB.
+// maxSpare cells are kept for use again, or as many as the last rollup took, and
+// maxSpareTotals of those that totals had: their histograms have grown to some
+// 10 KB.
 const (
 	maxSpare       = 256
 	maxSpareTotals = 16

@@ -11,6 +11,8 @@ type level struct {
 	// Sums of [back, next) have been made; next goes up with the time, and back
 	// down to where the tier begins.
 	back, next int64
+	// expired is up to where sums were dropped.
+	expired int64
 }
 
 // recent is for how long what only short windows that end now need is kept,
@@ -81,11 +83,8 @@ func (s *shelf[K]) build(t *tier, now int64, work int) (left int, failed error) 
 			work -= s.sumUp(t, i, l.next, &failed)
 			l.next += l.step
 		}
-		for start, b := range l.blocks {
-			if l.keep > 0 && start < now-l.keep {
-				s.release(b)
-				delete(l.blocks, start)
-			}
+		if l.keep > 0 {
+			s.expire(l, now)
 		}
 	}
 	if s.loaded > t.from {
@@ -107,6 +106,21 @@ func (s *shelf[K]) build(t *tier, now int64, work int) (left int, failed error) 
 		below = l.back
 	}
 	return work, failed
+}
+
+// expire drops sums that are no longer kept; it looks once a step of the level.
+func (s *shelf[K]) expire(l *level, now int64) {
+	until := floor(now-l.keep, l.step)
+	if l.expired == until {
+		return
+	}
+	l.expired = until
+	for start, b := range l.blocks {
+		if start < until {
+			s.release(b)
+			delete(l.blocks, start)
+		}
+	}
 }
 
 // sumUp makes one sum, of the levels below or of the tier itself. It returns how

@@ -67,6 +67,32 @@ func (l *tapLines) ids(t *testing.T) map[string]bool {
 	return found
 }
 
+// loadAndKill sends a counted load, and kills the API and starts it again in the
+// middle, twice, when the tap has shown some of it.
+func loadAndKill(t *testing.T, m *mesh, a *apiProcess, shows *tapLines) sent {
+	t.Helper()
+	const each = 10_000
+	all := sent{status: map[string]uint64{}}
+	for round := range 3 {
+		loaded := make(chan sent, 1)
+		go func() { loaded <- load(t, m.botOut(), each, 50, uint64(8+round)) }()
+		if round < 2 {
+			shown := shows.count()
+			eventually(t, time.Minute, func() string {
+				if shows.count() < shown+each/10 {
+					return "the tap does not show the load"
+				}
+				return ""
+			})
+			a.kill()
+			time.Sleep(time.Duration(1+round) * time.Second)
+			a.start()
+		}
+		all.add(<-loaded)
+	}
+	return all
+}
+
 // TestTapsOutliveTheAPI: the API is killed and started again in the middle of a
 // counted load. Taps go on where they were: no request is shown twice, and none is
 // left out.
@@ -96,25 +122,7 @@ func TestTapsOutliveTheAPI(t *testing.T) {
 	began := time.Now().UTC().Format(time.RFC3339Nano)
 	followed, failed := tap("--since", began, "-f"), tap("--since", began, "-f", "--status", "500")
 
-	const each = 10_000
-	all := sent{status: map[string]uint64{}}
-	for round := range 3 {
-		loaded := make(chan sent, 1)
-		go func() { loaded <- load(t, m.botOut(), each, 50, uint64(8+round)) }()
-		if round < 2 {
-			shown := followed.count()
-			eventually(t, time.Minute, func() string {
-				if followed.count() < shown+each/10 {
-					return "the tap does not show the load"
-				}
-				return ""
-			})
-			a.kill()
-			time.Sleep(time.Duration(1+round) * time.Second)
-			a.start()
-		}
-		all.add(<-loaded)
-	}
+	all := loadAndKill(t, m, a, followed)
 	eventually(t, time.Minute, func() string {
 		if got := followed.count(); got < int(all.requests) {
 			return "the tap shows " + strconv.Itoa(got) + " of " + strconv.Itoa(int(all.requests))
@@ -122,14 +130,8 @@ func TestTapsOutliveTheAPI(t *testing.T) {
 		return ""
 	})
 	// What the demo's own API reads back is what there was.
-	want := map[string]bool{}
-	for line := range strings.Lines(m.weir("tap", "deploy/web", "-n", "emojivoto", "--direction", "inbound", "-o", "json", "--since", began)) {
-		var e struct{ ID string }
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatal(err)
-		}
-		want[e.ID] = true
-	}
+	back := m.weir("tap", "deploy/web", "-n", "emojivoto", "--direction", "inbound", "-o", "json", "--since", began)
+	want := (&tapLines{lines: strings.Split(strings.TrimSpace(back), "\n")}).ids(t)
 	if len(want) != int(all.requests) {
 		t.Errorf("%d requests were read back, %d were sent", len(want), all.requests)
 	}

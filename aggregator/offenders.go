@@ -171,6 +171,8 @@ func complaint(kind string) string {
 		return "a proxy's clock is wrong: its times were corrected"
 	case rollup.OffenceSource:
 		return "a workload has too many proxy processes: some were forgotten"
+	case rollup.OffenceRow:
+		return "there are more rows than --memory has room for: the rest is summed up as (other)"
 	case rollup.OffenceWorkload:
 		return "there are too many workloads: the rest is summed up as (other)"
 	default:

@@ -17,6 +17,9 @@ const (
 	OffencePeerRoute = "peer_route"
 	OffenceMethod    = "method"
 	OffenceAuthority = "authority"
+	// OffenceRow: the workload is within its bounds, but all rows together are too
+	// many. The example is what the row would have been of.
+	OffenceRow = "row"
 	// OffenceWorkload: there are too many workloads. It is charged to the
 	// workload OtherName.
 	OffenceWorkload = "workload"
@@ -94,6 +97,8 @@ func (f *Folder) bound(kind string) int {
 		return f.limits.Methods
 	case OffenceAuthority:
 		return f.limits.Authorities
+	case OffenceRow:
+		return f.limits.Keys
 	case OffenceWorkload:
 		return f.limits.Workloads
 	case OffenceSource:
@@ -104,16 +109,23 @@ func (f *Folder) bound(kind string) int {
 
 // offendKey notes that a key got no row of its own.
 func (f *Folder) offendKey(k *Key) {
+	var kind, example string
 	switch k.Dimension {
 	case ByPod, Ledger:
-		f.offend(k.Workload, OffencePod, k.Pod)
+		kind, example = OffencePod, k.Pod
 	case ByPeer:
-		f.offend(k.Workload, OffencePeer, k.Peer.Workload.Name)
+		kind, example = OffencePeer, k.Peer.Workload.Name
 	case ByRoute:
-		f.offend(k.Workload, OffenceRoute, k.Route.Path)
+		kind, example = OffenceRoute, k.Route.Path
 	case ByPeerRoute:
-		f.offend(k.Workload, OffencePeerRoute, k.Route.Path)
+		kind, example = OffencePeerRoute, k.Route.Path
+	default:
+		return
 	}
+	if f.groups[k.Other()] < f.limit(k.Dimension) {
+		kind = OffenceRow
+	}
+	f.offend(k.Workload, kind, example)
 }
 
 // evict keeps the bound on sources, with some room below it. The workloads with

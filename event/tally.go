@@ -40,36 +40,53 @@ func numberOf(v uint64) uint32 {
 }
 
 // TallyPairs counts values in the buckets whose numbers these are, as
-// [BucketPairs] gives them: those of the lower halves in low, the others in high.
+// [BucketPairs] gives them: those of the lower halves in low, the others in high,
+// which is another tally.
 func TallyPairs(at []uint32, low, high *Tally) {
-	low.add(at, 0)
-	high.add(at, 16)
+	for {
+		at = at[tallyPairs(at, low, high):]
+		if len(at) == 0 {
+			return
+		}
+		low.add(int(at[0] & 0xffff))
+		high.add(int(at[0] >> 16))
+		at = at[1:]
+	}
 }
 
-// add counts values in the buckets whose numbers are in pairs, a shift up.
-func (t *Tally) add(at []uint32, shift uint) {
-	counts, low := t.counts, uint32(t.low)
-	for _, pair := range at {
-		i := pair >> (shift & 31) & 0xffff
-		k := i - low // beyond any length where i is below low
-		if k >= uint32(len(counts)) {
-			if t.reach(int(i)); uint(i)-uint(t.low) >= uint(len(t.counts)) {
-				continue // no number of a bucket
-			}
-			counts, low = t.counts, uint32(t.low)
-			k = i - low
+// tallyPairs counts until there is no room for a value, and returns how many it
+// has counted. It calls nothing, so that all it needs stays in registers.
+func tallyPairs(at []uint32, low, high *Tally) int {
+	a, b := low.counts, high.counts
+	firstA, firstB := uint32(low.low), uint32(high.low)
+	for n, pair := range at {
+		i, k := pair&0xffff-firstA, pair>>16-firstB // beyond any length where below the first
+		if i >= uint32(len(a)) || k >= uint32(len(b)) {
+			return n
 		}
-		if counts[k]++; counts[k] == 0 {
-			t.carried = append(t.carried, uint16(i))
+		c, d := a[i]+1, b[k]+1
+		if c == 0 || d == 0 {
+			return n
 		}
+		a[i], b[k] = c, d
+	}
+	return len(at)
+}
+
+// add counts one value.
+func (t *Tally) add(bucket int) {
+	if bucket >= buckets {
+		return
+	}
+	t.reach(bucket)
+	k := bucket - t.low
+	if t.counts[k]++; t.counts[k] == 0 {
+		t.carried = append(t.carried, uint16(bucket))
 	}
 }
 
 // reach makes room for a bucket's octave and those up to it.
 func (t *Tally) reach(bucket int) {
-	if bucket >= buckets {
-		return
-	}
 	first := bucket &^ (subBuckets - 1)
 	low, end := min(t.low, first), max(t.low+len(t.counts), first+subBuckets)
 	if len(t.counts) == 0 {

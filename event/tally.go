@@ -116,6 +116,24 @@ func (t *Tally) span(m *Moments) (counts []uint16, first int) {
 	return t.counts[first-t.low : end-t.low], first
 }
 
+// Add adds the values of o, which stays as it is. m are moments of its values, or
+// of them and others.
+func (t *Tally) Add(o *Tally, m *Moments) {
+	counts, first := o.span(m)
+	if len(counts) > 0 {
+		t.reach(first)
+		t.reach(first + len(counts) - 1)
+		to := t.counts[first-t.low:]
+		for k, n := range counts {
+			to[k] += n
+			if to[k] < n {
+				t.carried = append(t.carried, uint16(first+k))
+			}
+		}
+	}
+	t.carried = append(t.carried, o.carried...)
+}
+
 // AddTo adds the values, whose moments are m, to h.
 func (t *Tally) AddTo(h *Histogram, m *Moments) {
 	counts, first := t.span(m)

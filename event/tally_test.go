@@ -51,6 +51,18 @@ func TestTally(t *testing.T) {
 		filledToo.AddMoments(&m)
 		filled.AddMoments(&event.Moments{})
 		low.AddTo(&got, &m)
+		// Twice the same values, the sums of whose counts are beyond 16 bits for many.
+		var twice event.Tally
+		doubled := m
+		doubled.Add(&m)
+		twice.Add(&low, &m)
+		twice.Add(&low, &m)
+		var both event.Histogram
+		both.Merge(&want)
+		both.Merge(&want)
+		if string(twice.AppendBinary(nil, &doubled)) != string(both.AppendBinary(nil)) {
+			t.Errorf("Add and Merge differ for %d values", len(values))
+		}
 		bytes := string(want.AppendBinary(nil))
 		for name, have := range map[string]string{
 			"FillPairs": string(filled.AppendBinary(nil)), "FillPairs, second": string(filledToo.AppendBinary(nil)),

@@ -18,8 +18,14 @@ const (
 	OtherGRPC   int16  = math.MaxInt16
 )
 
-// bufferSize is how many requests wait to be counted in a cell's tallies.
-const bufferSize = 64
+// bufferSize is how many requests may wait to be counted in a cell's tallies, and
+// bufferLeast for how many there is room from the first one on. A cell that has no
+// more needs no tallies, and one that has counts so many at once, while they are in
+// the core's cache.
+const (
+	bufferSize  = 256
+	bufferLeast = 32
+)
 
 // spread are exact moments of latency and duration.
 type spread struct{ latency, duration event.Moments }
@@ -68,12 +74,12 @@ type Cell struct {
 	Latency, Duration event.Histogram
 
 	// waiting are the moments of the requests that were observed one by one. In
-	// which buckets they count is in the tallies, a quarter KiB each as a rule,
-	// and for the last few in buffer, which lies in one place of memory.
+	// which buckets they count is in buffer, in the order in which they came, and
+	// once that was full in the tallies, a KiB each as a rule.
 	waiting                     spread
+	buffer                      []uint32
+	tallied                     bool // the tallies have any
 	latencyTally, durationTally event.Tally
-	buffered                    uint8
-	buffer                      [bufferSize]uint32
 
 	// The rest is set in cells of the dimension Ledger only.
 
@@ -141,25 +147,41 @@ func (c *Cell) record(latency, duration uint64, at uint32) {
 // push adds one request by its buckets. What waiting must have of it, the caller
 // adds before the cell is used for anything else.
 func (c *Cell) push(at uint32) {
-	c.buffer[c.buffered&(bufferSize-1)] = at
-	if c.buffered++; c.buffered >= bufferSize {
-		c.flush()
+	if len(c.buffer) == cap(c.buffer) {
+		c.makeRoom()
 	}
-}
-
-// flush makes room in the buffer.
-func (c *Cell) flush() {
-	event.TallyPairs(c.buffer[:c.buffered], &c.latencyTally, &c.durationTally)
-	c.buffered = 0
+	c.buffer = append(c.buffer, at)
 }
 
 // pushAll is push for many.
 func (c *Cell) pushAll(at []uint32) {
-	if int(c.buffered)+len(at) < bufferSize {
-		c.buffered += uint8(copy(c.buffer[c.buffered:], at))
+	for len(at) > 0 {
+		if len(c.buffer) == cap(c.buffer) {
+			c.makeRoom()
+		}
+		n := min(cap(c.buffer)-len(c.buffer), len(at))
+		c.buffer = append(c.buffer, at[:n]...)
+		at = at[n:]
+	}
+}
+
+// makeRoom makes room in the buffer, which is full.
+func (c *Cell) makeRoom() {
+	if len(c.buffer) >= bufferSize {
+		c.flush()
 		return
 	}
-	event.TallyPairs(at, &c.latencyTally, &c.durationTally)
+	buffer := make([]uint32, len(c.buffer), min(max(4*len(c.buffer), bufferLeast), bufferSize))
+	copy(buffer, c.buffer)
+	c.buffer = buffer
+}
+
+// flush brings what is in the buffer into the tallies.
+func (c *Cell) flush() {
+	if len(c.buffer) > 0 {
+		event.TallyPairs(c.buffer, &c.latencyTally, &c.durationTally)
+		c.buffer, c.tallied = c.buffer[:0], true
+	}
 }
 
 // settle brings all that was observed into the histograms.
@@ -171,15 +193,17 @@ func (c *Cell) settle() {
 
 // forget empties what was observed one by one.
 func (c *Cell) forget() {
-	c.latencyTally.Reset(&c.waiting.latency)
-	c.durationTally.Reset(&c.waiting.duration)
-	c.buffered, c.waiting = 0, spread{}
+	if c.tallied {
+		c.latencyTally.Reset(&c.waiting.latency)
+		c.durationTally.Reset(&c.waiting.duration)
+	}
+	c.buffer, c.tallied, c.waiting = c.buffer[:0], false, spread{}
 }
 
 // pour adds what was observed to histograms, and leaves it as it is: others may
 // read c at the same time.
 func (c *Cell) pour(latency, duration *event.Histogram) {
-	latency.FillPairs(duration, c.buffer[:c.buffered])
+	latency.FillPairs(duration, c.buffer)
 	c.latencyTally.AddTo(latency, &c.waiting.latency)
 	c.durationTally.AddTo(duration, &c.waiting.duration)
 }
@@ -218,6 +242,29 @@ func (c *Cell) addError(reason string, n uint64, clone bool) {
 
 // Merge adds all that o holds, which stays as it is.
 func (c *Cell) Merge(o *Cell) {
+	c.mergeCounts(o)
+	c.Latency.Merge(&o.Latency)
+	c.Duration.Merge(&o.Duration)
+	o.pour(&c.Latency, &c.Duration)
+}
+
+// absorb is Merge, but what was observed one by one stays as such: c is to be
+// encoded, and not to be looked at.
+func (c *Cell) absorb(o *Cell) {
+	c.mergeCounts(o)
+	c.Latency.Merge(&o.Latency)
+	c.Duration.Merge(&o.Duration)
+	c.waiting.add(&o.waiting)
+	c.pushAll(o.buffer)
+	if o.tallied {
+		c.latencyTally.Add(&o.latencyTally, &o.waiting.latency)
+		c.durationTally.Add(&o.durationTally, &o.waiting.duration)
+		c.tallied = true
+	}
+}
+
+// mergeCounts adds all of o but its distributions.
+func (c *Cell) mergeCounts(o *Cell) {
 	c.Requests += o.Requests
 	c.Successes += o.Successes
 	c.RequestBytes += o.RequestBytes
@@ -232,9 +279,6 @@ func (c *Cell) Merge(o *Cell) {
 	for _, n := range o.Errors {
 		c.addError(n.Value, n.N, false)
 	}
-	c.Latency.Merge(&o.Latency)
-	c.Duration.Merge(&o.Duration)
-	o.pour(&c.Latency, &c.Duration)
 	c.Batches += o.Batches
 	c.Events += o.Events
 	c.Shed += o.Shed

@@ -18,7 +18,10 @@ func (c *Cell) AppendBinary(dst []byte) []byte {
 }
 
 // scratch is memory to put histograms together in.
-type scratch struct{ latency, duration event.Histogram }
+type scratch struct {
+	latency, duration           event.Histogram
+	latencyTally, durationTally event.Tally // empty
+}
 
 // appendDistributions appends the fields of both histograms: straight from the
 // tallies, where they have all there is.
@@ -27,10 +30,17 @@ func (c *Cell) appendDistributions(dst []byte, s *scratch) []byte {
 	case c.waiting.latency.Count() == 0:
 		dst = appendLen(dst, 12, c.Latency.AppendBinary)
 		return appendLen(dst, 13, c.Duration.AppendBinary)
-	case c.Latency.Count() == 0:
+	case c.Latency.Count() == 0 && c.tallied:
 		c.flush()
-		dst = appendLen(dst, 12, func(dst []byte) []byte { return c.latencyTally.AppendBinary(dst, &c.waiting.latency) })
-		return appendLen(dst, 13, func(dst []byte) []byte { return c.durationTally.AppendBinary(dst, &c.waiting.duration) })
+		return c.appendTallies(dst, &c.latencyTally, &c.durationTally)
+	case c.Latency.Count() == 0:
+		// Memory that all such cells share is in the core's cache.
+		latency, duration := &s.latencyTally, &s.durationTally
+		event.TallyPairs(c.buffer, latency, duration)
+		dst = c.appendTallies(dst, latency, duration)
+		latency.Reset(&c.waiting.latency)
+		duration.Reset(&c.waiting.duration)
+		return dst
 	}
 	s.latency.Reset()
 	s.duration.Reset()
@@ -39,6 +49,13 @@ func (c *Cell) appendDistributions(dst []byte, s *scratch) []byte {
 	c.pour(&s.latency, &s.duration)
 	dst = appendLen(dst, 12, s.latency.AppendBinary)
 	return appendLen(dst, 13, s.duration.AppendBinary)
+}
+
+// appendTallies appends the fields of both histograms from tallies of all that
+// waits.
+func (c *Cell) appendTallies(dst []byte, latency, duration *event.Tally) []byte {
+	dst = appendLen(dst, 12, func(dst []byte) []byte { return latency.AppendBinary(dst, &c.waiting.latency) })
+	return appendLen(dst, 13, func(dst []byte) []byte { return duration.AppendBinary(dst, &c.waiting.duration) })
 }
 
 func (c *Cell) appendBinary(dst []byte, s *scratch) []byte {

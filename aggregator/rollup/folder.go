@@ -256,7 +256,7 @@ func (f *Folder) addTotals() {
 		}
 		total := s.total
 		for i := range s.cells {
-			f.cell(total, s.cells[i].second).Merge(s.cells[i].cell)
+			f.cell(total, s.cells[i].second).absorb(s.cells[i].cell)
 		}
 	}
 }

@@ -27,9 +27,18 @@ type peer struct {
 	otlp, stats string
 }
 
-// startCollector starts a Collector whose connector hands its metrics on so
-// often; 0 is its default, 60 s.
-func (l *lab) startCollector(ctx context.Context, cores string, flush time.Duration) (*peer, error) {
+// connectorSettings are those of the connector that differ from its defaults.
+type connectorSettings struct {
+	// flush is how often it hands its metrics on; 0 is its default, 60 s.
+	flush time.Duration
+	// like has it tell what Weir tells of the same requests, as far as their spans
+	// say it, as often: by pod and status too, with exponential histograms, every
+	// second. It tells of no peers, and keeps no history.
+	like bool
+}
+
+// startCollector starts a Collector.
+func (l *lab) startCollector(ctx context.Context, cores string, settings connectorSettings) (*peer, error) {
 	c := &peer{lab: l}
 	var err error
 	if c.otlp, err = l.address(); err != nil {
@@ -40,7 +49,7 @@ func (l *lab) startCollector(ctx context.Context, cores string, flush time.Durat
 	}
 	l.made++
 	file := filepath.Join(l.dir, fmt.Sprintf("collector-%d.yaml", l.made))
-	if err := os.WriteFile(file, []byte(collectorConfig(c.otlp, c.stats, flush)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(collectorConfig(c.otlp, c.stats, settings)), 0o600); err != nil {
 		return c, err
 	}
 	argv := l.pinned(cores, filepath.Join(l.o.bin, "bench-collector"), "--config", file)
@@ -53,10 +62,20 @@ func (l *lab) startCollector(ctx context.Context, cores string, flush time.Durat
 	return c, c.proc.AwaitPort(ctx, c.stats)
 }
 
-func collectorConfig(otlp, stats string, flush time.Duration) string {
-	interval := ""
-	if flush > 0 {
-		interval = "\n    metrics_flush_interval: " + flush.String()
+func collectorConfig(otlp, stats string, settings connectorSettings) string {
+	more := ""
+	if settings.like {
+		settings.flush = time.Second
+		more = `
+    dimensions:
+      - name: http.response.status_code
+      - name: k8s.pod.name
+    histogram:
+      exponential:
+        max_size: 160`
+	}
+	if settings.flush > 0 {
+		more += "\n    metrics_flush_interval: " + settings.flush.String()
 	}
 	return `receivers:
   otlp:
@@ -65,7 +84,7 @@ func collectorConfig(otlp, stats string, flush time.Duration) string {
         endpoint: ` + otlp + `
 connectors:
   span_metrics:
-    aggregation_temporality: AGGREGATION_TEMPORALITY_CUMULATIVE` + interval + `
+    aggregation_temporality: AGGREGATION_TEMPORALITY_CUMULATIVE` + more + `
 exporters:
   prometheus:
     endpoint: ` + stats + `

@@ -52,7 +52,7 @@ func weirMemory(ctx context.Context, l *lab, workloads int) (uint64, error) {
 }
 
 func collectorMemory(ctx context.Context, l *lab, workloads int) (uint64, error) {
-	c, err := l.startCollector(ctx, "", time.Second)
+	c, err := l.startCollector(ctx, "", connectorSettings{flush: time.Second})
 	defer c.close()
 	if err != nil {
 		return 0, err

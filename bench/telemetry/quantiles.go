@@ -61,7 +61,7 @@ func measureQuantiles(ctx context.Context, l *lab, f *findings) error {
 	if err != nil {
 		return err
 	}
-	c, err := l.startCollector(ctx, "", time.Second)
+	c, err := l.startCollector(ctx, "", connectorSettings{flush: time.Second})
 	defer c.close()
 	if err != nil {
 		return err

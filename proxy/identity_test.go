@@ -58,14 +58,16 @@ func TestMutualTLS(t *testing.T) {
 			spec.Endpoints = []string{spec.Target}
 		}
 		out := run(t, certified(t, ca, config("client", spec), "client"), s)
-		eventually(t, "readiness", func() bool {
-			resp, err := httpClient(t).Get(fmt.Sprintf("http://%s/ready", out.AdminAddr()))
-			if err != nil {
-				return false
-			}
-			_ = resp.Body.Close()
-			return resp.StatusCode == http.StatusOK
-		})
+		for _, p := range []*running{server, out} {
+			eventually(t, "readiness", func() bool {
+				resp, err := httpClient(t).Get(fmt.Sprintf("http://%s/ready", p.AdminAddr()))
+				if err != nil {
+					return false
+				}
+				_ = resp.Body.Close()
+				return resp.StatusCode == http.StatusOK
+			})
+		}
 		const each = 20
 		for _, two := range []bool{false, true} {
 			tr := &http.Transport{Protocols: new(http.Protocols)}
@@ -80,7 +82,7 @@ func TestMutualTLS(t *testing.T) {
 				got, err := io.ReadAll(resp.Body)
 				_ = resp.Body.Close()
 				if err != nil || string(got) != text {
-					t.Fatalf("balanced %v, HTTP/2 %v: %d bytes of %d, %v", balance, two, len(got), len(text), err)
+					t.Fatalf("balanced %v, HTTP/2 %v: %s, %d bytes of %d, %v: %.200q", balance, two, resp.Status, len(got), len(text), err, got)
 				}
 			}
 			tr.CloseIdleConnections()

@@ -160,7 +160,9 @@ func TestTapsOutliveTheAPI(t *testing.T) {
 	}
 	for _, l := range []*tapLines{live, followed, failed} {
 		said := l.errOut.String()
-		if strings.Count(said, "Lost the Weir API at "+a.grpc) != 2 || strings.Count(said, "going on from where the tap was") != 2 || strings.Contains(said, "Gap") {
+		// One that is slow may find the API only when it was killed twice.
+		lost := strings.Count(said, "Lost the Weir API at "+a.grpc)
+		if lost < 1 || lost > 2 || strings.Count(said, "going on from where the tap was") != lost || strings.Contains(said, "Gap") {
 			t.Errorf("the tap said:\n%s", said)
 		}
 	}

@@ -207,7 +207,7 @@ func (m *mesh) joined(t *testing.T, n int) []event.Event {
 	t.Helper()
 	out, in := m.ended(event.Outbound), m.ended(event.Inbound)
 	if len(out) != n || len(in) != n {
-		t.Fatalf("%d outbound and %d inbound events of %d exchanges", len(out), len(in), n)
+		t.Fatalf("%d outbound and %d inbound events of %d exchanges; the first ones are %+v and %+v", len(out), len(in), n, out[:min(2, len(out))], in[:min(2, len(in))])
 	}
 	sent := make(map[key]event.Event)
 	for _, e := range out {

@@ -169,19 +169,12 @@ func (p *partition) term(ctx context.Context) error {
 	return cause
 }
 
-// When in the wall clock's second a partition publishes: proxies flush in the first
-// half of it (and what they send is here soon after), so that each second of a
-// row is told in two rollups and not in three. The partitions take turns.
-const (
-	publishFrom = 0.7
-	publishSpan = 0.2
-)
-
-// untilPublish is how long after now the next rollup is due. Without traffic it
-// may be that none is written.
+// untilPublish is how long after now the next rollup is due: partitions take turns
+// throughout the wall clock's second, so that questions do not wait for them all at
+// once. Without traffic it may be that none is written.
 func (p *partition) untilPublish(now time.Time) time.Duration {
 	every := p.a.o.RollupEvery
-	phase := publishFrom + publishSpan*float64(p.number)/float64(p.a.o.Partitions)
+	phase := float64(p.number) / float64(p.a.o.Partitions)
 	now = now.Round(0)
 	next := now.Truncate(every).Add(time.Duration(phase * float64(every)))
 	if !next.After(now) {

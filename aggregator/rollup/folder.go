@@ -57,13 +57,8 @@ func (l Limits) withDefaults() Limits {
 // keyMemory is for how long an unused key counts against a cap, seconds.
 const keyMemory = 900
 
-// maxSpare cells are kept for use again, or as many as the last rollup took, and
-// maxSpareTotals of those that totals had: their histograms have grown to some
-// 10 KB.
-const (
-	maxSpare       = 256
-	maxSpareTotals = 16
-)
+// maxSpare cells are kept for use again, or as many as the last rollup took.
+const maxSpare = 256
 
 // Folder adds the batches of one partition up. It holds what was counted since
 // the last Take, the position up to which it was, and what is known of each
@@ -92,13 +87,12 @@ type Folder struct {
 	taken, takenCells int
 	dirty             []*slot
 	// items and arena are memory for the next Take.
-	items []Item
-	arena []byte
-	// spareTotals are those of totals, spare all others.
-	spare, spareTotals spares
-	decoder            event.Decoder
-	batch              batch
-	scratch            scratch
+	items   []Item
+	arena   []byte
+	spare   spares
+	decoder event.Decoder
+	batch   batch
+	scratch scratch
 	// event, whole and name are scratch, too.
 	event, whole event.Event
 	rows         event.Rows
@@ -140,8 +134,6 @@ func NewFolder(l Limits) *Folder {
 		slots:     map[string]*slot{},
 		groups:    map[Key]int{},
 		workloads: map[event.Workload]int64{},
-
-		spareTotals: spares{most: min(maxSpareTotals, l.Pending)},
 	}
 }
 
@@ -382,7 +374,7 @@ func (f *Folder) cell(s *slot, second int64) *Cell {
 	if len(s.cells) == 0 {
 		f.dirty = append(f.dirty, s)
 	}
-	c := f.sparesOf(s).take()
+	c := f.spare.take()
 	s.cells = append(s.cells, pendingCell{second, c})
 	s.used = max(s.used, second)
 	f.pending++
@@ -420,14 +412,6 @@ func (s *spares) keep(most int) {
 		clear(s.cells[most:])
 		s.cells = s.cells[:most]
 	}
-}
-
-// sparesOf are the cells to use for a slot, and to keep of it.
-func (f *Folder) sparesOf(s *slot) *spares {
-	if s.key.Dimension == Total {
-		return &f.spareTotals
-	}
-	return &f.spare
 }
 
 // ledger is the cell of a source's pod in the ledger.
@@ -488,7 +472,7 @@ func (f *Folder) Take(full bool) *Delta {
 			start := len(arena)
 			arena = s.cells[i].cell.appendBinary(arena, &f.scratch)
 			d.Items = append(d.Items, Item{s.key, s.cells[i].second, arena[start:len(arena):len(arena)], &s.number})
-			f.sparesOf(s).put(s.cells[i].cell)
+			f.spare.put(s.cells[i].cell)
 			s.cells[i].cell = nil
 		}
 		s.cells = s.cells[:0]

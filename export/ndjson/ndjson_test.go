@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -142,12 +143,16 @@ func start(t *testing.T, o Options) (stop func()) {
 }
 
 // image copies a folder as a kill would leave it: the cursor of one moment, and
-// files that may have grown since.
+// files that may have grown since, or gone, as what was written after the cursor
+// goes when an export begins.
 func image(t *testing.T, dir string) (to string) {
 	t.Helper()
 	to = t.TempDir()
 	copied := func(name string) {
 		data, err := os.ReadFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) && name != cursorName {
+			return
+		}
 		if err == nil {
 			err = os.WriteFile(filepath.Join(to, name), data, 0o600)
 		}

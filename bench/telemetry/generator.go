@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -101,6 +104,9 @@ func generate(ctx context.Context, text string, out io.Writer) error {
 		w := workers[n%len(workers)]
 		w.proxies = append(w.proxies, newProxy(rng, n, o.Workloads, o.Prefix))
 	}
+	for _, w := range workers {
+		w.inTurns(o.Workloads)
+	}
 	total := tally{Began: time.Now().UnixMicro()}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -176,14 +182,25 @@ func (w *worker) make(ctx context.Context, phase float64) error {
 			if n == 0 {
 				break
 			}
-			now := time.Now().UnixMicro()
-			if err := w.send(ctx, p, n, now-1_000_000, now); err != nil {
+			since, until := lastTurn(time.Now(), time.Second)
+			if err := w.send(ctx, p, n, since, until); err != nil {
 				return err
 			}
 			sent += n
 		}
 	}
 	return nil
+}
+
+// inTurns puts a worker's proxies in the order in which they send. Those of one
+// workload are a sixth of a turn apart: so far are, in the mean, two phases that
+// proxies choose at random in half a second.
+func (w *worker) inTurns(workloads int) {
+	at := func(p *virtualProxy) float64 {
+		_, part := math.Modf(float64(p.number%workloads)/float64(workloads) + float64(p.number/workloads)/6)
+		return part
+	}
+	slices.SortStableFunc(w.proxies, func(a, b *virtualProxy) int { return cmp.Compare(at(a), at(b)) })
 }
 
 // paced has each proxy send once a second, all spread over the second. A worker
@@ -227,10 +244,16 @@ func (w *worker) paced(ctx context.Context, phase float64) error {
 	}
 }
 
+// lastTurn is the last one of so long that is over, of the wall clock, µs since
+// 1970: a proxy's flush has the events of the second before, no others.
+func lastTurn(now time.Time, turn time.Duration) (since, until int64) {
+	until = now.Truncate(turn).UnixMicro()
+	return until - turn.Microseconds(), until
+}
+
 // sendTurn sends what a proxy saw in one turn, in as many batches as it seals.
 func (w *worker) sendTurn(ctx context.Context, p *virtualProxy, n int, now time.Time, turn time.Duration) error {
-	until := now.UnixMicro()
-	since := until - turn.Microseconds()
+	since, until := lastTurn(now, turn)
 	for sent := 0; sent < n; {
 		k := min(n-sent, sealEvents)
 		from, to := since+(until-since)*int64(sent)/int64(n), since+(until-since)*int64(sent+k)/int64(n)

@@ -108,7 +108,8 @@ func sustainedTotals(ctx context.Context, m *mesh, began time.Time, events uint6
 
 func reportSustained(f *findings, g ran, rate, took float64, used processorTime, samples []memorySample, disk int64, proxies int) {
 	f.printf("%s proxies at 10,000 requests a second each; the rate, and bus's and aggregator's CPU, are from the first event to the last one's\n"+
-		"being counted. `stat` counts every one of them: none lost, none shed, none twice.\n\n"+
+		"being counted. `stat` counts every one of them: none lost, none shed, none twice. The proxies send throughout each second, where real ones do in\n"+
+		"its first half; two of a workload are a sixth of a second apart.\n\n"+
 		"| | |\n|---|---|\n| events | %s |\n| seconds | %.1f |\n| events a second | %s |\n| bytes an event on the bus | %.1f |\n| bytes a second on the bus | %s MB |\n"+
 		"| files of the bus at the end | %s MB |\n| generator, ns CPU an event | %.0f |\n"+
 		"| bus, ns CPU an event | %.0f |\n| aggregator, ns CPU an event | %.0f |\n",

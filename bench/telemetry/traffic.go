@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"time"
 
 	"github.com/weirmesh/weir/event"
 )
@@ -107,6 +108,7 @@ const clusterName = "bench"
 
 // A virtual proxy is what tells one proxy's batches from another's.
 type virtualProxy struct {
+	number      int
 	source      event.Source
 	instance    uint64
 	sequence    uint64
@@ -121,6 +123,7 @@ func newProxy(rng *rand.Rand, n, workloads int, prefix string) *virtualProxy {
 	w := n % workloads
 	name := fmt.Sprintf("%s-%d", prefix, w)
 	p := &virtualProxy{
+		number: n,
 		source: event.Source{
 			Workload: event.Workload{Cluster: clusterName, Namespace: namespaceOf(prefix, w), Kind: "deploy", Name: name},
 			Pod:      fmt.Sprintf("%s-6d9c8b7f5-%05d", name, n), Node: fmt.Sprintf("node-%d", n%100),
@@ -160,13 +163,14 @@ func (s *sealer) seal(p *virtualProxy, n int, since, until int64) []byte {
 		e, c := &s.ring.events[i], s.ring.conns[i]
 		p.streams[c]++
 		e.Connection, e.Stream = p.connections[c], p.streams[c]
-		e.Start = since + int64(part*length) - int64(e.Duration)
+		// The last one ends within the interval, too.
+		e.Start = since + min(int64(part*length), until-since-1) - int64(e.Duration)
 		s.encoder.Add(e)
 	})
 	p.sequence++
 	p.produced += uint64(n)
 	s.buffer = s.encoder.Encode(s.buffer[:0], &event.Header{
-		Source: p.source, Instance: p.instance, Sequence: p.sequence, Sent: until, Produced: p.produced,
+		Source: p.source, Instance: p.instance, Sequence: p.sequence, Sent: time.Now().UnixMicro(), Produced: p.produced,
 		OpenConnections: connectionCount, Version: "v0.1.0",
 	})
 	return s.buffer

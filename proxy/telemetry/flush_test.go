@@ -1,8 +1,13 @@
 package telemetry
 
 import (
+	"context"
+	"maps"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/weirmesh/weir/event"
 )
 
 // TestUntilFlush: flushes keep to the wall clock, at the proxy's own phase.
@@ -22,4 +27,90 @@ func TestUntilFlush(t *testing.T) {
 	f(999*time.Millisecond, time.Second, 0, time.Millisecond)
 	f(130*time.Millisecond, 100*time.Millisecond, 0.5, 20*time.Millisecond)
 	f(170*time.Millisecond, 100*time.Millisecond, 0.5, 80*time.Millisecond)
+}
+
+// fake takes batches and publishes none.
+type fake struct{}
+
+func (fake) Publish(ctx context.Context, _ event.Workload, _, _ uint64, _ []byte) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (fake) WatchTap(context.Context, event.Workload, func()) error { return nil }
+
+// sealed takes all batches from the queue, and gives the seconds of each, with how
+// many events each has.
+func sealed(t *testing.T, p *Pipeline) (batches []map[int64]int) {
+	t.Helper()
+	var d event.Decoder
+	for {
+		b, ok, _ := p.queue.oldest()
+		if !ok {
+			return batches
+		}
+		if err := d.Reset(b.data); err != nil {
+			t.Fatal(err)
+		}
+		seconds := map[int64]int{}
+		for e := new(event.Event); d.Next(e); {
+			seconds[(e.Start+int64(e.Duration))/second]++
+		}
+		batches = append(batches, seconds)
+		p.queue.acknowledge()
+	}
+}
+
+// TestSeconds: batches have the events of one second, and only what the flush
+// at hand is about; whatever comes in between, each event is in one.
+func TestSeconds(t *testing.T) {
+	for _, spool := range []string{"", t.TempDir()} {
+		p, err := New(Options{Source: event.Source{Workload: event.Workload{Name: "web"}}, Sink: fake{}, Spool: spool, Shards: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Discard)
+		if left := time.Until(time.Now().Truncate(time.Second).Add(time.Second)); left < 300*time.Millisecond {
+			time.Sleep(left)
+		}
+		now := time.Now().Unix()
+		record := func(at int64, count int) {
+			for i := range count {
+				p.Record(&event.Event{Direction: event.Inbound, Protocol: event.HTTP1, Status: 200, GRPCStatus: event.NoGRPCStatus,
+					Start: at*second + 100*int64(i) - 500, Duration: 600, Path: "/"})
+			}
+		}
+		flush := func(want ...map[int64]int) {
+			t.Helper()
+			p.locked(p.tick)
+			if got := sealed(t, p); !slices.EqualFunc(got, want, maps.Equal) {
+				t.Fatalf("batches have %v, want %v", got, want)
+			}
+		}
+		p.sealer.last = time.Now() // no heartbeat
+		// At first there is no buffer to turn to.
+		record(now-3, 2)
+		record(now-2, 3)
+		flush(map[int64]int{now - 3: 2, now - 2: 3})
+		// Then there is.
+		record(now-1, 4)
+		record(now, 5)
+		flush(map[int64]int{now - 1: 4})
+		record(now-1, 1) // late
+		flush()
+		record(now+1, 2)
+		record(now+2, 3) // no flush came: there is no other buffer; and it is not waited for, for it cannot be now
+		flush(map[int64]int{now - 1: 1, now: 5}, map[int64]int{now + 1: 2, now + 2: 3})
+		// Who taps has it at once, and at the end all goes.
+		record(now, 1)
+		p.noticeTap()
+		flush(map[int64]int{now: 1})
+		p.tapUntil.Store(0)
+		record(now-1, 1)
+		record(now, 1)
+		p.locked(p.finish)
+		if got, want := sealed(t, p), []map[int64]int{{now - 1: 1}, {now: 1}, {}}; !slices.EqualFunc(got, want, maps.Equal) {
+			t.Fatalf("at the end batches have %v, want %v", got, want)
+		}
+	}
 }

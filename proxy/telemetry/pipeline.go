@@ -27,6 +27,8 @@ const maxReserved = 1024
 // All methods are safe for concurrent use.
 type Pipeline struct {
 	o Options
+	// bySecond: a batch has events of one second, if it can be.
+	bySecond bool
 	// hardEvents and hardBytes are where a shard takes no more.
 	hardEvents, hardBytes int
 
@@ -40,6 +42,7 @@ type Pipeline struct {
 	recheck  chan struct{} // the queue ran empty, or publishing works again
 
 	sealer sealer
+	spares spares
 	queue  queue
 
 	stop        chan struct{} // closed by Close: flush and end
@@ -64,6 +67,7 @@ type shard struct {
 	buffer   // current; swapped by whoever seals, under mu
 	events   [3]uint64
 	requests [3]uint64
+	seconds       // whose events current holds, and those of the second before
 	signaled bool // the flusher was told that the buffer is large
 	closed   bool
 	_        [64]byte // shards on cache lines of their own
@@ -76,6 +80,7 @@ func New(o Options) (*Pipeline, error) {
 	o = o.withDefaults(runtime.GOMAXPROCS(0))
 	p := &Pipeline{
 		o:           o,
+		bySecond:    o.FlushEvery >= time.Second,
 		hardEvents:  min(hardFactor*o.MaxEvents, event.MaxEvents),
 		hardBytes:   min(hardFactor*o.MaxBytes, event.MaxBatchBytes-event.MaxEventBytes-event.MaxHeaderBytes),
 		shards:      make([]shard, o.Shards),
@@ -91,6 +96,7 @@ func New(o Options) (*Pipeline, error) {
 	for s.instance == 0 {
 		s.instance = rand.Uint64()
 	}
+	p.spares.most = o.Shards
 	p.queue.wake = make(chan struct{}, 1)
 	p.queue.bound = o.RetainBytes
 	p.queue.connected = true
@@ -166,6 +172,9 @@ func (p *Pipeline) add(s *shard, e *event.Event) bool {
 		s.mu.Unlock()
 		p.late.Add(1)
 		return true
+	}
+	if p.bySecond {
+		p.turn(s, e.Start+int64(e.Duration))
 	}
 	n, size := s.enc.Len(), s.enc.Size()
 	if n >= p.hardEvents || size >= p.hardBytes || p.distinct(s.enc, 3, 2) || s.journal.full() {

@@ -94,6 +94,7 @@ func (p *Pipeline) tick() {
 		p.sealSums()
 	}
 	p.sealShards(true)
+	p.moreSpares()
 	if time.Since(p.sealer.last) >= p.o.Heartbeat {
 		p.seal(&p.sealer.spare, false)
 	}
@@ -117,26 +118,38 @@ func (p *Pipeline) finish() {
 }
 
 // sealShards seals the shards that are large, or with all those that hold
-// anything. Where the queue is full it coalesces them instead.
+// anything that is due. Where the queue is full it coalesces them instead.
 func (p *Pipeline) sealShards(all bool) {
+	now, tapped := time.Now().UnixMicro(), p.tapped()
 	for i := range p.shards {
 		s := &p.shards[i]
 		s.mu.Lock()
-		if s.enc.Len() == 0 || !all && !s.signaled {
-			s.mu.Unlock()
-			continue
+		older := s.takeOlder(all)
+		full := s.enc.Len() > 0 && (s.signaled || all && (tapped || !p.bySecond || s.closed || s.due(now)))
+		b := s.buffer
+		if full {
+			s.buffer, s.signaled = p.sealer.spare, false
 		}
-		full := s.buffer
-		s.buffer, s.signaled = p.sealer.spare, false
 		s.mu.Unlock()
-		p.sealer.spare = full
-		if p.queue.full.Load() {
-			p.coalesce(&full)
-		} else {
-			p.seal(&full, false)
+		if older.enc != nil {
+			p.empty(&older)
+			p.spares.put(older)
 		}
-		full.enc.Reset()
+		if full {
+			p.empty(&b)
+			p.sealer.spare = b
+		}
 	}
+}
+
+// empty seals what a buffer holds, or coalesces it where the queue is full.
+func (p *Pipeline) empty(b *buffer) {
+	if p.queue.full.Load() {
+		p.coalesce(b)
+	} else {
+		p.seal(b, false)
+	}
+	b.enc.Reset()
 }
 
 // seal makes a batch of what a buffer holds.

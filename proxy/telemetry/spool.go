@@ -89,14 +89,22 @@ func (s *spool) open(first *event.Header, journals int) (err error) {
 		return fmt.Errorf("cannot make the telemetry spool's state: %w", err)
 	}
 	s.note(first)
-	for i := range journals {
-		j, err := openJournal(fmt.Sprintf("%s%d.journal", s.prefix, i), i, &s.failed)
-		if err != nil {
+	for range journals {
+		if err := s.addJournal(); err != nil {
 			return err
 		}
-		s.journals = append(s.journals, j)
 	}
 	return nil
+}
+
+// addJournal makes one more.
+func (s *spool) addJournal() error {
+	i := len(s.journals)
+	j, err := openJournal(fmt.Sprintf("%s%d.journal", s.prefix, i), i, &s.failed)
+	if err == nil {
+		s.journals = append(s.journals, j)
+	}
+	return err
 }
 
 func prefixOf(dir string, instance uint64) string {

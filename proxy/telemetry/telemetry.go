@@ -16,6 +16,11 @@
 // in bounded memory, and sealed once there is room. A batch that was sealed is
 // never coalesced: it may have been stored although nobody said so.
 //
+// # Seconds
+//
+// Statistics are by the second of the wall clock. So a flush, in the first half
+// of a second, seals what ended in the one before; see docs/decisions/0029.
+//
 // # Spool
 //
 // With Options.Spool all of that survives the process: events go into a journal
@@ -59,7 +64,8 @@ type Options struct {
 	Spool string
 	// RetainBytes bounds the batches that await acknowledgement: 4 MiB.
 	RetainBytes int
-	// FlushEvery is how often events are sealed into batches: 1 s.
+	// FlushEvery is how often events are sealed into batches: 1 s. From 1 s on, a
+	// flush leaves what ended in the second under way to the next one.
 	FlushEvery time.Duration
 	// TapEvery replaces FlushEvery for TapFor after each notice that the
 	// workload is watched: 100 ms, 3 s.

@@ -19,25 +19,13 @@ func (h *Histogram) AppendBinary(dst []byte) []byte {
 		return dst
 	}
 	dst = h.moments.append(dst)
-	next := 0
 	first, last := h.span()
+	gap := first << subBits
 	for i := first; i <= last; i++ {
-		p := h.octaves[i]
-		if p == nil {
-			continue
-		}
-		for j, n := range p {
-			if n == 0 {
-				continue
-			}
-			at := i<<subBits + j
-			if gap := at - next; gap < 0x80 && n < 0x80 {
-				dst = append(dst, byte(gap), byte(n))
-			} else {
-				dst = binary.AppendUvarint(dst, uint64(gap))
-				dst = binary.AppendUvarint(dst, n)
-			}
-			next = at + 1
+		if p := h.octaves[i]; p == nil {
+			gap += subBuckets
+		} else {
+			dst, gap = appendBuckets(dst, p[:], gap)
 		}
 	}
 	return dst

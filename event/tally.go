@@ -1,9 +1,6 @@
 package event
 
-import (
-	"encoding/binary"
-	"math"
-)
+import "math"
 
 // Tally counts values by their buckets in an eighth of a [Histogram]'s memory,
 // so that many of them stay in a core's cache: counts of 16 bits, of the octaves
@@ -169,22 +166,8 @@ func (t *Tally) AppendBinary(dst []byte, m *Moments) []byte {
 	if m.count == 0 {
 		return dst
 	}
-	dst = m.moments.append(dst)
 	counts, first := t.span(m)
-	gap := first
-	for _, n := range counts {
-		if n == 0 {
-			gap++
-			continue
-		}
-		if gap < 0x80 && n < 0x80 {
-			dst = append(dst, byte(gap), byte(n))
-		} else {
-			dst = binary.AppendUvarint(dst, uint64(gap))
-			dst = binary.AppendUvarint(dst, uint64(n))
-		}
-		gap = 0
-	}
+	dst, _ = appendBuckets(m.moments.append(dst), counts, first)
 	return dst
 }
 

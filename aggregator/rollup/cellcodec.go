@@ -59,6 +59,11 @@ func (c *Cell) appendTallies(dst []byte, latency, duration *event.Tally) []byte 
 }
 
 func (c *Cell) appendBinary(dst []byte, s *scratch) []byte {
+	return c.appendLedger(c.appendDistributions(c.appendCounters(dst), s))
+}
+
+// appendCounters appends the fields before the histograms.
+func (c *Cell) appendCounters(dst []byte) []byte {
 	c.sort()
 	dst = appendUint(dst, 1, c.Requests)
 	dst = appendUint(dst, 2, c.Successes)
@@ -70,8 +75,11 @@ func (c *Cell) appendBinary(dst []byte, s *scratch) []byte {
 	for i := range c.Errors {
 		dst = appendString(dst, 10, c.Errors[i].Value)
 	}
-	dst = appendLen(dst, 11, func(dst []byte) []byte { return appendNs(dst, c.Errors) })
-	dst = c.appendDistributions(dst, s)
+	return appendLen(dst, 11, func(dst []byte) []byte { return appendNs(dst, c.Errors) })
+}
+
+// appendLedger appends the fields after the histograms.
+func (c *Cell) appendLedger(dst []byte) []byte {
 	dst = appendUint(dst, 14, c.Batches)
 	dst = appendUint(dst, 15, c.Events)
 	dst = appendUint(dst, 16, c.Shed)
@@ -224,51 +232,4 @@ func readHistogram(h *event.SparseHistogram, f *easyproto.FieldContext) error {
 		return errWire
 	}
 	return h.UnmarshalBinary(data)
-}
-
-// Summer adds encoded cells up and writes the sum: what a store of encoded
-// cells needs to know of them. The zero value is empty; it is not safe for
-// concurrent use.
-type Summer struct {
-	adder   Adder
-	decoder Decoder
-	scratch scratch
-	// added are the values in Cell.
-	added [][]byte
-	// Cell is the sum so far.
-	Cell Cell
-}
-
-// Add adds an encoded cell, or fails and leaves the sum as it was. data must
-// stay as it is until Reset.
-func (s *Summer) Add(data []byte) error {
-	if err := s.adder.Add(&s.Cell, data); err == nil {
-		s.added = append(s.added, data)
-		return nil
-	}
-	// The sum is spoilt; once more, by one who is slow and leaves it.
-	s.Cell.Reset()
-	for _, before := range s.added {
-		if err := s.decoder.Add(&s.Cell, before); err != nil {
-			return err // it was fine before
-		}
-	}
-	err := s.decoder.Add(&s.Cell, data)
-	if err == nil {
-		s.added = append(s.added, data)
-	}
-	return err
-}
-
-// AppendBinary appends the sum.
-func (s *Summer) AppendBinary(dst []byte) []byte { return s.Cell.appendBinary(dst, &s.scratch) }
-
-// Weight is the sum's weight.
-func (s *Summer) Weight() uint64 { return s.Cell.Weight() }
-
-// Reset begins anew.
-func (s *Summer) Reset() {
-	s.Cell.Reset()
-	clear(s.added)
-	s.added = s.added[:0]
 }

@@ -34,8 +34,17 @@ const (
 	tagEvents        = 15<<3 | wireVarint
 )
 
+// merger is a histogram that encoded ones are added to.
+type merger interface{ MergeBinary(data []byte) error }
+
 // Add adds to c what AppendBinary wrote. On an error c is not usable any more.
 func (a *Adder) Add(c *Cell, data []byte) error {
+	return a.add(c, &c.Latency, &c.Duration, data)
+}
+
+// add is as Add, with the histograms elsewhere; but what is rare may be added to
+// those of c all the same.
+func (a *Adder) add(c *Cell, latency, duration merger, data []byte) error {
 	var statuses, grpcs []byte
 	a.reasons = a.reasons[:0]
 	for rest := data; len(rest) > 0; {
@@ -87,9 +96,9 @@ func (a *Adder) Add(c *Cell, data []byte) error {
 			err = c.addErrors(a.reasons, body)
 			a.reasons = a.reasons[:0]
 		case tagLatency:
-			err = c.Latency.MergeBinary(body)
+			err = latency.MergeBinary(body)
 		case tagDuration:
-			err = c.Duration.MergeBinary(body)
+			err = duration.MergeBinary(body)
 		case tagBatches:
 			c.Batches += n
 		case tagEvents:

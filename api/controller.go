@@ -157,45 +157,59 @@ func podCounts(c *control.PodCounts) *weirpb.PodCounts {
 // knows tells whether there may be anything to put beside rows.
 func (v *inventory) knows(sel query.Selector) bool { return v.ask != nil && sel.Kind != "ext" }
 
-// addPods puts what Kubernetes knows beside rows, and adds a row for each
-// resource that it knows and that has no traffic, where all says so. Without
-// Kubernetes the rows stay as they are.
-func (s *service) addPods(ctx context.Context, rows []*weirpb.StatRow, sel query.Selector, all bool, seconds float64) []*weirpb.StatRow {
+// known asks for all that Kubernetes knows of what sel selects; nil where it
+// knows nothing, or cannot be asked.
+func (s *service) known(ctx context.Context, sel query.Selector) *known {
 	if !s.inventory.knows(sel) {
-		return rows
+		return nil
 	}
 	known, err := s.inventory.resources(ctx, sel)
-	if err != nil {
-		if !errors.Is(err, ErrNoController) {
-			s.log.Warn("statistics without what Kubernetes knows of pods", "error", err)
-		}
-		return rows
+	if err == nil {
+		return known
 	}
-	index := make(map[query.Selector]*weirpb.StatRow, len(rows))
-	for _, row := range rows {
-		index[selectorOf(row.GetResource())] = row
+	if !errors.Is(err, ErrNoController) {
+		s.log.Warn("statistics without what Kubernetes knows of pods", "error", err)
+	}
+	return nil
+}
+
+// shownRow is a row of statistics, with what Kubernetes knows of its resource, or
+// nil.
+type shownRow struct {
+	*query.Row
+	known *knownRow
+}
+
+// show puts what Kubernetes knows beside rows, which are sorted, and adds a row
+// for each resource that it knows and that has no traffic, where all says so.
+func show(rows []query.Row, known *known, all bool) []shownRow {
+	out := make([]shownRow, len(rows))
+	for i := range rows {
+		out[i].Row = &rows[i]
+	}
+	if known == nil || len(known.rows) == 0 {
+		return out
+	}
+	index := make(map[query.Selector]int, len(rows))
+	for i := range rows {
+		index[byNamespace(rows[i].Resource)] = i
 	}
 	for i := range known.rows {
 		k := &known.rows[i]
-		row := index[k.resource]
-		if row == nil {
-			if !all || k.pods.GetTotal() == 0 && ends(k.resource.Kind) {
-				continue
-			}
-			row = &weirpb.StatRow{Resource: resource(k.resource), Stats: stats(&query.Stats{}, seconds), Direction: query.Inbound}
-			rows = append(rows, row)
+		if at, ok := index[k.resource]; ok {
+			out[at].known = k
+			continue
 		}
-		row.Pods, row.PodStatus, row.ProxyVersion = k.pods, k.status, k.proxy
-		if row.GetOwner() == nil && k.owner != nil {
-			row.Owner = resource(*k.owner)
+		if !all || k.pods.GetTotal() == 0 && ends(k.resource.Kind) {
+			continue
 		}
+		index[k.resource] = len(out)
+		out = append(out, shownRow{&query.Row{Resource: k.resource, Direction: query.Inbound}, k})
 	}
-	if len(rows) > len(index) { // those that there were are sorted
-		slices.SortStableFunc(rows, func(a, b *weirpb.StatRow) int {
-			return compareSelectors(selectorOf(a.GetResource()), selectorOf(b.GetResource()))
-		})
+	if len(out) > len(rows) { // those that there were are sorted
+		slices.SortStableFunc(out, func(a, b shownRow) int { return compareSelectors(byNamespace(a.Resource), byNamespace(b.Resource)) })
 	}
-	return rows
+	return out
 }
 
 // ends tells whether what is of a kind ends by itself: without pods that run, it is
@@ -208,9 +222,8 @@ func ends(kind string) bool {
 	return false
 }
 
-// selectorOf is the inverse of resource.
-func selectorOf(r *weirpb.Resource) query.Selector {
-	sel := query.Selector{Cluster: r.GetCluster(), Namespace: r.GetNamespace(), Kind: r.GetKind(), Name: r.GetName()}
+// byNamespace names a namespace as Kubernetes' own rows do, whoever says it.
+func byNamespace(sel query.Selector) query.Selector {
 	if sel.Kind == kindNamespace {
 		sel.Namespace, sel.Name = cmp.Or(sel.Namespace, sel.Name), ""
 	}

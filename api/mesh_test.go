@@ -174,8 +174,8 @@ func TestStatWithoutController(t *testing.T) {
 			asked.Add(1)
 			return nil, err
 		}})
-		for range 3 {
-			resp, err := c.Stat(t.Context(), &weirpb.StatRequest{Resource: &weirpb.Resource{Kind: "deploy"}, Window: window(60, 120)})
+		for i := range int64(3) { // nobody asks the same
+			resp, err := c.Stat(t.Context(), &weirpb.StatRequest{Resource: &weirpb.Resource{Kind: "deploy"}, Window: window(60+i, 120+i)})
 			if err != nil || len(resp.GetRows()) != 2 || resp.GetRows()[0].GetPods() != nil {
 				t.Errorf("%s: %v, %v", what, resp.GetRows(), err)
 			}

@@ -24,22 +24,13 @@ func (s *service) Stat(ctx context.Context, req *weirpb.StatRequest) (*weirpb.St
 	if err != nil {
 		return nil, err
 	}
-	got, err := s.answer(ctx, query.MethodStat, q)
+	got, err := s.answer(ctx, query.MethodStat, q, toNow(req.GetWindow()))
 	if err != nil {
 		return nil, err
 	}
-	reply := got.Reply
-	out := &weirpb.StatResponse{}
-	out.Coverage, w = coverage(w, reply, got.answered)
-	if !s.inventory.knows(q.Resource) && got.writeRows(out, w.seconds()) {
-		out.Offenders = offenders(reply.Offenders)
-		return out, nil
-	}
-	out.Rows = make([]*weirpb.StatRow, len(reply.Rows))
-	rooms := make([]statRoom, len(reply.Rows))
-	inParallel(len(out.Rows), func(i int) { out.Rows[i] = statRow(&rooms[i], &reply.Rows[i], w.seconds()) })
-	out.Offenders = offenders(reply.Offenders)
-	out.Rows = s.addPods(ctx, out.Rows, q.Resource, q.To == nil && q.From == nil, w.seconds())
+	out := &weirpb.StatResponse{Offenders: offenders(got.Offenders)}
+	out.Coverage, w = coverage(got.window, got.Reply, got.answered)
+	got.giveRows(out, w.seconds())
 	return out, nil
 }
 
@@ -179,7 +170,7 @@ func (s *service) question(res, to, from *weirpb.Resource, win *weirpb.Window) (
 // gather gives the sum of what all aggregators answer to q, and how many they
 // are: see answer.
 func (s *service) gather(ctx context.Context, method string, q *query.Request) (*query.Reply, int, error) {
-	got, err := s.answer(ctx, method, q)
+	got, err := s.answer(ctx, method, q, false)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -188,25 +179,54 @@ func (s *service) gather(ctx context.Context, method string, q *query.Request) (
 
 // answer gives the sum of what all aggregators answer to q, sorted. It is not
 // the caller's to change: others who ask the same may have it, too, where the
-// window's end is settled.
-func (s *service) answer(ctx context.Context, method string, q *query.Request) (*answer, error) {
+// window's end is settled. Where the window moves with the time, the answer may
+// be about the second before: see shared.
+func (s *service) answer(ctx context.Context, method string, q *query.Request, moves bool) (*answer, error) {
 	q.Packed, q.Brief = true, true
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode the question: %w", err)
 	}
-	put := func() (*answer, error) {
-		reply, answered, err := s.put(ctx, method, q, body)
-		if err != nil {
-			return nil, err
+	put := func(ctx context.Context) (*answer, error) { return s.fetch(ctx, method, q, body) }
+	since := s.now().Add(-settle).Sub(time.Unix(q.Until, 0))
+	if method == query.MethodWorkloads || since < 0 {
+		return put(ctx)
+	}
+	asked := question{key: method + string(body)}
+	if moves {
+		before := *q
+		before.Since--
+		before.Until--
+		if body, err = json.Marshal(&before); err != nil {
+			return nil, fmt.Errorf("cannot encode the question: %w", err)
 		}
-		arrange(method, reply)
-		return &answer{Reply: reply, answered: answered}, nil
+		asked.before, asked.content = method+string(body), since < overlap
 	}
-	if method != query.MethodWorkloads && !s.now().Add(-settle).Before(time.Unix(q.Until, 0)) {
-		return s.shared.do(ctx, method+string(body), put)
+	return s.shared.do(ctx, asked, put)
+}
+
+// fetch has all aggregators answer q, which body says, and the controller
+// meanwhile.
+func (s *service) fetch(ctx context.Context, method string, q *query.Request, body []byte) (*answer, error) {
+	var known *known
+	var group sync.WaitGroup
+	if method == query.MethodStat {
+		group.Go(func() { known = s.known(ctx, q.Resource) })
 	}
-	return put()
+	reply, answered, err := s.put(ctx, method, q, body)
+	if group.Wait(); err == nil && ctx.Err() != nil {
+		err = status.FromContextError(ctx.Err()).Err() // the controller may not have answered
+	}
+	if err != nil {
+		return nil, err
+	}
+	arrange(method, reply)
+	got := &answer{Reply: reply, answered: answered, window: window{q.Since, q.Until}}
+	if method == query.MethodStat {
+		got.shown = show(reply.Rows, known, q.To == nil && q.From == nil)
+		got.write()
+	}
+	return got, nil
 }
 
 // arrange sorts a reply as the API shows it.

@@ -1,8 +1,6 @@
 package api
 
 import (
-	"sync"
-
 	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/api/weirpb"
 )
@@ -16,7 +14,9 @@ type statRoom struct {
 	stats    statsRoom
 }
 
-func statRow(room *statRoom, r *query.Row, seconds float64) *weirpb.StatRow {
+// statRow makes the message of a row, over so many seconds, in a room that may
+// have been another's.
+func statRow(room *statRoom, r shownRow, seconds float64) *weirpb.StatRow {
 	row := &room.row
 	row.Resource = fillResource(&room.resource, &r.Resource)
 	row.Stats = fillStats(&room.stats, &r.Stats, seconds)
@@ -24,35 +24,21 @@ func statRow(room *statRoom, r *query.Row, seconds float64) *weirpb.StatRow {
 	row.TcpOpenConnections = r.OpenConnections
 	row.Shed, row.LostBatches = r.Shed, r.LostBatches
 	row.Direction = r.Direction
+	row.Owner, row.Pods, row.PodStatus, row.ProxyVersion = nil, nil, "", ""
 	if r.Owner != nil {
 		row.Owner = resource(*r.Owner)
-	} else {
-		row.Owner = nil
+	}
+	if k := r.known; k != nil {
+		row.Pods, row.PodStatus, row.ProxyVersion = k.pods, k.status, k.proxy
+		if row.Owner == nil && k.owner != nil {
+			row.Owner = resource(*k.owner)
+		}
 	}
 	return row
 }
 
-// portion is how many rows are worth a goroutine of their own.
+// portion is how many rows are worth being written at once.
 const portion = 512
-
-// inParallel calls fn with each number below n, on all processors where there
-// are many.
-func inParallel(n int, fn func(i int)) {
-	var group sync.WaitGroup
-	for from := 0; from < n; from += portion {
-		work := func() {
-			for i := from; i < min(from+portion, n); i++ {
-				fn(i)
-			}
-		}
-		if n <= portion {
-			work()
-			break
-		}
-		group.Go(work)
-	}
-	group.Wait()
-}
 
 // offenders are the worst of them, which come first.
 func offenders(all []query.Offender) []*weirpb.Offender {

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -38,15 +39,35 @@ func TestWriteRows(t *testing.T) {
 		reply.Rows = append(reply.Rows, r)
 	}
 	want := &weirpb.StatResponse{Coverage: &weirpb.Coverage{AggregatorsAnswered: 2}, Offenders: []*weirpb.Offender{{Reason: "x", Count: 1}}}
-	for i := range reply.Rows {
-		want.Rows = append(want.Rows, statRow(&statRoom{}, &reply.Rows[i], 60))
+	rows := reply.Rows
+	// One row in five is of what Kubernetes knows, and one more has no traffic.
+	of := &known{rows: []knownRow{{resource: query.Selector{Cluster: "c", Namespace: "ns0", Kind: "deploy", Name: "idle"}, pods: &weirpb.PodCounts{Total: 1}}}}
+	for i := 0; i < len(rows); i += 5 {
+		of.rows = append(of.rows, knownRow{
+			resource: rows[i].Resource, owner: &query.Selector{Kind: "job", Name: "known"},
+			pods: &weirpb.PodCounts{Total: 3, Ready: uint32(i)}, status: "Running", proxy: "v1",
+		})
 	}
-	a := &answer{Reply: reply}
+	slices.SortFunc(rows, compareRows)
+	shown := show(rows, of, true)
+	if len(shown) != len(rows)+1 || !slices.IsSortedFunc(shown, func(a, b shownRow) int { return compareRows(*a.Row, *b.Row) }) {
+		t.Fatalf("%d rows are shown of %d, or not sorted", len(shown), len(rows))
+	}
+	for i := range shown {
+		want.Rows = append(want.Rows, statRow(&statRoom{}, shown[i], 60))
+	}
+	about := func(rows []shownRow) *answer {
+		a := &answer{Reply: &query.Reply{}, window: window{1000, 1060}, shown: rows}
+		a.write()
+		return a
+	}
+	a := about(shown)
+	if a.written == nil || a.shown != nil {
+		t.Fatal("not written")
+	}
 	for _, what := range []string{"written", "written before"} {
 		out := &weirpb.StatResponse{Coverage: want.GetCoverage(), Offenders: want.GetOffenders()}
-		if !a.writeRows(out, 60) {
-			t.Fatal("not written")
-		}
+		a.giveRows(out, 60)
 		data, err := wire.New().Marshal(out)
 		if err != nil {
 			t.Fatal(err)
@@ -59,11 +80,15 @@ func TestWriteRows(t *testing.T) {
 			t.Errorf("%s, read by protobuf: rows differ, or %v", what, err)
 		}
 	}
-	if (&answer{Reply: &query.Reply{Rows: reply.Rows[:3]}}).writeRows(&weirpb.StatResponse{}, 60) {
-		t.Error("a few rows are written, too")
+	few := about(shown[:3])
+	out := &weirpb.StatResponse{}
+	if few.giveRows(out, 60); few.written != nil || !proto.Equal(&weirpb.StatResponse{Rows: want.GetRows()[:3]}, out) {
+		t.Error("a few rows are written, too, or differ")
 	}
-	reply.Rows[2*portion].Resource.Name = "\xff"
-	if out := (&weirpb.StatResponse{}); (&answer{Reply: reply}).writeRows(out, 60) || len(out.ProtoReflect().GetUnknown()) > 0 {
+	shown[2*portion].Resource.Name = "\xff"
+	bad := about(shown)
+	out = &weirpb.StatResponse{}
+	if bad.giveRows(out, 60); bad.written != nil || len(out.ProtoReflect().GetUnknown()) > 0 || len(out.GetRows()) != len(shown) {
 		t.Error("a name that is no text is written")
 	}
 }

@@ -20,6 +20,9 @@ const (
 	// that ends now is content with what ends a second earlier, while the newer
 	// is under way.
 	overlap = 300 * time.Millisecond
+	// often is how many must have asked for an answer for it to be given out then:
+	// who asks once a second waits, and always has the newest.
+	often = 4
 	// maxShared answers are under way or kept at a time; who asks beyond that
 	// asks alone.
 	maxShared = 8
@@ -76,8 +79,8 @@ func (a *answer) complete() bool {
 
 // shared gives those who ask the same, at the same time or just after, one
 // answer: many who watch a dashboard cost as much as one. And it gives who
-// watches what moves with the time the answer of the second before, for a moment,
-// while the new one is made for all: see overlap. It is safe for concurrent use.
+// watches what moves with the time, as many others do, the answer of the second
+// before, for a moment, while the new one is made for all: see overlap. It is safe for concurrent use.
 type shared struct {
 	mu      sync.Mutex
 	flights map[string]*flight
@@ -103,6 +106,8 @@ type flight struct {
 	// done is closed once answer is set: nil where there is none to share.
 	done   chan struct{}
 	answer *answer
+	// asked is how many have asked for it; guarded by shared.mu.
+	asked int
 	// forget ends a kept answer.
 	forget *time.Timer
 }
@@ -158,11 +163,12 @@ func (s *shared) fly(ctx context.Context, q question, f *flight, ask func(contex
 func (s *shared) join(q question, ask func(context.Context) (*answer, error)) (f *flight, old *answer, mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if before := s.flights[q.before]; before != nil && q.content {
+	if before := s.flights[q.before]; before != nil && q.content && before.asked >= often {
 		old = before.landed()
 	}
 	now := time.Now()
 	if f := s.flights[q.key]; f != nil && now.Sub(f.began) < shareFor {
+		f.asked++
 		return f, old, false
 	}
 	if s.stopped || !s.room(now) {
@@ -172,7 +178,7 @@ func (s *shared) join(q question, ask func(context.Context) (*answer, error)) (f
 		s.flights = map[string]*flight{}
 		s.ctx, s.cancel = context.WithCancel(context.Background())
 	}
-	f = &flight{began: now, done: make(chan struct{})}
+	f = &flight{began: now, done: make(chan struct{}), asked: 1}
 	s.flights[q.key] = f
 	if old == nil {
 		return f, nil, true

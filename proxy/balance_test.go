@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/listen"
+	"github.com/weirmesh/weir/proxy/mtls/mtlstest"
 )
 
 // TestBalance has one client's proxy balance over two servers' proxies, in all
@@ -74,6 +76,80 @@ func TestBalance(t *testing.T) {
 	}
 	if len(peers) != 2 {
 		t.Errorf("all went to one endpoint: %v", peers)
+	}
+}
+
+// TestSlowToSpeak has clients of a balanced listener silent until an endpoint is
+// connected to, in case its server speaks first: their requests go over that
+// connection, and no end tells of one that no client made.
+func TestSlowToSpeak(t *testing.T) {
+	h := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	h.Config.Protocols = new(http.Protocols)
+	h.Config.Protocols.SetHTTP1(true)
+	h.Config.Protocols.SetUnencryptedHTTP2(true)
+	h.Start()
+	t.Cleanup(h.Close)
+	ca := mtlstest.New(t)
+	for _, mutual := range []bool{false, true} {
+		for _, two := range []bool{false, true} {
+			t.Run(fmt.Sprintf("mutual=%v,http2=%v", mutual, two), func(t *testing.T) { slowToSpeak(t, ca, h.Listener.Addr().String(), mutual, two) })
+		}
+	}
+}
+
+func slowToSpeak(t *testing.T, ca *mtlstest.Authority, target string, mutual, two bool) {
+	s := &sink{}
+	in := config("server", listen.Spec{Direction: event.Inbound, Target: target})
+	spec := listen.Spec{Direction: event.Outbound, Mesh: true}
+	if mutual {
+		in = certified(t, ca, in, "server")
+		spec.Identity = identityOf("server")
+	}
+	server := run(t, in, s)
+	spec.Endpoints = []string{server.Addrs()[0].String()}
+	c := config("client", spec)
+	if mutual {
+		c = certified(t, ca, c, "client")
+	}
+	out := run(t, c, s)
+	for _, p := range []*running{server, out} {
+		eventually(t, "readiness", func() bool { return body(t, fmt.Sprintf("http://%s/ready", p.AdminAddr())) == "ready\n" })
+	}
+	dialled := 0
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		dialled++
+		want := fmt.Sprintf("weir_proxy_connections_total{direction=%q} %d\n", event.Inbound, dialled)
+		eventually(t, "the endpoint's connection", func() bool {
+			return strings.Contains(body(t, fmt.Sprintf("http://%s/metrics", server.AdminAddr())), want)
+		})
+		return conn, err
+	}
+	const clients, each = 2, 3
+	for range clients {
+		tr := &http.Transport{Protocols: new(http.Protocols), DialContext: dial}
+		tr.Protocols.SetHTTP1(!two)
+		tr.Protocols.SetUnencryptedHTTP2(two)
+		for range each {
+			resp, err := (&http.Client{Transport: tr}).Post("http://"+out.Addrs()[0].String()+"/path", "text/plain", strings.NewReader("hello"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Fatal(resp.Status)
+			}
+		}
+		tr.CloseIdleConnections()
+	}
+	m := &mesh{sink: s, out: out, in: server}
+	m.end(t)
+	m.joined(t, clients*each)
+	for _, e := range s.ended(event.Outbound) {
+		if (e.Security == event.Mutual) != mutual {
+			t.Errorf("%+v", e)
+		}
 	}
 }
 

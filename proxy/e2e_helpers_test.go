@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -207,7 +208,7 @@ func (m *mesh) joined(t *testing.T, n int) []event.Event {
 	t.Helper()
 	out, in := m.ended(event.Outbound), m.ended(event.Inbound)
 	if len(out) != n || len(in) != n {
-		t.Fatalf("%d outbound and %d inbound events of %d exchanges; the first ones are %+v and %+v", len(out), len(in), n, out[:min(2, len(out))], in[:min(2, len(in))])
+		t.Fatalf("%d outbound and %d inbound events of %d exchanges; without a counterpart, or with more than one, are %+v", len(out), len(in), n, unpaired(out, in))
 	}
 	sent := make(map[key]event.Event)
 	for _, e := range out {
@@ -232,6 +233,25 @@ func (m *mesh) joined(t *testing.T, n int) []event.Event {
 		}
 	}
 	return in
+}
+
+// unpaired are some of the events that are not one of each side's of an exchange.
+func unpaired(out, in []event.Event) []event.Event {
+	sides := make(map[key][2]int)
+	for i, events := range [][]event.Event{out, in} {
+		for _, e := range events {
+			n := sides[key{e.Connection, e.Stream}]
+			n[i]++
+			sides[key{e.Connection, e.Stream}] = n
+		}
+	}
+	var left []event.Event
+	for _, e := range slices.Concat(out, in) {
+		if sides[key{e.Connection, e.Stream}] != [2]int{1, 1} {
+			left = append(left, e)
+		}
+	}
+	return left[:min(4, len(left))]
 }
 
 func eventually(t *testing.T, what string, cond func() bool) {

@@ -44,7 +44,7 @@ type OutboundOptions struct {
 // again.
 //
 // A request goes to another endpoint where the first cannot be connected to. It
-// is tried once more where a connection that was used before ends before the
+// is tried once more where a connection that was there before ends before the
 // first byte of the response, as such connections do when the server has just
 // closed them: if nothing of it went out, or its method is idempotent (RFC
 // 9110, section 9.2.2), and it was not longer than 16 KiB, body and all.
@@ -67,7 +67,9 @@ type pool struct {
 type pooled struct {
 	balance.Connection
 	member *balance.Member
-	uses   uint32    // requests so far, with the one it is lent to
+	uses   uint32 // requests so far, with the one it is lent to
+	// waited: it was idle before this request, and may have been closed by then.
+	waited bool
 	since  time.Time // it is idle
 }
 
@@ -90,7 +92,32 @@ func NewOutbound(o OutboundOptions) *Outbound {
 // Serve carries one client's connection to its end, as package relay says;
 // c.Server is not used. See Serve of the package for what it records: the peer
 // of each event is the endpoint that the request went to.
-func (o *Outbound) Serve(ctx context.Context, c *relay.Conn) { serve(ctx, c, o) }
+func (o *Outbound) Serve(ctx context.Context, c *relay.Conn) { serve(ctx, c, o, nil) }
+
+// ServeOver is Serve for a client for which m was picked and connected to before
+// it was known what it speaks: its first request goes there, over conn, which is
+// the Outbound's from now on. Whoever calls has ended what it began with m.
+func (o *Outbound) ServeOver(ctx context.Context, c *relay.Conn, m *balance.Member, conn balance.Connection) {
+	serve(ctx, c, o, o.adopt(m, conn))
+}
+
+// adopt lends a connection that nobody has used yet; nil: there are too many, and
+// it is closed.
+func (o *Outbound) adopt(m *balance.Member, conn balance.Connection) *pooled {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.pools[m]
+	if p == nil {
+		p = new(pool)
+		o.pools[m] = p
+	}
+	if p.total >= o.o.MaxConnections {
+		_ = conn.Close()
+		return nil
+	}
+	p.total++
+	return &pooled{Connection: conn, member: m, waited: true}
+}
 
 // Close closes all idle connections, and those that are returned later. It must
 // be called when no Serve runs any more.
@@ -208,7 +235,7 @@ func (o *Outbound) put(c *pooled, reusable bool) {
 		_ = c.SetDeadline(time.Time{})
 		o.mu.Lock()
 		if p := o.pools[m]; p != nil && !o.closed && !m.Removed() && len(p.idle) < o.o.MaxIdle {
-			c.since = time.Now()
+			c.since, c.waited = time.Now(), true
 			p.idle = append(p.idle, c)
 			if o.timer == nil {
 				o.timer = time.AfterFunc(o.o.IdleTimeout/2, o.sweep)
@@ -253,6 +280,9 @@ func (r *relayer) connect() (reason string) {
 // acquire gives the request a server's connection, and says why it cannot: an
 // event.Err constant.
 func (r *relayer) acquire(fresh bool) (reason string) {
+	if r.takeFirst() {
+		return ""
+	}
 	set := r.out.o.Set
 	for {
 		m := set.Pick(r.member)
@@ -272,6 +302,25 @@ func (r *relayer) acquire(fresh bool) (reason string) {
 		}
 		r.again()
 	}
+}
+
+// takeFirst gives the request the connection that was made before there was one,
+// if it still may.
+func (r *relayer) takeFirst() bool {
+	c := r.first
+	if c == nil {
+		return false
+	}
+	r.first = nil
+	if c.member.Removed() || !quiet(c) {
+		r.out.put(c, false)
+		return false
+	}
+	r.member, r.picked = c.member, time.Now()
+	c.uses++
+	c.member.Begin()
+	r.lend(c)
+	return true
 }
 
 // again counts another try.
@@ -314,7 +363,7 @@ func (r *relayer) giveBack(reusable bool) {
 // keep keeps a request that may have to be sent once more; it is all of it.
 func (r *relayer) keep(request []byte) {
 	r.replay = r.replay[:0]
-	if r.out != nil && r.lent.uses > 1 && r.x.requestBody.done() && len(request) <= maxReplay {
+	if r.out != nil && r.lent.waited && r.x.requestBody.done() && len(request) <= maxReplay {
 		r.replay = append(r.replay, request...)
 	}
 }
@@ -323,7 +372,7 @@ func (r *relayer) keep(request []byte) {
 // response began, and tells whether it did.
 func (r *relayer) retry(c *cut) bool {
 	x := &r.x
-	if r.out == nil || r.lent == nil || r.lent.uses < 2 || len(r.replay) == 0 || r.attempt > 0 || x.first >= 0 ||
+	if r.out == nil || r.lent == nil || !r.lent.waited || len(r.replay) == 0 || r.attempt > 0 || x.first >= 0 ||
 		x.halfClose || r.stopped.Load() || c.reason != event.ErrServerClosed && c.reason != event.ErrServerReset ||
 		x.up.Load() > 0 && !idempotent(r.event.Method) {
 		return false

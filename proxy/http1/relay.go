@@ -156,6 +156,7 @@ type relayer struct {
 	ctx     context.Context // of the hard stop
 	swap    sync.Mutex      // the server's connection changes, or the hard stop closes it
 	lent    *pooled         // the server's connection
+	first   *pooled         // for the first request, until then
 	member  *balance.Member // the endpoint of the last try
 	picked  time.Time
 	attempt uint8
@@ -167,10 +168,10 @@ type relayer struct {
 // of each are those since the one before. Latency is until the first byte of
 // the final response, interim ones (1xx) passing before. See the package's
 // documentation for what is refused and how connections end.
-func Serve(ctx context.Context, c *relay.Conn) { serve(ctx, c, nil) }
+func Serve(ctx context.Context, c *relay.Conn) { serve(ctx, c, nil, nil) }
 
-func serve(ctx context.Context, c *relay.Conn, out *Outbound) {
-	r := &relayer{c: c, out: out, ctx: ctx, limit: c.MaxHeadBytes, patience: c.HeadTimeout, progress: c.Progress, tick: tick}
+func serve(ctx context.Context, c *relay.Conn, out *Outbound, first *pooled) {
+	r := &relayer{c: c, out: out, first: first, ctx: ctx, limit: c.MaxHeadBytes, patience: c.HeadTimeout, progress: c.Progress, tick: tick}
 	if r.limit <= 0 {
 		r.limit = relay.DefaultMaxHeadBytes
 	}
@@ -213,6 +214,9 @@ func serve(ctx context.Context, c *relay.Conn, out *Outbound) {
 	}
 	r.endWatch()
 	r.giveBack(false)
+	if r.first != nil {
+		out.put(r.first, true) // no request came that could be carried
+	}
 	r.closeBoth()
 	stopped()
 	undrain()

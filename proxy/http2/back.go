@@ -14,7 +14,9 @@ import (
 type back struct {
 	link
 	pool *pool
-	meta balance.Connection
+	// given is the connection where one was there before.
+	given balance.Connection
+	meta  balance.Connection
 	// open streams, of at most limit.
 	open, limit int
 	next        uint32 // identifier
@@ -27,10 +29,10 @@ type back struct {
 // maxBackID is the identifier above which a connection gets no more streams.
 const maxBackID = 1 << 30
 
-// connect begins a connection to the pool's endpoint. Streams can be opened on
-// it at once.
-func (o *Outbound) connect(p *pool) *back {
-	b := &back{pool: p, limit: unsettledStreams, next: 1, idleSince: time.Now()}
+// connect begins a connection to the pool's endpoint, over given where there is
+// one. Streams can be opened on it at once.
+func (o *Outbound) connect(p *pool, given balance.Connection) *back {
+	b := &back{pool: p, given: given, limit: unsettledStreams, next: 1, idleSince: time.Now()}
 	b.link.init(o, server, o.o.MaxHeadBytes)
 	b.meta.Peer = peerOf(p.member.Endpoint())
 	payload := appendSetting(nil, settingPush, 0)
@@ -46,11 +48,14 @@ func (o *Outbound) connect(p *pool) *back {
 	return b
 }
 
-// run dials, and handles what the server sends until that ends.
+// run dials, unless it is given a connection, and handles what the server sends until that ends.
 func (b *back) run() {
 	o, m := b.o, b.pool.member
 	var list []*link
-	c, reason := o.o.Dial(o.ctx, m.Endpoint(), event.HTTP2)
+	c, reason := b.given, ""
+	if c.Conn == nil {
+		c, reason = o.o.Dial(o.ctx, m.Endpoint(), event.HTTP2)
+	}
 	o.mu.Lock()
 	if c.Conn == nil || o.closed {
 		if !o.closed {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/event"
+	"github.com/weirmesh/weir/proxy/balance"
 	"github.com/weirmesh/weir/proxy/relay"
 )
 
@@ -18,7 +19,8 @@ type front struct {
 	period time.Duration // of progress events
 	done   chan struct{} // closed by stop
 	ticker *time.Timer
-	kept   int // bytes of requests that may have to be sent again
+	first  *balance.Member // where the first request goes, where that was picked before
+	kept   int             // bytes of requests that may have to be sent again
 	// resetTo is the highest stream that was reset from here: of streams up to
 	// it frames may be on their way yet. What comes on later ones that are over
 	// is the client's mistake.
@@ -27,8 +29,19 @@ type front struct {
 
 // Serve carries one client's connection to its end, as package relay says;
 // c.Server is not used. Its requests go where the set says.
-func (o *Outbound) Serve(ctx context.Context, c *relay.Conn) {
-	f := &front{c: c, period: c.Progress, done: make(chan struct{}), ticker: time.NewTimer(math.MaxInt64)}
+func (o *Outbound) Serve(ctx context.Context, c *relay.Conn) { o.serve(ctx, c, nil) }
+
+// ServeOver is Serve for a client for which m was picked and connected to before
+// it was known what it speaks: its first request goes there, and conn is one of
+// the Outbound's connections from now on. Whoever calls has ended what it began
+// with m.
+func (o *Outbound) ServeOver(ctx context.Context, c *relay.Conn, m *balance.Member, conn balance.Connection) {
+	o.adopt(m, conn)
+	o.serve(ctx, c, m)
+}
+
+func (o *Outbound) serve(ctx context.Context, c *relay.Conn, first *balance.Member) {
+	f := &front{c: c, first: first, period: c.Progress, done: make(chan struct{}), ticker: time.NewTimer(math.MaxInt64)}
 	if f.period <= 0 {
 		f.period = relay.DefaultProgress
 	}

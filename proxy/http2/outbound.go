@@ -191,19 +191,40 @@ func (o *Outbound) sweep() {
 // assign gives a stream an endpoint, and sends its request there as soon as a
 // connection has room.
 func (o *Outbound) assign(t *transfer, now time.Time) {
-	m := o.o.Set.Pick(t.member)
+	m := t.f.first
+	t.f.first = nil
+	if m == nil || m.Removed() {
+		m = o.o.Set.Pick(t.member)
+	}
 	if m == nil {
 		t.fail(event.ErrNoEndpoints, "503", "the service has no endpoints: "+event.ErrNoEndpoints, now)
 		return
 	}
 	m.Begin()
 	t.member, t.picked, t.began = m, now, true
+	o.pool(m).place(o, t)
+}
+
+// pool is that of an endpoint, which is made where there is none.
+func (o *Outbound) pool(m *balance.Member) *pool {
 	p := o.pools[m]
 	if p == nil {
 		p = &pool{member: m}
 		o.pools[m] = p
 	}
-	p.place(o, t)
+	return p
+}
+
+// adopt makes a connection that was made before one of the endpoint's.
+func (o *Outbound) adopt(m *balance.Member, conn balance.Connection) {
+	var list []*link
+	o.mu.Lock()
+	if p := o.pool(m); len(p.backs) < maxBacks {
+		o.connect(p, conn)
+	} else {
+		_ = conn.Close()
+	}
+	o.unlock(&list)
 }
 
 // room finds a connection for one more stream; dial tells that one is to be
@@ -239,7 +260,7 @@ func (p *pool) place(o *Outbound, t *transfer) {
 	case b != nil:
 		b.begin(t)
 	case dial:
-		o.connect(p).begin(t)
+		o.connect(p, balance.Connection{}).begin(t)
 	default:
 		t.waits = p
 		p.waiting = append(p.waiting, t)

@@ -12,6 +12,8 @@ import (
 	"github.com/weirmesh/weir/proxy/hello"
 	"github.com/weirmesh/weir/proxy/http1"
 	"github.com/weirmesh/weir/proxy/http2"
+	"github.com/weirmesh/weir/proxy/relay"
+	"github.com/weirmesh/weir/proxy/socket"
 )
 
 const (
@@ -140,6 +142,32 @@ func (c *conn) dialBalanced() (h hop, reason string) {
 			return hop{}, reason
 		}
 		set.Retry()
+	}
+}
+
+// overEarly has the requests of a client that was slow to speak begin with the
+// connection that was made for it meanwhile: the server's proxy has heard of that
+// one and would tell of it, if it came to nothing, as one that no client made.
+// It returns nil where there is none that can be used.
+func (c *conn) overEarly(v verdict) (serve func(context.Context, *relay.Conn)) {
+	if c.server == nil {
+		return nil
+	}
+	m, h := c.member, c.hop
+	c.member, c.server, c.hop = nil, nil, hop{}
+	m.End()
+	if n, open := socket.Waiting(h.tcp); n > 0 || !open || len(c.serverEarly) > 0 || m.Removed() {
+		_ = h.conn.Close()
+		return nil
+	}
+	conn := balance.Connection{Conn: h.conn, ID: c.id, Peer: h.peer, Security: h.security, SecurityReason: h.reason}
+	conn.Peer.Addr = addrOf(h.tcp.RemoteAddr())
+	return func(ctx context.Context, rc *relay.Conn) {
+		if v.protocol == event.HTTP2 {
+			c.balanced.h2.ServeOver(ctx, rc, m, conn)
+		} else {
+			c.balanced.h1.ServeOver(ctx, rc, m, conn)
+		}
 	}
 }
 

@@ -132,9 +132,11 @@ func (c *conn) serve() {
 	go c.connect()
 	v := c.decide()
 	c.settle(v)
-	if c.member != nil {
-		defer c.member.End()
-	}
+	defer func() {
+		if c.member != nil {
+			c.member.End()
+		}
+	}()
 	g.mu.Lock()
 	delete(g.detecting, c)
 	g.mu.Unlock()
@@ -205,6 +207,12 @@ func (c *conn) relay(v verdict) {
 	if c.tls != nil {
 		rc.Client = c.tls
 	}
+	var over func(context.Context, *relay.Conn)
+	if c.balancedHTTP(v) {
+		if over = c.overEarly(v); over != nil {
+			rc.ID = g.newID() // c.id is that connection's
+		}
+	}
 	if c.server != nil {
 		rc.Server, rc.ServerEarly = c.hop.conn, c.serverEarly
 	}
@@ -216,14 +224,13 @@ func (c *conn) relay(v verdict) {
 	case event.HTTP2:
 		serve = g.o.Relays.HTTP2
 	}
-	if c.balancedHTTP(v) {
-		if c.server != nil { // dialled for a client that was slow to speak
-			_ = c.hop.conn.Close()
-			rc.Server, rc.ServerEarly = nil, nil
-		}
-		if serve = c.balanced.h1.Serve; v.protocol == event.HTTP2 {
-			serve = c.balanced.h2.Serve
-		}
+	switch {
+	case over != nil:
+		serve = over
+	case c.balancedHTTP(v) && v.protocol == event.HTTP2:
+		serve = c.balanced.h2.Serve
+	case c.balancedHTTP(v):
+		serve = c.balanced.h1.Serve
 	}
 	rc.Early = c.late()
 	serve(g.hard, rc)

@@ -82,6 +82,8 @@ type Client struct {
 	seeds    [2]maphash.Seed
 	small    bool
 	interest interest
+	// epoch is when the client began: readings go on at the same time after it.
+	epoch time.Time
 	// turns bounds the readings of rollups.
 	turns chan struct{}
 	// repeats is how many requests of Ask are being put again.
@@ -102,6 +104,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	c := &Client{
 		log:    o.Logger.With("bus", redact(o.URL)),
 		closed: make(chan struct{}),
+		epoch:  time.Now(),
 		nonce:  nuid.Next(),
 		seeds:  [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		small:  o.Small,
@@ -283,6 +286,7 @@ func (c *Client) Close() {
 		// An error means that the connection is gone, which is no news here.
 		_ = c.nc.FlushTimeout(time.Second)
 	}
+	c.interest.stop()
 	c.nc.Close()
 	<-c.closed
 	c.link.down()

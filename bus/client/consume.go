@@ -36,9 +36,11 @@ const (
 	// consumerIdle is how long the server keeps a consumer whose reader is
 	// gone without a word.
 	consumerIdle = 30 * time.Second
-	// gatherFor is how long a reader that has caught up lets batches gather: what
+	// gatherFor is how long a reader that has caught up lets batches gather at most: what
 	// follows then costs no switch to it and back, and finds what it works with
-	// still in the core's cache.
+	// still in the core's cache. All readers of a client go on at the same time, at
+	// multiples of it, so that a process that has little to do wakes up once for
+	// all of them.
 	gatherFor = 40 * time.Millisecond
 	// waited: who had to wait so long for a message had read all that was there.
 	waited     = 100 * time.Microsecond
@@ -67,6 +69,7 @@ func (c *Client) ConsumeEvents(ctx context.Context, partition int, after uint64,
 		after:  after,
 		bytes:  readEvents,
 		gather: gatherFor,
+		epoch:  c.epoch,
 		fn: func(m message) error {
 			return fn(m.sequence, m.subject, m.data)
 		},
@@ -155,9 +158,10 @@ type reading struct {
 	bytes int
 	// turns, where not nil, holds as many as may read at a time.
 	turns chan struct{}
-	// gather is for how long messages gather before fn gets the first that comes
-	// after there was none.
+	// gather is for how long messages gather, at most, before fn gets the first that
+	// comes after there was none: until a multiple of it after epoch.
 	gather time.Duration
+	epoch  time.Time
 	fn     func(message) error
 }
 
@@ -337,7 +341,7 @@ func (r *reading) follow(ctx context.Context, iterator jetstream.MessagesContext
 		}
 		if r.gather > 0 && meta.NumPending == 0 && time.Since(began) >= waited {
 			// A ctx that ends meanwhile does not undo that the message is here.
-			pause(ctx, r.gather)
+			pause(ctx, r.gather-time.Since(r.epoch)%r.gather)
 		}
 		if err := r.fn(message{meta.Sequence.Stream, msg.Subject(), meta.Timestamp, msg.Data()}); err != nil {
 			return fnError{err}

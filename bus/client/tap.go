@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -44,12 +46,40 @@ type interest struct {
 	// subjects is guarded by mu.
 	subjects map[string]interestState
 	// inbox is where the server says that nobody listens: a probe's reply
-	// subject is the inbox, probed, and the subject itself. After each probe the
-	// client writes to itself at echoed: the server keeps the order, so an echo
-	// without a word before it tells that somebody got the probe.
+	// subject is the inbox, probed, and the subject itself. Where it has not said
+	// so echoAfter later, the client writes to itself at echoed, once for all such
+	// probes: the server keeps the order, so an echo without a word before it tells
+	// that somebody got them. While nobody listens there are no echoes.
 	inbox string
 	sub   *nats.Subscription
+	// sent are the probes since the last echo, and echoes is how many echoes there
+	// have been. timer runs while there is something in sent. echoed are what the last
+	// echoes are to settle, the oldest first.
+	sent   []sentProbe
+	echoes uint64
+	timer  *time.Timer
+	echoed []echo
 }
+
+// A sentProbe is a probe of a subject, and when it was made.
+type sentProbe struct {
+	subject string
+	at      time.Time
+}
+
+// An echo is a message of the client to itself, the number-th, after the probes.
+type echo struct {
+	number uint64
+	probes []sentProbe
+}
+
+const (
+	// echoAfter is how long the server has to say that nobody listens before the
+	// client makes sure by an echo.
+	echoAfter = 20 * time.Millisecond
+	// maxEchoes is how many echoes may be under way; the oldest are not waited for.
+	maxEchoes = 32
+)
 
 // Tokens after the inbox.
 const (
@@ -118,19 +148,83 @@ func (c *Client) PublishInterest(subject string, data []byte) bool {
 	if !c.nc.IsConnected() {
 		return false
 	}
-	inbox, send := c.interest.probe(c, subject, time.Now())
+	now := time.Now()
+	inbox, send := c.interest.probe(c, subject, now)
 	if !send {
 		return false
 	}
 	msg := &nats.Msg{Subject: subject, Data: data}
-	if probe := inbox != ""; probe {
-		msg.Reply = inbox + probed + subject
-		defer func() {
-			// Without the echo the subject only stays unconfirmed.
-			_ = c.nc.Publish(inbox+echoed+subject, nil)
-		}()
+	if inbox == "" {
+		return c.nc.PublishMsg(msg) == nil
 	}
-	return c.nc.PublishMsg(msg) == nil
+	msg.Reply = inbox + probed + subject
+	if c.nc.PublishMsg(msg) != nil {
+		return false
+	}
+	// Now that it is on its way an echo would come after it.
+	c.interest.probeSent(c, subject, now)
+	return true
+}
+
+// probeSent has an echo follow a probe, if nothing else tells what became of it.
+func (i *interest) probeSent(c *Client, subject string, at time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.sent = append(i.sent, sentProbe{strings.Clone(subject), at})
+	if len(i.sent) > 1 {
+		return
+	}
+	if i.timer == nil {
+		i.timer = time.AfterFunc(echoAfter, func() { i.echo(c) })
+		return
+	}
+	i.timer.Reset(echoAfter)
+}
+
+// echo sends an echo for the probes that nothing has been heard of.
+func (i *interest) echo(c *Client) {
+	i.mu.Lock()
+	probes := slices.DeleteFunc(i.sent, func(p sentProbe) bool { return !i.awaits(p) })
+	i.sent = nil
+	if len(probes) == 0 {
+		i.sent = probes // for use again
+		i.mu.Unlock()
+		return
+	}
+	i.echoes++
+	number := i.echoes
+	i.echoed = append(i.echoed, echo{number, probes})
+	i.echoed = i.echoed[max(0, len(i.echoed)-maxEchoes):]
+	subject := i.inbox + echoed + strconv.FormatUint(number, 10)
+	i.mu.Unlock()
+	// Without the echo the subjects only stay unconfirmed.
+	_ = c.nc.Publish(subject, nil)
+}
+
+// awaits tells whether nothing is known of a probe yet. i.mu is held.
+func (i *interest) awaits(p sentProbe) bool {
+	state := i.subjects[p.subject]
+	return state.answer == pending && state.probed.Equal(p.at)
+}
+
+// heardEcho settles what waited for the echo of a number.
+func (i *interest) heardEcho(number string) {
+	n, err := strconv.ParseUint(number, 10, 64)
+	if err != nil {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for len(i.echoed) > 0 && i.echoed[0].number <= n {
+		first := i.echoed[0]
+		i.echoed = i.echoed[1:]
+		for _, p := range first.probes {
+			// The connection may have gone between a probe and a later echo.
+			if first.number == n && i.awaits(p) {
+				i.note(p.subject, somebody)
+			}
+		}
+	}
 }
 
 // probe decides whether to send a message, and whether as a probe (inbox is set
@@ -165,10 +259,10 @@ func (i *interest) listen(c *Client) bool {
 	inbox := len(i.inbox)
 	sub, err := c.nc.Subscribe(i.inbox+">", func(msg *nats.Msg) {
 		rest := msg.Subject[inbox:]
-		if subject, ok := strings.CutPrefix(rest, echoed); ok {
-			i.settle(subject, somebody)
+		if number, ok := strings.CutPrefix(rest, echoed); ok {
+			i.heardEcho(number)
 		} else if subject, ok := strings.CutPrefix(rest, probed); ok && len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
-			i.settle(subject, nobody)
+			i.heardNobody(subject)
 		}
 	})
 	if err != nil {
@@ -179,19 +273,33 @@ func (i *interest) listen(c *Client) bool {
 	return true
 }
 
-// settle notes what came of a probe; the first that comes counts.
-func (i *interest) settle(subject string, a answer) {
+// heardNobody notes that nobody got the last probe of a subject.
+func (i *interest) heardNobody(subject string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	state, ok := i.subjects[subject]
-	if !ok || state.answer != pending {
-		return
+	if state, ok := i.subjects[subject]; ok && state.answer == pending {
+		i.note(strings.Clone(subject), nobody)
 	}
+}
+
+// note settles what came of a subject's probe; the first that comes counts. i.mu is
+// held.
+func (i *interest) note(subject string, a answer) {
+	state := i.subjects[subject]
 	state.answer, state.answered = a, time.Now()
 	if a == somebody {
 		state.heard = state.answered
 	}
-	i.subjects[strings.Clone(subject)] = state
+	i.subjects[subject] = state
+}
+
+// stop ends the timer; what has not been settled stays so.
+func (i *interest) stop() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.timer != nil {
+		i.timer.Stop()
+	}
 }
 
 // shrink makes room for one more subject. i.mu is held.

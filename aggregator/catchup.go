@@ -30,10 +30,12 @@ func (p *partition) streamEnd(ctx context.Context, deadline time.Duration) uint6
 }
 
 // answering tells whether the partition is taken over and has come as far as its
-// predecessor may have, whose totals would else be followed by lesser ones; or
-// has had time enough. p.mu is held.
+// predecessor may have, whose totals would else be followed by lesser ones, and
+// has read the coarser tiers where the finer ones lack something; or has had time
+// enough. p.mu is held.
 func (p *partition) answering() bool {
-	return p.ready && (p.folder.Position() >= p.end || !p.a.o.Now().Before(p.answerBy))
+	caught := p.folder != nil && p.folder.Position() >= p.end && (p.complete || !p.holed)
+	return p.ready && (caught || !p.a.o.Now().Before(p.answerBy))
 }
 
 // touched notes that a heartbeat was told, which began then.

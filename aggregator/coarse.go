@@ -15,7 +15,8 @@ import (
 // goes into one coarse group, whatever the time its values are of: what comes
 // late is in a later one, and values of the same step add up. A crash between
 // the two leaves groups that the next owner sums up; the fence of the coarse
-// stream keeps two owners from doing it both.
+// stream keeps two owners from doing it both. Each holds what was known of the
+// sources, lest the finer tier is lost: see mend.
 
 // errEnough ends a reading.
 var errEnough = errors.New("read as far as was wanted")
@@ -32,6 +33,8 @@ type job struct {
 	// began is also what the group says of when it was written: what the finer
 	// tier got later is not in it.
 	began int64
+	// turn, where not 0, is that of the last group of the finest tier to be in it.
+	turn uint64
 }
 
 func newSummer() store.Summer { return &rollup.Summer{} }
@@ -62,6 +65,10 @@ func (p *partition) nextJob(tier int, target uint64) (j job, due bool) {
 	if tier >= len(p.tiers) || now.Before(p.due[tier]) || target <= p.through[tier] {
 		return job{}, false
 	}
+	if tier == 1 && !p.wasFull {
+		p.wantFull = true // so that the coarse group holds all sources, too
+		return job{}, false
+	}
 	p.due[tier] = now.Add(time.Duration(p.tiers[tier].Every()) * time.Second)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,12 +86,8 @@ func (p *partition) fold(ctx context.Context, j job) error {
 		if err != nil {
 			return err
 		}
-		meta := rollup.Meta{Partition: p.number, Owner: p.a.owner, Group: p.lasts[j.tier], Written: j.began * 1e6}
-		for _, part := range rollup.Encode(d, meta, p.a.o.MaxPart) {
-			if err := p.save(ctx, j.tier, part); err != nil {
-				return err
-			}
-			p.a.metrics.partBytes.Add(len(part))
+		if err := p.saveCoarse(ctx, j.tier, d, rollup.Meta{Written: j.began * 1e6}); err != nil {
+			return err
 		}
 		p.a.metrics.coarse.Inc()
 		made = append(made, d)
@@ -92,6 +95,20 @@ func (p *partition) fold(ctx context.Context, j job) error {
 	}
 	p.through[j.tier], p.folded[j.tier] = j.target, time.Unix(j.began, 0)
 	p.adopt(j, made)
+	return nil
+}
+
+// saveCoarse publishes a group of a tier that goes as far as p.turns and p.events
+// say.
+func (p *partition) saveCoarse(ctx context.Context, tier int, d *rollup.Delta, meta rollup.Meta) error {
+	meta.Partition, meta.Owner, meta.Group = p.number, p.a.owner, p.lasts[tier]
+	meta.Turn, meta.Events = p.turns[tier], p.events[tier]
+	for _, part := range rollup.Encode(d, meta, p.a.o.MaxPart) {
+		if err := p.save(ctx, tier, part); err != nil {
+			return err
+		}
+		p.a.metrics.partBytes.Add(len(part))
+	}
 	return nil
 }
 
@@ -106,15 +123,26 @@ func (p *partition) gatherAlone(ctx context.Context, j job, after uint64) (*roll
 	return p.gather(ctx, j, after)
 }
 
-// gather sums up groups of the finer tier after a sequence.
+// gather sums up groups of the finer tier after a sequence, and sets the tier's
+// p.turns and p.events.
 func (p *partition) gather(ctx context.Context, j job, after uint64) (*rollup.Delta, error) {
 	d := &rollup.Delta{Position: j.target}
 	sums := store.NewGather[rollup.Key](newSummer, p.tiers[j.tier])
+	sources := map[rollup.SourceID]rollup.Source{}
 	size := 0
 	err := p.groups(ctx, j.tier-1, after, time.Time{}, func(g group) error {
-		if g.first > j.target {
+		if g.first > j.target || j.turn > 0 && g.meta.Turn > j.turn {
 			return errEnough
 		}
+		p.turns[j.tier], p.events[j.tier] = g.meta.Turn, g.meta.Events
+		if j.tier == 1 {
+			p.events[1] = g.delta.Position
+		}
+		if j.turn > 0 {
+			d.Position = g.last
+		}
+		d.Full = d.Full || g.delta.Full
+		g.delta.Apply(sources)
 		for i := range g.delta.Items {
 			it := &g.delta.Items[i]
 			size += len(it.Sums)
@@ -129,6 +157,7 @@ func (p *partition) gather(ctx context.Context, j job, after uint64) (*rollup.De
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, fmt.Errorf("cannot read the rollups of tier %d of partition %d: %w", j.tier-1, p.number, err)
 	}
+	d.Sources = rollup.Sorted(sources)
 	if err := sums.Sums(func(start int64, key rollup.Key, data []byte) {
 		d.Items = append(d.Items, rollup.Item{Key: key, Second: start, Sums: data})
 	}); err != nil {

@@ -264,8 +264,14 @@ func (w *world) step(i int) {
 	if !p.ready {
 		// The other one may go on until it finds out.
 		w.bus.looked = func() { w.goOn(ctx, 1-i) }
-		w.inherit(p)
+		_, err := p.takeOver(ctx)
 		w.bus.looked = nil
+		if w.bus.dead || err != nil {
+			w.bus.dead = false
+			w.members[i] = w.partition(fmt.Sprint("member", i))
+		} else if err := p.loadHistory(ctx); err != nil {
+			w.t.Fatal(err)
+		}
 		return
 	}
 	switch w.rng.IntN(8) {
@@ -301,7 +307,11 @@ func (w *world) goOn(ctx context.Context, i int) {
 
 // read lets a member take the next messages from the stream.
 func (w *world) read(p *partition, n int) {
-	for position := p.folder.Position(); n > 0 && position < uint64(len(w.bus.events)); n-- {
+	position := p.folder.Position()
+	if position > uint64(len(w.bus.events)) {
+		position = 0 // the stream has been lost: from the oldest
+	}
+	for ; n > 0 && position < uint64(len(w.bus.events)); n-- {
 		if err := p.take(context.Background(), position+1, "", w.bus.events[position]); err != nil {
 			w.t.Fatal(err)
 		}
@@ -321,10 +331,15 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
-func crashes(t *testing.T, seed uint64) {
+func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 7)), bus: &memory{}, now: time.Unix(1_800_000_000, 0), want: map[string]uint64{}}
 	w.members = [2]*partition{w.partition("member0"), w.partition("member1")}
 	w.invent()
+	return w
+}
+
+func crashes(t *testing.T, seed uint64) {
+	w := newWorld(t, seed)
 	w.bus.fault, w.bus.now = w.fail, func() time.Time { return w.now }
 	for steps := 0; steps < 300 || len(w.toSend) > 0; steps++ {
 		if n := min(w.rng.IntN(4), len(w.toSend)); n > 0 {
@@ -413,33 +428,4 @@ func (w *world) check(when string, a *Aggregator) {
 	if ledger.Batches != w.batches {
 		w.t.Errorf("%s: %d batches, want %d", when, ledger.Batches, w.batches)
 	}
-}
-
-// TestRollupsLost: the bus loses what came last of the finest rollups, or all of them.
-// What is left of them is in the coarser tier, and does not go there again.
-func TestRollupsLost(t *testing.T) {
-	f := func(left func(all []stored) []stored, want func(p *partition) uint64) {
-		t.Helper()
-		w := &world{t: t, rng: rand.New(rand.NewPCG(1, 7)), bus: &memory{}, now: time.Unix(1_800_000_000, 0), want: map[string]uint64{}}
-		w.bus.now = func() time.Time { return w.now }
-		w.invent()
-		w.bus.events = w.toSend
-		p := w.partition("first")
-		w.inherit(p)
-		for p.through[1] == 0 || len(w.bus.rollups[0]) < 5 {
-			w.read(p, 5)
-			w.now = w.now.Add(30 * time.Second)
-			if err := w.save(t.Context(), p); err != nil {
-				t.Fatal(err)
-			}
-		}
-		w.bus.rollups[0] = left(w.bus.rollups[0])
-		heir := w.partition("heir")
-		w.inherit(heir)
-		if got := heir.through[1]; got != want(heir) || got > heir.lasts[0] {
-			t.Errorf("summed up to %d, want %d; the last is %d", got, want(heir), heir.lasts[0])
-		}
-	}
-	f(func(all []stored) []stored { return all[:len(all)-2] }, func(p *partition) uint64 { return p.lasts[0] })
-	f(func([]stored) []stored { return nil }, func(*partition) uint64 { return 0 })
 }

@@ -51,6 +51,7 @@ func (p *partition) loadTier(ctx context.Context, tier int, began time.Time) (re
 		if tier == 0 && g.last >= p.begin || tier > 0 && g.last > p.lasts[tier] {
 			return errEnough
 		}
+		p.noteHole(&g)
 		p.recallLive(ctx, tier, &g, began.Unix())
 		return ctx.Err()
 	})

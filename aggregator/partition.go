@@ -60,8 +60,9 @@ type partition struct {
 	end      uint64
 	answerBy time.Time
 	// complete: history is loaded; adopting: a coarse group is being put into
-	// the store.
-	complete, adopting bool
+	// the store. holed: finer tiers have lost what coarser ones have, so that there
+	// are no answers before history is loaded.
+	complete, adopting, holed bool
 	// live: what comes now has just arrived.
 	live     bool
 	lastRead time.Time
@@ -75,12 +76,21 @@ type partition struct {
 	wrote bool
 	// spent is what was published last, whose memory is for the next rollup.
 	spent *rollup.Delta
+	// turn is that of the newest rollup of the finest tier, wasFull tells that it
+	// held all sources, wantFull that the next is to.
+	turn              uint64
+	wasFull, wantFull bool
 	// through is up to where each tier sums up the finer one, and folded when
 	// that was (zero: never). They, due (when
 	// the next group of each is) and the coarse tiers' lasts belong to whom
-	// the token of idle belongs.
+	// the token of idle belongs. turns and events are what each coarse tier's last
+	// group says it has of the finest tier; ends, which takeOver alone uses, are where
+	// each tier's last whole group ends.
 	through     []uint64
 	folded, due []time.Time
+	turns       []uint64
+	events      []uint64
+	ends        []uint64
 	// begin ends the first group that takeOver has read; whole: it has read all
 	// there are.
 	begin               uint64
@@ -93,6 +103,7 @@ func newPartition(a *Aggregator, number int) *partition {
 	return &partition{
 		a: a, number: number, full: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		tiers: tiers, lasts: make([]uint64, len(tiers)), through: make([]uint64, len(tiers)), folded: make([]time.Time, len(tiers)), due: make([]time.Time, len(tiers)),
+		turns: make([]uint64, len(tiers)), events: make([]uint64, len(tiers)), ends: make([]uint64, len(tiers)),
 	}
 }
 
@@ -346,7 +357,7 @@ func (p *partition) publish(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
-	meta := rollup.Meta{Partition: p.number, Owner: p.a.owner, Group: p.lasts[0], Written: p.a.o.Now().UnixMicro()}
+	meta := rollup.Meta{Partition: p.number, Owner: p.a.owner, Group: p.lasts[0], Written: p.a.o.Now().UnixMicro(), Turn: p.turn + 1}
 	for _, part := range rollup.Encode(d, meta, p.a.o.MaxPart) {
 		if err := p.save(ctx, 0, part); err != nil {
 			return err
@@ -355,6 +366,7 @@ func (p *partition) publish(ctx context.Context) error {
 		p.a.metrics.partBytes.Add(len(part))
 	}
 	p.saved, p.wrote, p.spent = d.Position, true, d
+	p.turn, p.wasFull = p.turn+1, d.Full
 	p.a.metrics.rollups.Inc()
 	return nil
 }
@@ -365,12 +377,12 @@ func (p *partition) cut() *rollup.Delta {
 	now := p.a.o.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	full := now.Sub(p.lastFull) >= fullEvery
+	full := p.wantFull || now.Sub(p.lastFull) >= fullEvery
 	if p.folder.Pending() == 0 && p.folder.Position() == p.saved && (!full || p.lasts[0] == 0) {
 		return nil
 	}
 	if full {
-		p.lastFull = now
+		p.lastFull, p.wantFull = now, false
 	}
 	if p.spent != nil {
 		p.folder.Reuse(p.spent)

@@ -33,28 +33,29 @@ type past struct {
 	// in it or later ones.
 	last, begin uint64
 	reaches     int64
+	// end and turn are of the last whole group.
+	end, turn uint64
+	// holed: the finer tiers have lost what a coarser one has.
+	holed bool
 }
 
 // takeOver reads back what was published last, and returns the position to go
 // on from. What was before is to be loaded by loadHistory.
 func (p *partition) takeOver(ctx context.Context) (position uint64, err error) {
 	now := p.a.o.Now()
-	last, err := p.readLasts(ctx)
-	if err != nil {
+	if err := p.readLasts(ctx); err != nil {
 		return 0, fmt.Errorf("cannot take over partition %d: %w", p.number, err)
 	}
-	found := p.emptyPast(now)
-	if last > 0 {
-		if found, err = p.readPast(ctx, now.Add(-recent)); err == nil && (!found.complete || found.last < last) {
-			// Nothing was published for long, or nothing whole: read it all.
-			found, err = p.readPast(ctx, time.Time{})
-		}
+	found, err := p.readBack(ctx, now)
+	if err == nil {
+		err = p.mend(ctx, found)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("cannot take over partition %d: %w", p.number, err)
 	}
 	found.folder.Restore(found.position, found.sources)
 	p.lasts[0], p.saved, p.wrote = found.last, found.position, false
+	p.turn, p.wasFull, p.wantFull = found.turn, false, false
 	p.lastFull, p.lastSweep = now, now
 	for i := range p.due {
 		// Not all partitions at once.
@@ -77,48 +78,46 @@ func (p *partition) takeOver(ctx context.Context) (position uint64, err error) {
 	defer p.mu.Unlock()
 	p.folder, p.store, p.summary = found.folder, found.store, newSummary()
 	p.ready, p.complete, p.live, p.lastRead = true, false, false, time.Time{}
+	p.holed = found.holed
 	p.end, p.answerBy = end, answerBy
 	p.a.log.Info("took over a partition", "partition", p.number, "position", found.position, "end", end, "sources", len(found.sources), "rollup", found.last,
 		"took", p.a.o.Now().Sub(now).Round(time.Millisecond))
 	return found.position, nil
 }
 
+// readBack reads the recent past, as far as it takes to know all sources.
+func (p *partition) readBack(ctx context.Context, now time.Time) (*past, error) {
+	if p.lasts[0] == 0 {
+		return p.emptyPast(now), nil
+	}
+	found, err := p.readPast(ctx, now.Add(-recent))
+	if err == nil && (!found.complete || found.last < p.lasts[0]) {
+		// Nothing was published for long, or nothing whole: read it all.
+		found, err = p.readPast(ctx, time.Time{})
+	}
+	return found, err
+}
+
 // readLasts looks up where each tier ends and up to where it sums up the finer
-// one, and returns where the finest ends. It waits for the bus where it is
-// away.
+// one. It waits for the bus where it is away.
 //
 // The coarsest comes first: the predecessor may still write, and what a tier sums
 // up must be there when the finer one's end is looked up.
-func (p *partition) readLasts(ctx context.Context) (last uint64, err error) {
+func (p *partition) readLasts(ctx context.Context) error {
 	for i := len(p.tiers) - 1; i >= 0; i-- {
-		var data []byte
-		if data, p.lasts[i], err = p.lastOf(ctx, i); err != nil {
-			return 0, err
+		data, last, err := p.lastOf(ctx, i)
+		if err != nil {
+			return err
 		}
-		p.through[i], p.folded[i] = 0, time.Time{}
-		if i > 0 && p.lasts[i] > 0 {
+		p.lasts[i], p.through[i], p.folded[i] = last, 0, time.Time{}
+		p.turns[i], p.events[i], p.ends[i] = 0, 0, 0
+		if i > 0 && last > 0 {
 			if err = p.lastGroup(ctx, i, data); err != nil {
-				return 0, err
+				return err
 			}
 		}
-		if i+1 < len(p.tiers) && p.through[i+1] > p.lasts[i] {
-			p.shortened(i, data)
-		}
 	}
-	return p.lasts[0], nil
-}
-
-// shortened notes that the bus has lost what came last in a tier, or all that there
-// was; data is what is last now. What is there from before the next tier's last group
-// is in that tier.
-func (p *partition) shortened(tier int, data []byte) {
-	p.a.log.Error("a stream of rollups has lost what came last; that counts in the coarser tier only", "partition", p.number, "tier", tier)
-	part, err := rollup.Decode(data)
-	if err == nil && p.lasts[tier] > 0 && !time.UnixMicro(part.Written).After(p.folded[tier+1]) {
-		p.through[tier+1] = p.lasts[tier]
-		return
-	}
-	p.through[tier+1], p.folded[tier+1] = 0, time.Time{}
+	return nil
 }
 
 // lastOf is LastRollup, patiently.
@@ -138,16 +137,17 @@ func (p *partition) lastOf(ctx context.Context, tier int) (data []byte, sequence
 // lastGroup looks up what a tier's last whole group says; data is the tier's
 // last rollup.
 func (p *partition) lastGroup(ctx context.Context, tier int, data []byte) error {
-	note := func(position uint64, written int64) {
-		p.through[tier], p.folded[tier] = position, time.UnixMicro(written)
+	note := func(position, end uint64, meta *rollup.Meta) {
+		p.through[tier], p.folded[tier] = position, time.UnixMicro(meta.Written)
+		p.turns[tier], p.events[tier], p.ends[tier] = meta.Turn, meta.Events, end
 	}
 	if part, err := rollup.Decode(data); err == nil && part.Last && part.Partition == p.number {
-		note(part.Delta.Position, part.Written)
+		note(part.Delta.Position, p.lasts[tier], &part.Meta)
 		return nil
 	}
 	// Its writer died within the group.
 	return p.groups(ctx, tier, 0, time.Time{}, func(g group) error {
-		note(g.delta.Position, g.meta.Written)
+		note(g.delta.Position, g.last, &g.meta)
 		return nil
 	})
 }
@@ -174,6 +174,10 @@ func (p *partition) readPast(ctx context.Context, since time.Time) (*past, error
 			first = false
 		}
 		found.last = max(found.last, g.last)
+		found.end, found.turn = g.last, g.meta.Turn
+		if g.meta.Hole > 0 {
+			found.store.Lost(g.meta.HoleTiers, g.meta.Hole)
+		}
 		p.recall(found.store, found.folder, 0, &g, now.Unix())
 		if grown += sizeOf(g.delta.Items); grown > room/4 {
 			grown = 0

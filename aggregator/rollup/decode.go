@@ -48,7 +48,7 @@ func Decode(data []byte) (*Part, error) {
 // what it refers to.
 func (r *reader) read(data []byte) error {
 	p := &r.part
-	var number, partition uint32
+	var number, partition, holed uint32
 	err := fields(data, func(f *easyproto.FieldContext) error {
 		switch f.FieldNum {
 		case 1:
@@ -82,10 +82,21 @@ func (r *reader) read(data []byte) error {
 			return message(f, r.source)
 		case 14:
 			return message(f, r.learned)
+		case 15:
+			return take(&p.Turn, f.Uint64)
+		case 16:
+			return take(&p.Events, f.Uint64)
+		case 17:
+			return take(&p.Hole, f.Int64)
+		case 18:
+			return take(&holed, f.Uint32)
 		}
 		return nil
 	})
-	p.Number, p.Partition = int(number), int(partition)
+	p.Number, p.Partition, p.HoleTiers = int(number), int(partition), int(holed)
+	if err == nil && (p.Hole < 0 || p.Hole > 2*farTime/1_000_000) {
+		return fmt.Errorf("a hole before second %d", p.Hole)
+	}
 	return err
 }
 

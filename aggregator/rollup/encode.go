@@ -23,6 +23,14 @@ type Meta struct {
 	Group uint64
 	// Written is when, µs since 1970.
 	Written int64
+	// Turn numbers the partition's groups of the finest tier, from 1. A coarse group
+	// has that of the last which it sums up, and Events, that one's position in the
+	// events stream.
+	Turn, Events uint64
+	// Hole, Unix seconds, where not 0: what begins before and was counted before this
+	// group, the finest HoleTiers tiers may have lost; the next tier has all of it.
+	Hole      int64
+	HoleTiers int
 }
 
 // writer builds the parts of a group.
@@ -89,6 +97,10 @@ func (w *writer) start() {
 	w.body = appendUint(w.body, 4, w.meta.Group)
 	w.body = appendUint(w.body, 5, uint64(len(w.parts)))
 	w.body = appendUint(w.body, 7, uint64(w.meta.Written))
+	w.body = appendUint(w.body, 15, w.meta.Turn)
+	w.body = appendUint(w.body, 16, w.meta.Events)
+	w.body = appendUint(w.body, 17, uint64(w.meta.Hole))
+	w.body = appendUint(w.body, 18, uint64(w.meta.HoleTiers))
 	w.body = appendString(w.body, 10, "")
 }
 

@@ -1,7 +1,10 @@
 package rollup
 
 import (
+	"cmp"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/weirmesh/weir/event"
 )
@@ -139,6 +142,19 @@ func (s *Source) expire(now int64) (lost int64, changed bool) {
 	n := len(s.Missing)
 	s.Missing = slices.DeleteFunc(s.Missing, func(g Gap) bool { return g.Lost && now-g.Since >= gapMemory })
 	return lost, changed || len(s.Missing) != n
+}
+
+func sortSources(all []Source) {
+	slices.SortFunc(all, func(a, b Source) int {
+		return cmp.Or(cmp.Compare(a.ID.Instance, b.ID.Instance), strings.Compare(a.ID.Workload.String(), b.ID.Workload.String()))
+	})
+}
+
+// Sorted lists sources in the order in which groups hold them.
+func Sorted(sources map[SourceID]Source) []Source {
+	all := slices.AppendSeq(make([]Source, 0, len(sources)), maps.Values(sources))
+	sortSources(all)
+	return all
 }
 
 // clone copies what a Source shares.

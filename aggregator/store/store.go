@@ -200,6 +200,19 @@ func (s *Store[K]) Raise(i int, from int64) {
 	}
 }
 
+// Lost says that the finest tiers, so many, may lack some of what begins before a
+// time, Unix seconds, of which the next tier has all, and all that was added until
+// now: it counts there.
+func (s *Store[K]) Lost(tiers int, before int64) {
+	for _, c := range s.both() {
+		for i := range min(tiers, len(c.tiers)-1) {
+			from := ceil(before, c.grid(i, before))
+			c.tiers[i].safe = max(c.tiers[i].safe, from)
+			c.raise(i, from)
+		}
+	}
+}
+
 // Reaches is since when the store has everything, Unix seconds: 0 where it has
 // all there ever was.
 func (s *Store[K]) Reaches() int64 { return max(s.totals.Reaches(), s.detail.Reaches()) }

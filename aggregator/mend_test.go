@@ -1,0 +1,88 @@
+package aggregator
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// lose lets the bus lose what came last of some streams of rollups, each as much as
+// it likes, and restarts all members: what they own is gone with the bus.
+func (w *world) lose() {
+	most := [...]int{12, 3, 2}
+	for tier := range w.bus.rollups {
+		all := w.bus.rollups[tier]
+		n := 0
+		switch w.rng.IntN(3) {
+		case 0:
+		case 1:
+			n = w.rng.IntN(most[tier] + 1)
+		case 2:
+			n = 1
+		}
+		if tier == 0 && w.rng.IntN(6) == 0 {
+			n = len(all)
+		}
+		w.bus.rollups[tier] = all[:max(len(all)-n, 0)]
+	}
+	w.restart()
+}
+
+func (w *world) restart() { w.members = [2]*partition{w.partition("member0"), w.partition("member1")} }
+
+// losing lets a world go on, with a loss every so many steps.
+func (w *world) losing(steps, every int, lose func()) {
+	w.bus.fault, w.bus.now = w.fail, func() time.Time { return w.now }
+	for i := 1; i < steps || len(w.toSend) > 0; i++ {
+		if n := min(w.rng.IntN(3), len(w.toSend)); n > 0 {
+			w.bus.events = append(w.bus.events, w.toSend[:n]...)
+			w.toSend = w.toSend[n:]
+		}
+		if w.rng.IntN(4) == 0 {
+			w.now = w.now.Add(time.Duration(w.rng.IntN(15)) * time.Second)
+		}
+		w.step(w.rng.IntN(2))
+		if i%every == 0 {
+			lose()
+		}
+	}
+}
+
+// TestRollupsLost: the bus loses what came last of the streams of rollups, of the
+// finer more than of the coarser or the other way round, now and again, while
+// members die. What the coarser tier has already does not go there again, and what
+// no tier has is counted again.
+func TestRollupsLost(t *testing.T) {
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed)
+			w.losing(300, 40, w.lose)
+			w.settle()
+		})
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// TestEventsLostToo: the stream of events loses what came last, too, so that the bus
+// gives its sequences again. What was summed up before counts on, once.
+func TestEventsLostToo(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed)
+			// Proxies send again what they were not told was stored.
+			w.losing(300, 50, func() {
+				n := min(w.rng.IntN(6), len(w.bus.events))
+				kept := len(w.bus.events) - n
+				w.toSend = append(append([][]byte(nil), w.bus.events[kept:]...), w.toSend...)
+				w.bus.events = w.bus.events[:kept:kept]
+				w.lose()
+			})
+			w.settle()
+		})
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}

@@ -56,7 +56,7 @@ func (b *block) find(id uint32) int {
 // append adds an entry whose id is not there yet.
 func (b *block) append(id uint32, data []byte) {
 	if b.index == nil {
-		b.index = make(map[uint32]int32, len(b.entries)+1)
+		b.index = make(map[uint32]int32, max(len(b.entries)+1, cap(b.entries)))
 		for at, e := range b.entries {
 			b.index[e.id] = int32(at)
 		}
@@ -98,10 +98,35 @@ func (b *block) close() {
 		return
 	}
 	slices.SortFunc(b.entries, func(x, y entry) int { return cmp.Compare(x.id, y.id) })
-	b.pack()
+	if b.waste+cap(b.data)-len(b.data) > len(b.data)/slack {
+		b.pack()
+	}
 	b.entries = slices.Clip(b.entries)
 	b.sorted, b.index = true, nil
 }
+
+// slack is how many bytes are worth one that is wasted, rather than to copy them all.
+const slack = 16
+
+// guess tells how large a block will be from how large the last of its kind became,
+// lest it grows bit by bit, which means copying. from is what each was made of, in
+// whatever unit.
+type guess struct{ from, bytes, entries int }
+
+// block returns a new one, to be made of so much.
+func (g *guess) block(from int) *block {
+	if g.from == 0 || g.bytes == 0 {
+		return &block{}
+	}
+	times := float64(from) / float64(g.from)
+	return &block{
+		data:    make([]byte, 0, int(times*float64(g.bytes)*(1+0.5/slack))+64),
+		entries: make([]entry, 0, int(times*float64(g.entries)*(1+0.5/slack))+4),
+	}
+}
+
+// learn notes how large a block became.
+func (g *guess) learn(from int, b *block) { *g = guess{from, len(b.data), len(b.entries)} }
 
 // pack moves the values together.
 func (b *block) pack() {

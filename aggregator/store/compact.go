@@ -69,6 +69,10 @@ func (s *shelf[K]) close(t *tier, until int64) {
 		if !b.sorted && start+t.span(start) <= until {
 			b.close()
 			s.count(b)
+			if start > t.learnt {
+				t.learnt = start
+				t.usual.learn(1, b)
+			}
 		}
 	}
 }

@@ -12,10 +12,10 @@ type piece struct {
 }
 
 // sumPieces adds up pieces of the same id, and emits the sums by id. data is
-// valid during the call only. A piece that is not valid is left out.
-func sumPieces(sum Summer, pieces []piece, emit func(id uint32, data []byte)) (failed error) {
+// valid during the call only. A piece that is not valid is left out. scratch is
+// memory to write sums in, which it returns for use again.
+func sumPieces(sum Summer, pieces []piece, scratch []byte, emit func(id uint32, data []byte)) (room []byte, failed error) {
 	slices.SortStableFunc(pieces, func(a, b piece) int { return cmp.Compare(a.id, b.id) })
-	var scratch []byte
 	for i := 0; i < len(pieces); {
 		j := i + 1
 		for j < len(pieces) && pieces[j].id == pieces[i].id {
@@ -35,17 +35,19 @@ func sumPieces(sum Summer, pieces []piece, emit func(id uint32, data []byte)) (f
 		scratch = sum.AppendBinary(scratch[:0])
 		emit(pieces[i-1].id, scratch)
 	}
-	return failed
+	return scratch, failed
 }
 
 // Gather sums up groups of a tier for a group of the next. The same groups in
 // the same order give the same sums. It is not safe for concurrent use.
 type Gather[K Key[K]] struct {
-	tier  Tier
-	sum   Summer
-	ids   map[K]uint32
-	keys  []K
-	steps map[int64][]piece
+	tier Tier
+	sum  Summer
+	// scratch is memory to write sums in.
+	scratch []byte
+	ids     map[K]uint32
+	keys    []K
+	steps   map[int64][]piece
 }
 
 // NewGather returns one that sums up for a tier.
@@ -84,7 +86,8 @@ func (g *Gather[K]) Sums(emit func(start int64, key K, data []byte)) (failed err
 	slices.Sort(starts)
 	for _, start := range starts {
 		var rows []row[K]
-		err := sumPieces(g.sum, g.steps[start], func(id uint32, data []byte) {
+		var err error
+		g.scratch, err = sumPieces(g.sum, g.steps[start], g.scratch, func(id uint32, data []byte) {
 			key := g.keys[id]
 			rows = append(rows, row[K]{key: key, other: key.Other(), data: slices.Clone(data)})
 		})

@@ -13,6 +13,8 @@ type level struct {
 	back, next int64
 	// expired is up to where sums were dropped.
 	expired int64
+	// usual is how large sums become.
+	usual guess
 }
 
 // recent is for how long what only short windows that end now need is kept,
@@ -141,14 +143,26 @@ func (s *shelf[K]) sumUp(t *tier, i int, start int64, failed *error) (work int) 
 			pieces = append(pieces, piece{e.id, b.value(j)})
 		}
 	}
-	sums := &block{}
-	if err := sumPieces(s.sum, pieces, func(id uint32, data []byte) { s.keys[id].blocks++; sums.push(id, data) }); err != nil {
+	sums, err := s.sumUpPieces(pieces, &l.usual)
+	if err != nil {
 		*failed = err
 	}
-	sums.close()
-	s.count(sums)
 	l.blocks[start] = sums
 	return len(pieces) + 1
+}
+
+// sumUpPieces is a block of the sums of pieces, as large as usual.
+func (s *shelf[K]) sumUpPieces(pieces []piece, usual *guess) (sums *block, failed error) {
+	bytes := 0
+	for i := range pieces {
+		bytes += len(pieces[i].data)
+	}
+	sums = usual.block(bytes)
+	s.scratch, failed = sumPieces(s.sum, pieces, s.scratch, func(id uint32, data []byte) { s.keys[id].blocks++; sums.push(id, data) })
+	usual.learn(bytes, sums)
+	sums.close()
+	s.count(sums)
+	return sums, failed
 }
 
 // below is the greatest block that begins at a time among those of the levels

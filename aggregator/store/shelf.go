@@ -59,6 +59,10 @@ type tier struct {
 	// newest is where the youngest block ends.
 	newest int64
 	levels []level
+	// usual is how large blocks become, as the one that begins at learnt has, and
+	// merged, how large those that sum up others do.
+	usual, merged guess
+	learnt        int64
 	// late came too late to be told from what has gone into the next tier;
 	// folding is what was late when the group under way was begun.
 	late, folding map[int64]*block
@@ -137,6 +141,9 @@ func (s *shelf[K]) addBlock(i int, start int64, key *K, hint *uint32, data []byt
 			other := (*key).Other()
 			key, hint = &other, nil
 		}
+	}
+	if t.blocks[start] == nil && start >= t.newest {
+		t.blocks[start] = t.usual.block(1)
 	}
 	if err := s.addTo(t.blocks, start, key, hint, data); err != nil {
 		return err

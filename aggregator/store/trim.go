@@ -211,7 +211,7 @@ func (s *shelf[K]) mergeBlocks(t *tier, over int64, starts []int64) {
 		}
 		delete(t.blocks, start)
 	}
-	sums := s.sumBlock(pieces)
+	sums := s.sumBlock(pieces, &t.merged)
 	for _, b := range merged {
 		s.release(b)
 	}
@@ -222,13 +222,11 @@ func (s *shelf[K]) mergeBlocks(t *tier, over int64, starts []int64) {
 }
 
 // sumBlock is a block of the sums of pieces.
-func (s *shelf[K]) sumBlock(pieces []piece) *block {
-	sums := &block{}
-	if err := sumPieces(s.sum, pieces, func(id uint32, data []byte) { s.keys[id].blocks++; sums.push(id, data) }); err != nil {
+func (s *shelf[K]) sumBlock(pieces []piece, usual *guess) *block {
+	sums, err := s.sumUpPieces(pieces, usual)
+	if err != nil {
 		s.failed = err
 	}
-	sums.close()
-	s.count(sums)
 	return sums
 }
 
@@ -306,7 +304,7 @@ func (s *shelf[K]) heaviest(b *block) *block {
 		}
 		pieces = append(pieces, r.piece)
 	}
-	sums := s.sumBlock(pieces)
+	sums := s.sumBlock(pieces, &guess{})
 	s.release(b)
 	return sums
 }

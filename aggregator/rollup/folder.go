@@ -2,8 +2,6 @@ package rollup
 
 import (
 	"cmp"
-	"slices"
-	"strings"
 
 	"github.com/weirmesh/weir/aggregator/route"
 	"github.com/weirmesh/weir/event"
@@ -491,9 +489,7 @@ func (f *Folder) Take(full bool) *Delta {
 		d.Sources = append(d.Sources, s.clone())
 	}
 	clear(f.changed)
-	slices.SortFunc(d.Sources, func(a, b Source) int {
-		return cmp.Or(cmp.Compare(a.ID.Instance, b.ID.Instance), strings.Compare(a.ID.Workload.String(), b.ID.Workload.String()))
-	})
+	sortSources(d.Sources)
 	return d
 }
 

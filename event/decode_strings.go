@@ -1,6 +1,7 @@
 package event
 
 import (
+	"encoding/binary"
 	"fmt"
 	"unicode/utf8"
 	"unsafe"
@@ -50,12 +51,27 @@ func (d *Decoder) parseStrings(data []byte) error {
 		all = append(all, d.strings[at(d.joins[joinedTail], i)]...)
 		d.strings = append(d.strings, tail(all, start))
 	}
+	if ascii(all) {
+		return nil
+	}
 	for i, s := range d.strings {
 		if !utf8.ValidString(s) {
 			return fmt.Errorf("number %d is no valid UTF-8", i)
 		}
 	}
 	return nil
+}
+
+// ascii tells that text is of ASCII only, of which any part is valid UTF-8.
+func ascii(text []byte) bool {
+	var any uint64
+	for ; len(text) >= 8; text = text[8:] {
+		any |= binary.LittleEndian.Uint64(text)
+	}
+	for _, c := range text {
+		any |= uint64(c)
+	}
+	return any&0x8080808080808080 == 0
 }
 
 // tail is what was appended from start on.

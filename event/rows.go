@@ -1,5 +1,7 @@
 package event
 
+import "math"
+
 // RowsAtOnce is how many events [Decoder.NextRows] gives at most.
 const RowsAtOnce = blockRows
 
@@ -11,8 +13,12 @@ type Rows struct {
 	Exchange, Connection                           [RowsAtOnce]uint64
 	End                                            [RowsAtOnce]int64
 	Latency, Duration, RequestBytes, ResponseBytes [RowsAtOnce]uint64
+	// First and Last are the least and the greatest of the Ends, Times has the bits
+	// that any Latency or Duration has.
+	First, Last int64
+	Times       uint64
 	// Untimed, to be set before a batch, leaves out End and Duration, which then
-	// mean nothing.
+	// mean nothing; nor do First, Last and Times.
 	Untimed bool
 }
 
@@ -32,8 +38,9 @@ func (d *Decoder) NextRows(r *Rows) bool {
 	d.column(r.Latency[:n], eventLatency)
 	d.column(r.RequestBytes[:n], eventRequestBytes)
 	d.column(r.ResponseBytes[:n], eventResponseBytes)
-	for i := range n {
-		x := &d.exchanges[r.Exchange[i]]
+	exchanges := d.exchanges
+	for i, number := range r.Exchange[:n] {
+		x := &exchanges[number]
 		x.request += r.RequestBytes[i]
 		x.response += r.ResponseBytes[i]
 		r.RequestBytes[i], r.ResponseBytes[i] = x.request, x.response
@@ -42,10 +49,15 @@ func (d *Decoder) NextRows(r *Rows) bool {
 		d.column(r.Duration[:n], eventTail)
 		d.column(c[eventEnd][:n], eventEnd)
 		sent := d.header.Sent
+		first, last, times := int64(math.MaxInt64), int64(math.MinInt64), uint64(0)
 		for i := range n {
-			r.Duration[i] += r.Latency[i]
-			r.End[i] = sent + int64(c[eventEnd][i])
+			latency := r.Latency[i]
+			duration := r.Duration[i] + latency
+			end := sent + int64(c[eventEnd][i])
+			r.Duration[i], r.End[i] = duration, end
+			first, last, times = min(first, end), max(last, end), times|latency|duration
 		}
+		r.First, r.Last, r.Times = first, last, times
 	}
 	d.row += n
 	return true

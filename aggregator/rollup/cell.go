@@ -155,6 +155,11 @@ func (c *Cell) push(at uint32) {
 
 // pushAll is push for many.
 func (c *Cell) pushAll(at []uint32) {
+	if len(at) >= bufferLeast && (c.tallied || len(c.buffer)+len(at) > bufferSize) {
+		event.TallyPairs(at, &c.latencyTally, &c.durationTally)
+		c.tallied = true
+		return
+	}
 	for len(at) > 0 {
 		if len(c.buffer) == cap(c.buffer) {
 			c.makeRoom()

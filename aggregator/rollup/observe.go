@@ -32,6 +32,7 @@ func (f *Folder) visited(b *batch, visit func(int, *event.Event) bool) (n int) {
 		}
 		r.Exchange[0], r.Connection[0], r.End[0] = uint64(one.Exchange), uint64(one.Connection), one.End
 		r.Latency[0], r.Duration[0], r.RequestBytes[0], r.ResponseBytes[0] = one.Latency, one.Duration, one.RequestBytes, one.ResponseBytes
+		r.First, r.Last, r.Times = one.End, one.End, one.Latency|one.Duration
 		f.observe(b, r)
 	}
 	return n
@@ -121,13 +122,8 @@ func (b *batch) allWithin(r *event.Rows) bool {
 	if b.from >= b.until || r.N == 0 {
 		return false
 	}
-	first, last, times := r.End[0], r.End[0], uint64(0)
-	for i := range r.N {
-		first, last = min(first, r.End[i]), max(last, r.End[i])
-		times |= r.Latency[i] | r.Duration[i]
-	}
 	// The second at hand is not in 1970, so whatever is short began after that.
-	return first >= b.from && last < b.until && first > math.MaxUint32 && times <= math.MaxUint32
+	return r.First >= b.from && r.Last < b.until && r.First > math.MaxUint32 && r.Times <= math.MaxUint32
 }
 
 // run counts short events of the second at hand.

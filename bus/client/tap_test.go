@@ -96,9 +96,10 @@ func TestInterest(t *testing.T) {
 			t.Fatalf("got %q, want %d", data, i)
 		}
 	}
-	if !publisher.Listened(subject) {
-		t.Error("the listener is not known")
-	}
+	eventually(t, "the listener is known", func() bool { // for two seconds after a message
+		publisher.PublishInterest(subject, nil)
+		return publisher.Listened(subject)
+	})
 	if err := stop(); !errors.Is(err, context.Canceled) {
 		t.Errorf("Tap gives %v at the end", err)
 	}

@@ -153,7 +153,7 @@ func TestRefusesCredentials(t *testing.T) {
 		t.Errorf("%d refusals counted", got)
 	}
 	for name, o := range map[string]nats.Option{"a token": nats.Token("good"), "a user": nats.UserInfo("u", "p")} {
-		nc, err := nats.Connect(s.URL(), o)
+		nc, err := nats.Connect(s.URL(), o, nats.Timeout(time.Minute))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -162,8 +162,15 @@ func TestRefusesCredentials(t *testing.T) {
 	}
 }
 
+// brief lets everyone in for three seconds.
+type brief struct{}
+
+func (brief) Authenticate(context.Context, server.Credentials) (server.Grant, error) {
+	return server.Grant{Name: "s", All: true, Expires: time.Now().Add(3 * time.Second)}, nil
+}
+
 func TestGrantExpires(t *testing.T) {
-	s := mustStart(t, server.Options{Authenticator: tokens{"short": {Name: "s", All: true, Expires: time.Now().Add(2 * time.Second)}}})
+	s := mustStart(t, server.Options{Authenticator: brief{}})
 	gone := make(chan struct{})
 	connect(t, s.URL(), nats.Token("short"), nats.NoReconnect(), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(gone) }))
 	select {

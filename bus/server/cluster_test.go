@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -68,19 +69,24 @@ func peerFiles(t *testing.T, names ...string) (anchors string, files []server.Ce
 	return anchors, files
 }
 
-// freeAddresses returns addresses of this machine that nobody listens on now.
+// freeAddresses returns addresses of this machine that nobody listens on now, with
+// ports that the system gives to nobody: a server is to have its own again when it
+// is back.
 func freeAddresses(t *testing.T, n int) []string {
 	t.Helper()
 	var addresses []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 100 * n {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 5_000+mathrand.IntN(5_000)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer func() { _ = l.Close() }()
-		addresses = append(addresses, l.Addr().String())
+		if addresses = append(addresses, l.Addr().String()); len(addresses) == n {
+			return addresses
+		}
 	}
-	return addresses
+	t.Fatal("no free ports")
+	return nil
 }
 
 // TestCluster holds that three servers are one bus: what one has stored, the
@@ -166,7 +172,7 @@ func untilDone(t *testing.T, try func(ctx context.Context) error) {
 func stream(t *testing.T, s *server.Server, anchors string) (jetstream.JetStream, func()) {
 	t.Helper()
 	closed := make(chan struct{})
-	nc, err := nats.Connect(s.URL(), nats.RootCAs(anchors), nats.Secure(), nats.ClosedHandler(func(*nats.Conn) { close(closed) }),
+	nc, err := nats.Connect(s.URL(), nats.Timeout(time.Minute), nats.RootCAs(anchors), nats.Secure(), nats.ClosedHandler(func(*nats.Conn) { close(closed) }),
 		nats.SetCustomDialer(&net.Dialer{}), func(o *nats.Options) error {
 			o.TLSConfig.ServerName = "weir-bus"
 			return nil

@@ -160,13 +160,9 @@ func TestBalanceTCP(t *testing.T) {
 		_, _ = io.WriteString(c, "220 ready\r\n")
 		_, _ = io.Copy(io.Discard, c)
 	})
-	away, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = away.Close()
+	_, away := socket(t)
 	s := &sink{}
-	out := run(t, config("client", listen.Spec{Direction: event.Outbound, Endpoints: []string{away.Addr().String(), addr}}), s)
+	out := run(t, config("client", listen.Spec{Direction: event.Outbound, Endpoints: []string{away, addr}}), s)
 	for range 5 {
 		c := dial(t, out.Addrs()[0].String())
 		expect(t, c, "220 ready\r\n")

@@ -302,6 +302,9 @@ func TestDrainTimeoutCuts(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Fatal("not cut")
 	}
+	eventually(t, "the server's proxy sees that", func() bool {
+		return strings.Contains(body(t, "http://"+m.in.AdminAddr().String()+"/metrics"), "weir_proxy_connections_open{direction=\"inbound\"} 0\n")
+	})
 	if err := m.in.end(); err != nil {
 		t.Fatal(err)
 	}

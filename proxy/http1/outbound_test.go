@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/proxy/balance"
 	"github.com/weirmesh/weir/proxy/http1"
@@ -214,13 +216,26 @@ func TestOutboundStale(t *testing.T) {
 	}
 }
 
-func TestOutboundConnectRetry(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// deadAddr refuses connections, and is nobody else's until the test ends.
+func deadAddr(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead := l.Addr().String()
-	_ = l.Close()
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)
+}
+
+func TestOutboundConnectRetry(t *testing.T) {
+	dead := deadAddr(t)
 	b := balanceTo(t, dead, echoServer(t))
 	b.set.Members()[1].Observe(time.Second, false) // the other seems better
 	c := httpClient(t)
@@ -247,12 +262,7 @@ func TestOutboundConnectRetry(t *testing.T) {
 }
 
 func TestOutboundNoServer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead := l.Addr().String()
-	_ = l.Close()
+	dead := deadAddr(t)
 	b := balanceTo(t, dead)
 	resp, err := httpClient(t).Get(fmt.Sprintf("http://%s/", b.addr))
 	if err != nil {

@@ -205,7 +205,7 @@ func TestGRPCCancel(t *testing.T) {
 	_, addr := grpcServer(t)
 	m := relayTo(t, addr, nil)
 	cc := grpcClient(t, m.addr)
-	ctx, cancel := context.WithTimeout(testContext(t), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(testContext(t), 2*time.Second) // it has to be sent by then
 	defer cancel()
 	err := cc.Invoke(ctx, "/test.Echo/Unary", wrapperspb.String("wait"), new(wrapperspb.StringValue))
 	if status.Code(err) != codes.DeadlineExceeded {

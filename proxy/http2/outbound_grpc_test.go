@@ -127,7 +127,7 @@ func TestOutboundCalls(t *testing.T) {
 	if e := b.wait(t, 5)[4]; e.RequestBytes < 3<<20 || e.ResponseBytes < 3<<20 {
 		t.Errorf("wrong bytes %+v", e)
 	}
-	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	short, cancel := context.WithTimeout(ctx, 2*time.Second) // it has to be sent by then
 	defer cancel()
 	if err := call(short, cc, "wait"); status.Code(err) != codes.DeadlineExceeded {
 		t.Error(err)

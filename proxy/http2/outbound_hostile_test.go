@@ -133,7 +133,7 @@ func TestOutboundClog(t *testing.T) {
 		}
 	}
 	c := h2Client(t)
-	c.Timeout = 10 * time.Second
+	c.Timeout = patience
 	for range 3 {
 		res, err := c.Get("http://" + b.addr + "/")
 		if err != nil {
@@ -276,7 +276,7 @@ func TestOutboundHostileClient(t *testing.T) {
 			_ = c.conn.Close()
 			b.idle(t)
 			ones, refused := 0, 0
-			for late := time.Now().Add(5 * time.Second); ones == 0 && time.Now().Before(late); time.Sleep(5 * time.Millisecond) {
+			for late := time.Now().Add(patience); (ones == 0 || refused == 0) && time.Now().Before(late); time.Sleep(5 * time.Millisecond) {
 				ones, refused = 0, 0
 				for _, e := range b.all() {
 					if e.Peer.Addr.String() == addr && e.Path == "/raw" {

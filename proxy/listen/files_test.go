@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +32,8 @@ func TestFewFilesProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Println("listening on", n.addr)
+	eventually(t, "a connection that is not accepted", func() bool { return n.group.Stats().AcceptErrors > 0 })
+	fmt.Println("out of files")
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	fmt.Println("accept errors", n.group.Stats().AcceptErrors)
 }
@@ -58,7 +59,7 @@ func TestTooManyOpenFiles(t *testing.T) {
 	for range 100 {
 		conns = append(conns, dial(t, addr))
 	}
-	time.Sleep(50 * time.Millisecond) // the listener runs out of files
+	waitLine(lines, "out of files")
 	for _, c := range conns {
 		_ = c.Close()
 	}

@@ -80,7 +80,8 @@ func (a *answer) complete() bool {
 // shared gives those who ask the same, at the same time or just after, one
 // answer: many who watch a dashboard cost as much as one. And it gives who
 // watches what moves with the time, as many others do, the answer of the second
-// before, for a moment, while the new one is made for all: see overlap. It is safe for concurrent use.
+// before, for a moment, while the new one is made for all, where that takes a
+// while for there are many rows: see overlap. It is safe for concurrent use.
 type shared struct {
 	mu      sync.Mutex
 	flights map[string]*flight
@@ -164,7 +165,9 @@ func (s *shared) join(q question, ask func(context.Context) (*answer, error)) (f
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if before := s.flights[q.before]; before != nil && q.content && before.asked >= often {
-		old = before.landed()
+		if landed := before.landed(); landed != nil && landed.written != nil {
+			old = landed // few rows are there in no time
+		}
 	}
 	now := time.Now()
 	if f := s.flights[q.key]; f != nil && now.Sub(f.began) < shareFor {

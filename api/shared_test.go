@@ -19,6 +19,7 @@ type asker struct {
 	takes      time.Duration
 	partitions []int
 	err        error
+	few        bool // rows
 }
 
 func (a *asker) ask(context.Context) (*answer, error) {
@@ -30,7 +31,11 @@ func (a *asker) ask(context.Context) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &answer{Reply: &query.Reply{Member: fmt.Sprint(n), Total: 2, Partitions: a.partitions}, answered: 1}, nil
+	got := &answer{Reply: &query.Reply{Member: fmt.Sprint(n), Total: 2, Partitions: a.partitions}, answered: 1}
+	if !a.few {
+		got.written = []byte("rows")
+	}
+	return got, nil
 }
 
 func (a *asker) count() int {
@@ -219,7 +224,13 @@ func TestSharedMoves(t *testing.T) {
 		time.Sleep(time.Second)
 		f("4", 11, true, 3400*time.Millisecond) // 10 was never asked for
 		time.Sleep(900 * time.Millisecond)
+		a.few = true
 		f("5", 12, true, 4400*time.Millisecond) // 11 was asked for once
+		for range often {
+			time.Sleep(150 * time.Millisecond)
+			ask(12, true)
+		}
+		f("6", 13, true, 5100*time.Millisecond) // 12 had few rows
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
 		if len(s.flights) != 0 {

@@ -2,6 +2,7 @@ package scan
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -47,6 +48,9 @@ func (p *Position) read(sequence uint64) int {
 // end, or ctx's, whose error it returns.
 func Follow(ctx context.Context, s Source, q *Question, v *Visitor) error {
 	f := &follower{question: q, visitor: v, reader: newReader(q), tracker: newTracker(), after: q.After}
+	f.lookBack = func(from event.Workload, since, until time.Time, fn func(data []byte) error) error {
+		return s.ReadEvents(ctx, from, since, until, func(event.Extent) {}, func(_ uint64, _ event.Workload, _ time.Time, data []byte) error { return fn(data) })
+	}
 	err := read(ctx, s, q, f.opened, f.batch)
 	if err != nil {
 		return err
@@ -62,6 +66,8 @@ type follower struct {
 	tracker  *tracker
 	after    *Position
 	progress Progress
+	// lookBack reads a workload's batches that were stored in a time.
+	lookBack func(from event.Workload, since, until time.Time, fn func(data []byte) error) error
 }
 
 func (f *follower) opened(x event.Extent) {
@@ -102,6 +108,11 @@ func (f *follower) batch(sequence uint64, from event.Workload, stored time.Time,
 	case !f.reader.selected(h):
 		return nil
 	}
+	if read == 0 {
+		if repeated, err := f.repeated(from, h); err != nil || repeated {
+			return err
+		}
+	}
 	fresh, shed := f.tracker.note(h, f.reader.decoder.Len(), stored)
 	if !fresh {
 		return nil
@@ -125,6 +136,39 @@ func (f *follower) batch(sequence uint64, from event.Workload, stored time.Time,
 		return err
 	}
 	return f.visitor.Batch(h, f.progress)
+}
+
+// errRepeated ends a look back.
+var errRepeated = errors.New("the batch had come before")
+
+// repeated tells whether a batch that comes after the place to go on from had come
+// so long before it that nothing else tells of it. The stream itself is asked, so
+// that this takes no memory; it is rarely to be asked, for the bus keeps most
+// repetitions out, and of the others most were seen.
+func (f *follower) repeated(from event.Workload, h *event.Header) (bool, error) {
+	if f.after == nil {
+		return false, nil
+	}
+	// When what was looked at before the place begins, and when it had been sealed,
+	// or later, where its clock was ahead.
+	until, since := f.after.Stored.Add(-warmUp), time.UnixMicro(h.Sent+f.reader.shift).Add(-skew)
+	if !since.Before(until) || f.tracker.knows(h) {
+		return false, nil
+	}
+	var decoder event.Decoder
+	err := f.lookBack(from, since, until, func(data []byte) error {
+		if err := decoder.Reset(data); err != nil {
+			return nil // it was reported when it was read
+		}
+		if e := decoder.Header(); e.Instance == h.Instance && e.Sequence == h.Sequence && e.Source.Workload == from {
+			return errRepeated
+		}
+		return nil
+	})
+	if errors.Is(err, errRepeated) {
+		return true, nil
+	}
+	return false, err
 }
 
 // gaps reports the gaps that were not filled in time; with all, those that might

@@ -120,3 +120,45 @@ func TestPositionMissed(t *testing.T) {
 		}
 	}
 }
+
+// A batch that the stream has again, long after the first, and after the place to go
+// on from, is not shown again; one that comes late for the first time is.
+func TestFollowGoesOnPastRepetitions(t *testing.T) {
+	p, quiet := &proxy{w: web, instance: 7}, &proxy{w: web, instance: 9}
+	again := func(m stored, at time.Time) stored { return stored{m.from, at, slices.Clone(m.data)} }
+	var s stream
+	var first, second, late, silent stored
+	for i := range 120 {
+		at := noon.Add(time.Duration(i) * time.Second)
+		m := p.batch(at, request(fmt.Sprintf("/%d", i), 200, 5))
+		switch i {
+		case 5:
+			first = m
+		case 6:
+			second, silent = m, quiet.batch(at, request("/quiet", 200, 5))
+			s = append(s, silent)
+		case 7:
+			late = m // it does not come for now
+			continue
+		case 100:
+			s = append(s, again(first, at), again(late, at), again(second, at), again(silent, at))
+		}
+		s = append(s, m)
+	}
+	q := scan.Question{Since: noon.Add(-time.Second), Until: noon.Add(time.Hour)}
+	whole := recordOf(t, s, &q)
+	for i, at := range whole.places {
+		if whole.said[i][:5] != "event" {
+			continue
+		}
+		rest := q
+		rest.After = &at
+		got, want := recordOf(t, s, &rest).said, whole.said[i+1:]
+		events := func(all []string) []string {
+			return slices.DeleteFunc(slices.Clone(all), func(said string) bool { return said[:5] != "event" })
+		}
+		if got, want := events(got), events(want); !slices.Equal(got, want) {
+			t.Fatalf("after %s at %+v: %q\nwant %q", whole.said[i], at, got, want)
+		}
+	}
+}

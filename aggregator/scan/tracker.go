@@ -63,8 +63,9 @@ type instanceID struct {
 type instance struct {
 	id     instanceID
 	source event.Source
-	// first and high are the least and greatest number seen.
-	first, high uint64
+	// first and high are the least and greatest number seen, and opening is the one
+	// seen first.
+	first, high, opening uint64
 	// carried counts the events in batches up to high, shed those given up.
 	carried, shed uint64
 	seen          time.Time
@@ -126,6 +127,13 @@ func (t *tracker) note(h *event.Header, n int, stored time.Time) (fresh bool, sh
 	return s.fill(h.Sequence, carried, uint64(n)), 0
 }
 
+// knows tells whether note can say for certain if a batch is new, however long ago
+// it may have come before.
+func (t *tracker) knows(h *event.Header) bool {
+	s := t.instances[instanceID{h.Instance, h.Source.Workload}]
+	return s != nil && h.Sequence >= s.opening
+}
+
 func (t *tracker) adopt(h *event.Header) *instance {
 	if len(t.instances) >= maxInstances {
 		for id, s := range t.instances {
@@ -138,7 +146,7 @@ func (t *tracker) adopt(h *event.Header) *instance {
 			return nil
 		}
 	}
-	s := &instance{source: cloneSource(h.Source), first: h.Sequence, high: h.Sequence}
+	s := &instance{source: cloneSource(h.Source), first: h.Sequence, high: h.Sequence, opening: h.Sequence}
 	s.id = instanceID{h.Instance, s.source.Workload}
 	t.instances[s.id] = s
 	return s

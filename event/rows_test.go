@@ -3,6 +3,7 @@ package event_test
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/weirmesh/weir/event"
@@ -36,6 +37,13 @@ func TestNextRows(t *testing.T) {
 			}
 			var rows event.Rows
 			for many.NextRows(&rows) {
+				ends, times := rows.End[:rows.N], uint64(0)
+				for i := range rows.N {
+					times |= rows.Latency[i] | rows.Duration[i]
+				}
+				if rows.First != slices.Min(ends) || rows.Last != slices.Max(ends) || rows.Times != times {
+					t.Fatalf("%d events: from %d to %d, times %x, which is not so", n, rows.First, rows.Last, rows.Times)
+				}
 				for i := range rows.N {
 					if !one.NextRow(&want) {
 						t.Fatalf("%d events: NextRows gives too many", n)
@@ -69,6 +77,7 @@ func untimed(t *testing.T, data []byte) {
 	want, got := event.Rows{}, event.Rows{Untimed: true}
 	for with.NextRows(&want) {
 		want.Untimed, want.End, want.Duration = true, got.End, got.Duration
+		want.First, want.Last, want.Times = got.First, got.Last, got.Times
 		if !without.NextRows(&got) || got != want {
 			t.Fatal("rows without times differ")
 		}

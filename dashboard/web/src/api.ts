@@ -123,11 +123,30 @@ export interface TapEvent {
   duration_us: string;
   request_bytes: string;
   response_bytes: string;
+  /** The place of its batch in the stream of events. */
+  sequence: string;
+}
+
+/** Events that a tap did not get; since and until only where nobody can tell which. */
+export interface TapGap {
+  skipped: string;
+  reason: string;
+  since?: string | null;
+  until?: string | null;
+}
+
+/** A place in the stream of events, to go on from. */
+export interface TapPosition {
+  stream: string;
+  sequence: string;
+  events: number;
+  stored: string;
 }
 
 export interface TapItem {
   event?: TapEvent;
-  gap?: { skipped: string; reason: string };
+  gap?: TapGap;
+  progress?: { position?: TapPosition | null };
 }
 
 export interface PodState {
@@ -221,7 +240,7 @@ async function get<T>(method: string, params: Record<string, string>, signal?: A
   return (await resp.json()) as T;
 }
 
-type Params = Record<string, string>;
+export type Params = Record<string, string>;
 export const stat = (p: Params, signal?: AbortSignal) =>
   get<{ rows: StatRow[]; coverage: Coverage }>("stat", p, signal);
 export const series = (p: Params, signal?: AbortSignal) =>

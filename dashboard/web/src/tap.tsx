@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { count, resourceParams, tap, type Endpoint, type Resource, type TapEvent } from "./api";
+import { count, resourceParams, type Endpoint, type Resource, type TapEvent } from "./api";
+import { follow, gapText } from "./follow";
 import { clock, failed, grpcName, micros } from "./format";
 
 const shown = 60;
@@ -20,6 +21,8 @@ export function Tap({ resource }: { resource: Resource }) {
   const [onlyFailed, setOnlyFailed] = useState(false);
   const [rows, setRows] = useState<TapEvent[]>([]);
   const [problem, setProblem] = useState("");
+  const [gap, setGap] = useState("");
+  const failedOnly = useRef(onlyFailed);
   const seen = useRef({ events: 0, skipped: 0 });
 
   useEffect(() => {
@@ -30,33 +33,29 @@ export function Tap({ resource }: { resource: Resource }) {
     let pending: TapEvent[] = [];
     const draw = setInterval(() => {
       if (pending.length === 0) return;
-      const fresh = pending;
+      const fresh = failedOnly.current ? pending.filter(failed) : pending;
       pending = [];
       setRows((old) => [...fresh.reverse(), ...old].slice(0, shown));
     }, 250);
     void (async () => {
-      while (!abort.signal.aborted) {
-        try {
-          for await (const item of tap(resourceParams(resource), abort.signal)) {
-            setProblem("");
-            if (item.gap) seen.current.skipped += count(item.gap.skipped);
-            if (!item.event) continue;
-            seen.current.events++;
-            if (onlyFailed && !failed(item.event)) continue;
-            pending.push(item.event);
-            if (pending.length > shown) pending.shift();
-          }
-        } catch (error) {
-          if (!abort.signal.aborted) setProblem((error as Error).message);
+      for await (const item of follow(resourceParams(resource), abort.signal)) {
+        if (item.lost !== undefined) setProblem(item.lost);
+        if (item.gap) {
+          seen.current.skipped += count(item.gap.skipped);
+          setGap((old) => gapText(item.gap!) || old);
         }
-        await new Promise((wake) => setTimeout(wake, 1000));
+        if (!item.event) continue;
+        seen.current.events++;
+        if (failedOnly.current && !failed(item.event)) continue;
+        pending.push(item.event);
+        if (pending.length > shown) pending.shift();
       }
     })();
     return () => {
       abort.abort();
       clearInterval(draw);
     };
-  }, [running, onlyFailed]);
+  }, [running]);
 
   return (
     <div class="tap">
@@ -68,6 +67,7 @@ export function Tap({ resource }: { resource: Resource }) {
             checked={onlyFailed}
             onChange={(e) => {
               setRows([]);
+              failedOnly.current = e.currentTarget.checked;
               setOnlyFailed(e.currentTarget.checked);
             }}
           />{" "}
@@ -78,6 +78,7 @@ export function Tap({ resource }: { resource: Resource }) {
           {seen.current.skipped > 0 && `, ${seen.current.skipped.toLocaleString("en-US")} missing (lost or shed by their proxies)`}
         </span>
         {problem && <span class="problem">{problem}; trying again</span>}
+        {gap && <span class="problem gap">{gap}</span>}
       </div>
       <div class="scroll stream" tabIndex={0} aria-label="Live requests">
         <table>

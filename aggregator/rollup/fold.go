@@ -122,6 +122,8 @@ type batch struct {
 	second       int64
 	touched, met []int32
 	podCells     [3]*Cell
+	// loaded is of what loadCells reads, which a compiler would else leave out.
+	loaded uint64
 	// lots are the buckets that wait for the cells of routes and of peers;
 	// routeLots is the number of a route's, from 1.
 	lots      []lot

@@ -146,6 +146,7 @@ func (l *lot) close() {
 // second.
 func (f *Folder) settle(b *batch) {
 	b.unpair()
+	b.loadCells()
 	var pods [3]sums
 	var tally [3][maxClasses]uint64
 	for _, number := range b.touched {
@@ -182,6 +183,20 @@ func (f *Folder) settle(b *batch) {
 	}
 	b.touched, b.met = b.touched[:0], b.met[:0]
 	b.podCells = [3]*Cell{}
+}
+
+// loadCells reads a little of the cells of the exchanges that have sums. No near
+// cache holds them, and where nothing else is to be done in between, a core waits
+// for several at a time.
+func (b *batch) loadCells() {
+	for _, number := range b.touched {
+		c := b.exchanges[number].cell
+		var last uint32
+		if n := len(c.buffer); n > 0 {
+			last = c.buffer[n-1]
+		}
+		b.loaded += c.Requests + c.waiting.latency.Count() + c.waiting.duration.Count() + uint64(last)
+	}
 }
 
 // pairing is that of an outbound event, nil where it has none.

@@ -81,6 +81,18 @@ func (s *syncBuffer) String() string {
 // demo's own, so that what it leaves behind is seen.
 func startDemo(t *testing.T, args ...string) *mesh {
 	t.Helper()
+	for range 5 {
+		if m := tryDemo(t, args...); m != nil {
+			return m
+		}
+	}
+	t.Fatal("no free ports")
+	return nil
+}
+
+// tryDemo returns nil where somebody took a port that was free.
+func tryDemo(t *testing.T, args ...string) *mesh {
+	t.Helper()
 	m := &mesh{t: t, log: &syncBuffer{}, exited: make(chan error, 1)}
 	m.portBase = freePorts(t, 14)
 	addr := func(i int) string { return "127.0.0.1:" + strconv.Itoa(m.portBase+i) }
@@ -112,9 +124,12 @@ func startDemo(t *testing.T, args ...string) *mesh {
 	case <-ready:
 	case err := <-m.exited:
 		m.exited <- err
+		if strings.Contains(m.log.String(), "address already in use") {
+			return nil
+		}
 		t.Fatalf("weir demo ended: %v\n%s", err, m.log)
-	case <-time.After(60 * time.Second):
-		t.Fatalf("weir demo is not up after a minute:\n%s", m.log)
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("weir demo is not up after two minutes:\n%s", m.log)
 	}
 	return m
 }
@@ -236,9 +251,11 @@ func get(t *testing.T, url string) string {
 	return string(body)
 }
 
-// eventually waits until check returns "", or fails with what it said last.
+// eventually waits until check returns "", or fails with what it said last. It
+// waits for a minute at least: others may have the machine.
 func eventually(t *testing.T, within time.Duration, check func() string) {
 	t.Helper()
+	within = max(within, time.Minute)
 	deadline := time.Now().Add(within)
 	for {
 		problem := check()

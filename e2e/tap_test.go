@@ -94,8 +94,7 @@ func TestTapsAreComplete(t *testing.T) {
 		}
 		return ""
 	})
-	time.Sleep(2 * time.Second)
-	missed := int(warm.requests) - lines.count()
+	missed := int(warm.requests) - lines.quiet(t)
 
 	s := load(t, m.botOut(), 5_000, 50, 8)
 	all := warm
@@ -143,6 +142,21 @@ func (l *tapLines) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.lines)
+}
+
+// quiet waits until nothing is printed for two seconds, and returns count.
+func (l *tapLines) quiet(t *testing.T) (n int) {
+	t.Helper()
+	n = -1
+	eventually(t, time.Minute, func() string {
+		before := n
+		time.Sleep(2 * time.Second)
+		if n = l.count(); n != before {
+			return "lines are printed"
+		}
+		return ""
+	})
+	return n
 }
 
 // startTap runs a tap until the test ends, when Ctrl-C must end it well.

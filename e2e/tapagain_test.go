@@ -117,7 +117,7 @@ func TestTapsOutliveTheAPI(t *testing.T) {
 		}
 		return ""
 	})
-	time.Sleep(2 * time.Second)
+	live.quiet(t)
 	before := live.ids(t)
 	began := time.Now().UTC().Format(time.RFC3339Nano)
 	followed, failed := tap("--since", began, "-f"), tap("--since", began, "-f", "--status", "500")

@@ -133,7 +133,7 @@ func newMeshed(t *testing.T) *meshed {
 // curl has a host ask, and checks what is shown.
 func (m *meshed) curl(t *testing.T, h *host, want string, args ...string) {
 	t.Helper()
-	out, err := h.output(append([]string{"curl", "-sS", "-m", "20"}, args...)...)
+	out, err := h.output(append([]string{"curl", "-sS", "-m", "60"}, args...)...)
 	if !strings.Contains(out, want) {
 		t.Errorf("curl %q on %s: %v\n%s\nwant %q", args, h.name, err, out, want)
 	}
@@ -211,13 +211,13 @@ func (m *meshed) testRefused(t *testing.T) {
 	at := "http://" + m.strict.ip4 + ":"
 	m.curl(t, m.plain, "curl: ", at+httpPort+"/refused")
 	m.seen(t, "a refused client", func(e *event.JSONEvent) bool { return e.Error == "mtls_required" && e.Direction == "inbound" })
-	if out, err := m.bridge.output("curl", "-sS", "-m", "20", at+httpPort+"/probe"); err != nil || !strings.Contains(out, "GET /probe") {
+	if out, err := m.bridge.output("curl", "-sS", "-m", "60", at+httpPort+"/probe"); err != nil || !strings.Contains(out, "GET /probe") {
 		t.Errorf("the probe got %q, %v", out, err)
 	}
-	if out, err := m.bridge.output("curl", "-sS", "-m", "20", at+echoPort+"/"); err == nil {
+	if out, err := m.bridge.output("curl", "-sS", "-m", "60", at+echoPort+"/"); err == nil {
 		t.Errorf("another port than the probe's answers %q", out)
 	}
-	out, _ := m.stranger.output("curl", "-sS", "-m", "20", "http://"+m.server.ip4+":"+httpPort+"/stranger")
+	out, _ := m.stranger.output("curl", "-sS", "-m", "60", "http://"+m.server.ip4+":"+httpPort+"/stranger")
 	if strings.Contains(out, "GET /stranger") {
 		t.Errorf("a stranger got %q", out)
 	}

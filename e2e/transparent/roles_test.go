@@ -192,7 +192,7 @@ func playGRPC(ctx context.Context, target string) error {
 		return err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	r, err := grpc_health_v1.NewHealthClient(c).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 	if err != nil {
@@ -220,7 +220,7 @@ func playNATS(url string) error {
 		return err
 	}
 	defer c.Close()
-	m, err := c.Request("echo", []byte("over "+url), 20*time.Second)
+	m, err := c.Request("echo", []byte("over "+url), time.Minute)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func TestProtocols(t *testing.T) {
 	for version, at := range p.server.addresses() {
 		curl := func(t *testing.T, want string, args ...string) {
 			t.Helper()
-			out, err := p.client.output(append([]string{"curl", "-sS", "-m", "20"}, args...)...)
+			out, err := p.client.output(append([]string{"curl", "-sS", "-m", "60"}, args...)...)
 			if err != nil || !strings.Contains(out, want) {
 				t.Fatalf("curl %q: %v\n%s\nwant %q", args, err, out, want)
 			}
@@ -187,7 +187,7 @@ func TestRealServers(t *testing.T) {
 			if version == "IPv6" {
 				connect = "[" + at + "]"
 			}
-			out, err := p.client.output("curl", "-sSk", "-m", "20", "--connect-to", name+":443:"+connect+":"+tlsPort, "https://"+name+"/")
+			out, err := p.client.output("curl", "-sSk", "-m", "60", "--connect-to", name+":443:"+connect+":"+tlsPort, "https://"+name+"/")
 			if err != nil || out != "nginx for "+name+"\n" {
 				t.Fatalf("%v\n%s", err, out)
 			}
@@ -396,7 +396,7 @@ func TestLoops(t *testing.T) {
 // A server that is away, and one that does not answer, look so to clients.
 func TestAbsentServers(t *testing.T) {
 	p := newPair(t)
-	out, err := p.client.output("curl", "-sS", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}", "http://"+p.server.ip4+":1/away")
+	out, err := p.client.output("curl", "-sS", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "http://"+p.server.ip4+":1/away")
 	if err != nil || out != "502" {
 		t.Fatalf("%v %q", err, out)
 	}
@@ -411,7 +411,7 @@ func TestRestart(t *testing.T) {
 	p := newPair(t)
 	url := "http://" + p.server.ip4 + ":" + httpPort + "/"
 	// A request that is under way when the sidecar is told to end.
-	slow := p.client.start(0, "curl", "-sS", "-m", "20", "-w", "%{http_code}", url+"slow")
+	slow := p.client.start(0, "curl", "-sS", "-m", "60", "-w", "%{http_code}", url+"slow")
 	slow.ends = true
 	eventually(t, "a request under way", func() bool {
 		return p.server.metric(`weir_proxy_connections_open{direction="inbound"}`) == "1"

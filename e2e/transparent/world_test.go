@@ -379,7 +379,7 @@ func expect(t *testing.T, r io.Reader, want string) {
 func (w *world) seen(t *testing.T, what string, f func(e *event.JSONEvent) bool) event.JSONEvent {
 	t.Helper()
 	var found event.JSONEvent
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		for _, e := range w.list(t) {
 			if e.Event == "end" && f(&e) {
@@ -412,7 +412,7 @@ func (w *world) list(t *testing.T) []event.JSONEvent {
 
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !cond(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !cond(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}

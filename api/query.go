@@ -20,7 +20,7 @@ import (
 
 // Stat implements weirpb.WeirServer.
 func (s *service) Stat(ctx context.Context, req *weirpb.StatRequest) (*weirpb.StatResponse, error) {
-	q, w, err := s.question(req.GetResource(), req.GetTo(), req.GetFrom(), req.GetWindow())
+	q, _, err := s.question(req.GetResource(), req.GetTo(), req.GetFrom(), req.GetWindow())
 	if err != nil {
 		return nil, err
 	}
@@ -29,8 +29,9 @@ func (s *service) Stat(ctx context.Context, req *weirpb.StatRequest) (*weirpb.St
 		return nil, err
 	}
 	out := &weirpb.StatResponse{Offenders: offenders(got.Offenders)}
-	out.Coverage, w = coverage(got.window, got.Reply, got.answered)
-	got.giveRows(out, w.seconds())
+	about := got.window
+	out.Coverage, about = coverage(about, got.Reply, got.answered)
+	got.giveRows(out, about.seconds())
 	return out, nil
 }
 

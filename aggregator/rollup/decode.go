@@ -48,6 +48,9 @@ func Decode(data []byte) (*Part, error) {
 // what it refers to.
 func (r *reader) read(data []byte) error {
 	p := &r.part
+	if err := r.prepare(data); err != nil {
+		return err
+	}
 	var number, partition, holed uint32
 	err := fields(data, func(f *easyproto.FieldContext) error {
 		switch f.FieldNum {
@@ -96,6 +99,31 @@ func (r *reader) read(data []byte) error {
 	p.Number, p.Partition, p.HoleTiers = int(number), int(partition), int(holed)
 	if err == nil && (p.Hole < 0 || p.Hole > 2*farTime/1_000_000) {
 		return fmt.Errorf("a hole before second %d", p.Hole)
+	}
+	return err
+}
+
+// leastItem is about the least that an item takes, bytes.
+const leastItem = 16
+
+// prepare makes room for what a message has: growing means copying.
+func (r *reader) prepare(data []byte) error {
+	var strings, keys, items int
+	err := fields(data, func(f *easyproto.FieldContext) error {
+		switch f.FieldNum {
+		case 10:
+			strings++
+		case 11:
+			keys++
+		case 12:
+			items++
+		}
+		return nil
+	})
+	most := len(data)/leastItem + 1
+	r.strings, r.keys = make([]string, 0, min(strings, most)), make([]Key, 0, min(keys, most))
+	if items > 0 {
+		r.part.Delta.Items = make([]Item, 0, min(items, most))
 	}
 	return err
 }
@@ -354,6 +382,10 @@ func (a *Assembler) Add(p *Part, size int) *Delta {
 	a.parts, a.bytes = append(a.parts, p), a.bytes+size
 	if !p.Last {
 		return nil
+	}
+	if len(a.parts) == 1 {
+		a.parts, a.bytes = nil, 0
+		return &p.Delta
 	}
 	d := &Delta{Position: p.Delta.Position, Full: p.Delta.Full}
 	for _, q := range a.parts {

@@ -33,6 +33,9 @@ type Meta struct {
 	HoleTiers int
 }
 
+// mostStrings is how many strings a message refers to at most: a key's.
+const mostStrings = 14
+
 // writer builds the parts of a group.
 type writer struct {
 	meta  Meta
@@ -45,6 +48,12 @@ type writer struct {
 	// The part at hand.
 	body    []byte
 	strings map[string]uint32
+	// before are the strings that were referred to last, in each place of a message:
+	// most are so again.
+	before [mostStrings]struct {
+		text string
+		ref  uint32
+	}
 	// keys are those that were written, by index; where items of the same key
 	// follow one another, the last is all there is to know.
 	keys    map[Key]uint32
@@ -88,6 +97,7 @@ func Encode(d *Delta, m Meta, maxPart int) [][]byte {
 
 func (w *writer) start() {
 	clear(w.strings)
+	clear(w.before[:]) // "" is 0
 	clear(w.keys)
 	w.last, w.count = nil, 0
 	w.strings[""] = 0
@@ -144,8 +154,12 @@ func (w *writer) refs(all []*string) {
 		all = all[:len(all)-1]
 	}
 	w.scratch = w.scratch[:0]
-	for _, s := range all {
-		w.scratch = binary.AppendUvarint(w.scratch, uint64(w.ref(*s)))
+	for i, s := range all {
+		b := &w.before[i]
+		if b.text != *s {
+			b.text, b.ref = *s, w.ref(*s)
+		}
+		w.scratch = binary.AppendUvarint(w.scratch, uint64(b.ref))
 	}
 }
 
@@ -159,7 +173,7 @@ func sizeOf(all []*string) int {
 }
 
 func (w *writer) item(it *Item) {
-	names := it.Key.strings()
+	var names [mostStrings]*string = it.Key.strings()
 	w.room(sizeOf(names[:]) + len(it.Sums) + 32)
 	index, ok := w.index(&it.Key)
 	if !ok {
@@ -178,11 +192,15 @@ func (w *writer) item(it *Item) {
 			return appendUint(dst, 6, uint64(it.Key.Route.Protocol))
 		})
 	}
-	w.body = appendLen(w.body, 12, func(dst []byte) []byte {
-		dst = appendUint(dst, 1, uint64(index))
-		dst = appendUint(dst, 2, uint64(it.Second))
-		return appendLen(dst, 3, func(dst []byte) []byte { return append(dst, it.Sums...) })
-	})
+	// The sums, nearly all of it, are copied once only.
+	head := appendUint(appendUint(w.scratch[:0], 1, uint64(index)), 2, uint64(it.Second))
+	if len(it.Sums) > 0 {
+		head = binary.AppendUvarint(appendTag(head, 3, wireLen), uint64(len(it.Sums)))
+	}
+	if w.scratch = head; len(head) > 0 {
+		w.body = binary.AppendUvarint(appendTag(w.body, 12, wireLen), uint64(len(head)+len(it.Sums)))
+		w.body = append(append(w.body, head...), it.Sums...)
+	}
 }
 
 func (s *Source) strings() [7]*string {

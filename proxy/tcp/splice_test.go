@@ -158,7 +158,7 @@ func TestMove(t *testing.T) {
 	if got := <-moved; got.n != int64(len(body)) || got.src != nil || got.dst != nil {
 		t.Fatalf("moved %d, %v, %v; want %d", got.n, got.src, got.dst, len(body))
 	}
-	_ = src.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	_ = src.SetReadDeadline(time.Now().Add(time.Second))
 	n, srcErr, dstErr := s.Move(1000)
 	if n != 4 || !errors.Is(srcErr, os.ErrDeadlineExceeded) || dstErr != nil || s.pipe != nil {
 		t.Errorf("moved %d, %v, %v, pipe held: %t; want the rest and a deadline", n, srcErr, dstErr, s.pipe != nil)

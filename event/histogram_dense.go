@@ -158,12 +158,12 @@ func appendBuckets[T uint16 | uint64](dst []byte, counts []T, gap int) (out []by
 	for len(counts) >= atOnce {
 		c := (*[atOnce]T)(counts)
 		counts = counts[atOnce:]
-		any := c[0] | c[1] | c[2] | c[3] | c[4] | c[5] | c[6] | c[7]
-		if any == 0 {
+		some := c[0] | c[1] | c[2] | c[3] | c[4] | c[5] | c[6] | c[7]
+		if some == 0 {
 			gap += atOnce
 			continue
 		}
-		if any >= 0x80 || gap >= 0x80-atOnce {
+		if some >= 0x80 || gap >= 0x80-atOnce {
 			dst, gap = appendEach(dst, c[:], gap)
 			continue
 		}
@@ -175,9 +175,9 @@ func appendBuckets[T uint16 | uint64](dst []byte, counts []T, gap int) (out []by
 		for _, n := range c {
 			to[at&(4*atOnce-1)], to[(at+1)&(4*atOnce-1)] = byte(empty), byte(n)
 			// 1 where n is from 1 to 0x7f, 0 where it is 0.
-			some := (uint(n) + 0x7f) >> 7
-			at += 2 * some
-			empty = (empty + 1) & (some - 1)
+			one := (uint(n) + 0x7f) >> 7
+			at += 2 * one
+			empty = (empty + 1) & (one - 1)
 		}
 		dst, gap = dst[:len(dst)+int(at)], int(empty)
 	}

@@ -173,7 +173,7 @@ func sizeOf(all []*string) int {
 }
 
 func (w *writer) item(it *Item) {
-	var names [mostStrings]*string = it.Key.strings()
+	names := it.Key.strings()
 	w.room(sizeOf(names[:]) + len(it.Sums) + 32)
 	index, ok := w.index(&it.Key)
 	if !ok {

@@ -98,13 +98,16 @@ func (c *controller) set(d control.Destination) {
 	}
 }
 
-// nameServer answers with its name, in all versions of HTTP, and to bare words.
+// nameServer answers with its name, in all versions of HTTP, and to bare words. A
+// request that is to wait connects to an address, until that ends the connection.
 func nameServer(t *testing.T, name string) string {
 	t.Helper()
 	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if d := r.URL.Query().Get("wait"); d != "" {
-			wait, _ := time.ParseDuration(d)
-			time.Sleep(wait)
+		if at := r.URL.Query().Get("wait"); at != "" {
+			if c, err := net.Dial("tcp", at); err == nil {
+				_, _ = c.Read(make([]byte, 1)) // until it is closed there
+				_ = c.Close()
+			}
 		}
 		_, _ = io.WriteString(w, name)
 	}))
@@ -222,9 +225,14 @@ func TestDiscovery(t *testing.T) {
 			// other comes.
 			c.offer("a")
 			eventually(t, "the change", func() bool { return c.ask(t, tr, 1)["a"] == 1 && c.ask(t, tr, 10)["a"] == 10 })
-			slow := make(chan string)
+			slow := make(chan string, 1)
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
 			go func() {
-				resp, err := (&http.Client{Transport: tr}).Get(c.url + "/?wait=300ms")
+				resp, err := (&http.Client{Transport: tr}).Get(c.url + "/?wait=" + ln.Addr().String())
 				if err != nil {
 					slow <- err.Error()
 					return
@@ -233,9 +241,15 @@ func TestDiscovery(t *testing.T) {
 				_ = resp.Body.Close()
 				slow <- string(b)
 			}()
-			time.Sleep(50 * time.Millisecond)
+			_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(time.Minute))
+			held, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer held.Close()
 			c.offer("b")
 			eventually(t, "the change", func() bool { return c.ask(t, tr, 1)["b"] == 1 && c.ask(t, tr, 10)["b"] == 10 })
+			_ = held.Close()
 			if got := <-slow; got != "a" {
 				t.Errorf("the slow request got %q", got)
 			}

@@ -34,24 +34,7 @@ func TestCountsWhileScraped(t *testing.T) {
 			sent += 3
 		}
 	}
-	check := func(h http.Handler) {
-		t.Helper()
-		// A slow machine may take longer than a scrape may wait; the answer says so.
-		var samples map[string]float64
-		eventually(t, func() error {
-			samples, _ = scrape(t, h)
-			if n := samples["export_pending_batches"]; n != 0 {
-				return fmt.Errorf("%v batches are still to be counted", n)
-			}
-			return nil
-		})
-		if got := sum(samples, "request_total"); got != float64(sent) {
-			t.Fatalf("the first scrape after a pause counts %v requests; want %d", got, sent)
-		}
-		if samples["export_lost_batches"] != 0 || samples["export_events_total"] != float64(sent) {
-			t.Fatalf("%v batches are lost, %v events counted", samples["export_lost_batches"], samples["export_events_total"])
-		}
-	}
+	check := func(h *Handler) { t.Helper(); countsAll(t, h, sent) }
 	paused := func() error {
 		if holder, _, err := c.LoadExport(t.Context(), "prometheus", leasePart); err != nil || len(holder) > 0 {
 			return fmt.Errorf("%s counts, %w", holder, err)
@@ -101,6 +84,27 @@ func TestCountsWhileScraped(t *testing.T) {
 		})
 	}
 	stop(false)
+}
+
+// countsAll has the first scrape after a pause that has counters have all that was
+// sent.
+func countsAll(t *testing.T, h *Handler, sent int) {
+	t.Helper()
+	// A slow machine may take longer than a scrape may wait; the answer says so.
+	var samples map[string]float64
+	eventually(t, func() error {
+		samples, _ = scrape(t, h)
+		if n := samples["export_pending_batches"]; n != 0 {
+			return fmt.Errorf("%v batches are still to be counted", n)
+		}
+		return nil
+	})
+	if got := sum(samples, "request_total"); got != float64(sent) {
+		t.Fatalf("the first scrape after a pause counts %v requests; want %d", got, sent)
+	}
+	if samples["export_lost_batches"] != 0 || samples["export_events_total"] != float64(sent) {
+		t.Fatalf("%v batches are lost, %v events counted", samples["export_lost_batches"], samples["export_events_total"])
+	}
 }
 
 // TestScrapeWaitsNoLongerThanItMay: where nobody makes up for the pause, a scrape

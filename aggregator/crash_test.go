@@ -157,6 +157,8 @@ type world struct {
 	want    map[string]uint64
 	batches uint64
 	lost    int64
+	// synced is how many rollups of each tier the bus can't lose any more.
+	synced [3]int
 }
 
 func (w *world) partition(id string) *partition {

@@ -37,6 +37,10 @@ func (p *partition) mend(ctx context.Context, found *past) error {
 	if p.turns[base] > found.turn {
 		return p.goOnFrom(ctx, base, found)
 	}
+	if p.turns[1] < found.holeTurn {
+		// The coarser tier has lost what said where it goes on in this one.
+		p.through[1] = found.holeEnd
+	}
 	for i := 1; i+1 < len(p.tiers); i++ {
 		if p.turns[i] < p.turns[i+1] {
 			if err := p.remake(ctx, i); err != nil {

@@ -20,10 +20,7 @@ func (w *world) lose() {
 		case 2:
 			n = 1
 		}
-		if tier == 0 && w.rng.IntN(6) == 0 {
-			n = len(all)
-		}
-		w.bus.rollups[tier] = all[:max(len(all)-n, 0)]
+		w.bus.rollups[tier] = all[:max(len(all)-n, min(w.synced[tier], len(all)))]
 	}
 	w.restart()
 }
@@ -42,6 +39,12 @@ func (w *world) losing(steps, every int, lose func()) {
 			w.now = w.now.Add(time.Duration(w.rng.IntN(15)) * time.Second)
 		}
 		w.step(w.rng.IntN(2))
+		if i%every == every/2 {
+			// The bus synchronises its files from time to time: what is there then stays.
+			for tier := range w.bus.rollups {
+				w.synced[tier] = len(w.bus.rollups[tier])
+			}
+		}
 		if i%every == 0 {
 			lose()
 		}

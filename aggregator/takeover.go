@@ -35,6 +35,9 @@ type past struct {
 	reaches     int64
 	// end and turn are of the last whole group.
 	end, turn uint64
+	// holeEnd and holeTurn are of the newest group that says that the stream lost
+	// what came before it.
+	holeEnd, holeTurn uint64
 	// holed: the finer tiers have lost what a coarser one has.
 	holed bool
 }
@@ -177,6 +180,7 @@ func (p *partition) readPast(ctx context.Context, since time.Time) (*past, error
 		found.end, found.turn = g.last, g.meta.Turn
 		if g.meta.Hole > 0 {
 			found.store.Lost(g.meta.HoleTiers, g.meta.Hole)
+			found.holeEnd, found.holeTurn = g.last, g.meta.Turn
 		}
 		p.recall(found.store, found.folder, 0, &g, now.Unix())
 		if grown += sizeOf(g.delta.Items); grown > room/4 {

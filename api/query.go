@@ -24,7 +24,7 @@ func (s *service) Stat(ctx context.Context, req *weirpb.StatRequest) (*weirpb.St
 	if err != nil {
 		return nil, err
 	}
-	got, err := s.answer(ctx, query.MethodStat, q, toNow(req.GetWindow()))
+	got, err := s.answer(ctx, query.MethodStat, q)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (s *service) question(res, to, from *weirpb.Resource, win *weirpb.Window) (
 // gather gives the sum of what all aggregators answer to q, and how many they
 // are: see answer.
 func (s *service) gather(ctx context.Context, method string, q *query.Request) (*query.Reply, int, error) {
-	got, err := s.answer(ctx, method, q, false)
+	got, err := s.answer(ctx, method, q)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -180,30 +180,18 @@ func (s *service) gather(ctx context.Context, method string, q *query.Request) (
 
 // answer gives the sum of what all aggregators answer to q, sorted. It is not
 // the caller's to change: others who ask the same may have it, too, where the
-// window's end is settled. Where the window moves with the time, the answer may
-// be about the second before: see shared.
-func (s *service) answer(ctx context.Context, method string, q *query.Request, moves bool) (*answer, error) {
+// window's end is settled.
+func (s *service) answer(ctx context.Context, method string, q *query.Request) (*answer, error) {
 	q.Packed, q.Brief = true, true
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode the question: %w", err)
 	}
-	put := func(ctx context.Context) (*answer, error) { return s.fetch(ctx, method, q, body) }
-	since := s.now().Add(-settle).Sub(time.Unix(q.Until, 0))
-	if method == query.MethodWorkloads || since < 0 {
-		return put(ctx)
+	put := func() (*answer, error) { return s.fetch(ctx, method, q, body) }
+	if method == query.MethodWorkloads || s.now().Add(-settle).Before(time.Unix(q.Until, 0)) {
+		return put()
 	}
-	asked := question{key: method + string(body)}
-	if moves {
-		before := *q
-		before.Since--
-		before.Until--
-		if body, err = json.Marshal(&before); err != nil {
-			return nil, fmt.Errorf("cannot encode the question: %w", err)
-		}
-		asked.before, asked.content = method+string(body), since < overlap
-	}
-	return s.shared.do(ctx, asked, put)
+	return s.shared.do(ctx, method+string(body), put)
 }
 
 // fetch has all aggregators answer q, which body says, and the controller

@@ -16,13 +16,6 @@ const (
 	// shareFor is how old an answer may be, from when its question was put: an
 	// event that was late is seen that much later, at most.
 	shareFor = time.Second
-	// overlap is for how long after a second has settled who asks for a window
-	// that ends now is content with what ends a second earlier, while the newer
-	// is under way.
-	overlap = 300 * time.Millisecond
-	// often is how many must have asked for an answer for it to be given out then:
-	// who asks once a second waits, and always has the newest.
-	often = 4
 	// maxShared answers are under way or kept at a time; who asks beyond that
 	// asks alone.
 	maxShared = 8
@@ -78,27 +71,12 @@ func (a *answer) complete() bool {
 }
 
 // shared gives those who ask the same, at the same time or just after, one
-// answer: many who watch a dashboard cost as much as one. And it gives who
-// watches what moves with the time, as many others do, the answer of the second
-// before, for a moment, while the new one is made for all, where that takes a
-// while for there are many rows: see overlap. It is safe for concurrent use.
+// answer: many who watch a dashboard cost as much as one. It is safe for
+// concurrent use.
 type shared struct {
 	mu      sync.Mutex
 	flights map[string]*flight
 	stopped bool
-	// ctx ends, by cancel, flights that nobody waits for; group waits for them.
-	ctx    context.Context
-	cancel context.CancelFunc
-	group  sync.WaitGroup
-}
-
-// question tells what is asked from other questions.
-type question struct {
-	key string
-	// before is the same question a second earlier, "" where the window does not
-	// move; content: its answer will do, while that of key is under way.
-	before  string
-	content bool
 }
 
 // flight is an answer under way, or kept.
@@ -107,33 +85,25 @@ type flight struct {
 	// done is closed once answer is set: nil where there is none to share.
 	done   chan struct{}
 	answer *answer
-	// asked is how many have asked for it; guarded by shared.mu.
-	asked int
 	// forget ends a kept answer.
 	forget *time.Timer
 }
 
-// landed is the flight's answer, if there is one by now.
-func (f *flight) landed() *answer {
-	select {
-	case <-f.done:
-		return f.answer
-	default:
-		return nil
-	}
-}
-
 // do gives an answer to a question that is not older than shareFor: another's, or
 // that of ask.
-func (s *shared) do(ctx context.Context, q question, ask func(context.Context) (*answer, error)) (*answer, error) {
-	f, old, mine := s.join(q, ask)
+func (s *shared) do(ctx context.Context, question string, ask func() (*answer, error)) (*answer, error) {
+	f, mine := s.join(question)
 	switch {
 	case f == nil:
-		return ask(ctx)
+		return ask()
 	case mine:
-		return s.fly(ctx, q, f, ask)
-	case old != nil && f.landed() == nil:
-		return old, nil
+		var found *answer
+		defer func() { s.land(question, f, found) }()
+		got, err := ask()
+		if err == nil && got.complete() {
+			found = got
+		}
+		return got, err
 	}
 	select {
 	case <-f.done:
@@ -144,120 +114,61 @@ func (s *shared) do(ctx context.Context, q question, ask func(context.Context) (
 		return f.answer, nil
 	}
 	// Whoever asked gave up, or got no whole answer.
-	return ask(ctx)
-}
-
-// fly makes a flight.
-func (s *shared) fly(ctx context.Context, q question, f *flight, ask func(context.Context) (*answer, error)) (*answer, error) {
-	var found *answer
-	defer func() { s.land(q, f, found) }()
-	got, err := ask(ctx)
-	if err == nil && got.complete() {
-		found = got
-	}
-	return got, err
+	return ask()
 }
 
 // join gives the flight of a question, and tells whether it is the caller's to
-// make; or nil, where there are too many. old is an answer of the second before
-// that will do meanwhile: then the flight is under way without the caller.
-func (s *shared) join(q question, ask func(context.Context) (*answer, error)) (f *flight, old *answer, mine bool) {
+// make; or nil, where there are too many.
+func (s *shared) join(question string) (f *flight, mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if before := s.flights[q.before]; before != nil && q.content && before.asked >= often {
-		if landed := before.landed(); landed != nil && landed.written != nil {
-			old = landed // few rows are there in no time
-		}
-	}
 	now := time.Now()
-	if f := s.flights[q.key]; f != nil && now.Sub(f.began) < shareFor {
-		f.asked++
-		return f, old, false
+	if f := s.flights[question]; f != nil && now.Sub(f.began) < shareFor {
+		return f, false
 	}
-	if s.stopped || !s.room(now) {
-		return nil, nil, false
+	if s.stopped || len(s.flights) >= maxShared {
+		return nil, false
 	}
 	if s.flights == nil {
 		s.flights = map[string]*flight{}
-		s.ctx, s.cancel = context.WithCancel(context.Background())
 	}
-	f = &flight{began: now, done: make(chan struct{}), asked: 1}
-	s.flights[q.key] = f
-	if old == nil {
-		return f, nil, true
-	}
-	s.group.Go(func() {
-		ctx, cancel := context.WithTimeout(s.ctx, gatherTimeout)
-		defer cancel()
-		_, _ = s.fly(ctx, q, f, ask) // who waits for it asks again, and hears why
-	})
-	return f, old, false
+	f = &flight{began: now, done: make(chan struct{})}
+	s.flights[question] = f
+	return f, true
 }
 
-// room tells whether there may be one more flight. One that is kept for who is
-// content with it makes room. mu is held.
-func (s *shared) room(now time.Time) bool {
-	if len(s.flights) < maxShared {
-		return true
-	}
-	for key, f := range s.flights {
-		if f.landed() != nil && now.Sub(f.began) >= shareFor {
-			s.forget(key, f)
-			return true
-		}
-	}
-	return false
-}
-
-// forget ends a kept answer. mu is held.
-func (s *shared) forget(key string, f *flight) {
-	if f.forget != nil {
-		f.forget.Stop()
-	}
-	if s.flights[key] == f {
-		delete(s.flights, key)
-	}
-}
-
-// land ends a flight, and keeps what it found for as long as somebody may want
-// it.
-func (s *shared) land(q question, f *flight, found *answer) {
+// land ends a flight, and keeps what it found for the rest of its time.
+func (s *shared) land(question string, f *flight, found *answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.answer = found
 	close(f.done)
-	if s.flights[q.key] != f {
+	if s.flights[question] != f {
 		return // it took too long, and another has begun
 	}
 	left := shareFor - time.Since(f.began)
-	if q.before != "" {
-		left += overlap
-	}
 	if found == nil || left <= 0 || s.stopped {
-		delete(s.flights, q.key)
+		delete(s.flights, question)
 		return
-	}
-	if before := s.flights[q.before]; before != nil && before.landed() != nil {
-		s.forget(q.before, before) // nobody asks for it any more
 	}
 	f.forget = time.AfterFunc(left, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.forget(q.key, f)
+		if s.flights[question] == f {
+			delete(s.flights, question)
+		}
 	})
 }
 
-// stop forgets all and keeps nothing from now on. It ends what nobody waits for,
-// and waits for that.
+// stop forgets all and keeps nothing from now on.
 func (s *shared) stop() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.stopped = true
-	for key, f := range s.flights {
-		s.forget(key, f)
+	for _, f := range s.flights {
+		if f.forget != nil {
+			f.forget.Stop()
+		}
 	}
-	if s.cancel != nil {
-		s.cancel()
-	}
-	s.mu.Unlock()
-	s.group.Wait()
+	s.flights = nil
 }

@@ -19,10 +19,9 @@ type asker struct {
 	takes      time.Duration
 	partitions []int
 	err        error
-	few        bool // rows
 }
 
-func (a *asker) ask(context.Context) (*answer, error) {
+func (a *asker) ask() (*answer, error) {
 	a.mu.Lock()
 	a.asked++
 	n, err := a.asked, a.err
@@ -31,11 +30,7 @@ func (a *asker) ask(context.Context) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	got := &answer{Reply: &query.Reply{Member: fmt.Sprint(n), Total: 2, Partitions: a.partitions}, answered: 1}
-	if !a.few {
-		got.written = []byte("rows")
-	}
-	return got, nil
+	return &answer{Reply: &query.Reply{Member: fmt.Sprint(n), Total: 2, Partitions: a.partitions}, answered: 1}, nil
 }
 
 func (a *asker) count() int {
@@ -52,7 +47,7 @@ func crowd(t *testing.T, s *shared, a *asker, n int) map[string]int {
 	var group sync.WaitGroup
 	for range n {
 		group.Go(func() {
-			r, err := s.do(t.Context(), question{key: "q"}, a.ask)
+			r, err := s.do(t.Context(), "q", a.ask)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -77,7 +72,7 @@ func TestShared(t *testing.T) {
 		if got := crowd(t, &s, a, 5); got["1"] != 5 {
 			t.Errorf("just after: %v", got)
 		}
-		if _, err := s.do(t.Context(), question{key: "another"}, a.ask); err != nil || a.count() != 2 {
+		if _, err := s.do(t.Context(), "another", a.ask); err != nil || a.count() != 2 {
 			t.Errorf("another question was not put: %v", err)
 		}
 		if got := crowd(t, &s, a, 5); got["3"] != 5 {
@@ -101,7 +96,7 @@ func TestSharedSlow(t *testing.T) {
 		for i := range 4 {
 			group.Go(func() {
 				time.Sleep(time.Duration(i) * 600 * time.Millisecond)
-				r, err := s.do(t.Context(), question{key: "q"}, a.ask)
+				r, err := s.do(t.Context(), "q", a.ask)
 				if want := fmt.Sprint(1 + i/2); err != nil || r.Member != want {
 					t.Errorf("%d got %v, %v, want %s", i, r, err, want)
 				}
@@ -140,7 +135,7 @@ func TestSharedCancelled(t *testing.T) {
 		first, cancel := context.WithCancel(t.Context())
 		var group sync.WaitGroup
 		group.Go(func() {
-			_, err := s.do(first, question{key: "q"}, func(context.Context) (*answer, error) { <-first.Done(); return nil, first.Err() })
+			_, err := s.do(first, "q", func() (*answer, error) { <-first.Done(); return nil, first.Err() })
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("the first: %v", err)
 			}
@@ -149,12 +144,12 @@ func TestSharedCancelled(t *testing.T) {
 		group.Go(func() {
 			hasty, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 			defer cancel()
-			if _, err := s.do(hasty, question{key: "q"}, a.ask); err == nil || a.count() != 0 {
+			if _, err := s.do(hasty, "q", a.ask); err == nil || a.count() != 0 {
 				t.Errorf("the hasty: %v", err)
 			}
 		})
 		group.Go(func() {
-			if r, err := s.do(t.Context(), question{key: "q"}, a.ask); err != nil || r.Member != "1" {
+			if r, err := s.do(t.Context(), "q", a.ask); err != nil || r.Member != "1" {
 				t.Errorf("the patient: %v", err)
 			}
 		})
@@ -170,7 +165,7 @@ func TestSharedBounds(t *testing.T) {
 		var s shared
 		a := &asker{partitions: []int{0, 1}}
 		for i := range 3 * maxShared {
-			if _, err := s.do(t.Context(), question{key: fmt.Sprint(i)}, a.ask); err != nil {
+			if _, err := s.do(t.Context(), fmt.Sprint(i), a.ask); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -178,114 +173,8 @@ func TestSharedBounds(t *testing.T) {
 			t.Errorf("%d answers are kept", len(s.flights))
 		}
 		s.stop()
-		if _, err := s.do(t.Context(), question{key: "0"}, a.ask); err != nil || a.count() != 3*maxShared+1 || len(s.flights) != 0 {
+		if _, err := s.do(t.Context(), "0", a.ask); err != nil || a.count() != 3*maxShared+1 || len(s.flights) != 0 {
 			t.Errorf("after the end: %v, %d kept", err, len(s.flights))
-		}
-	})
-}
-
-// Who watches has the answer of the second before while the new one is made for
-// all, and never waits for it.
-func TestSharedMoves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s shared
-		a := &asker{takes: 100 * time.Millisecond, partitions: []int{0, 1}}
-		ask := func(second int, content bool) string {
-			t.Helper()
-			r, err := s.do(t.Context(), question{key: fmt.Sprint(second), before: fmt.Sprint(second - 1), content: content}, a.ask)
-			if err != nil {
-				return err.Error()
-			}
-			return r.Member
-		}
-		began := time.Now()
-		f := func(want string, second int, content bool, after time.Duration) {
-			t.Helper()
-			if got := ask(second, content); got != want || time.Since(began) != after {
-				t.Errorf("second %d: got %s after %v, want %s after %v", second, got, time.Since(began), want, after)
-			}
-		}
-		for range often {
-			f("1", 7, true, 100*time.Millisecond) // nothing was there
-		}
-		time.Sleep(1100 * time.Millisecond)
-		f("1", 8, true, 1200*time.Millisecond)
-		time.Sleep(50 * time.Millisecond)
-		f("1", 8, true, 1250*time.Millisecond) // under way
-		time.Sleep(50 * time.Millisecond)
-		synctest.Wait()
-		f("2", 8, true, 1300*time.Millisecond) // it has come
-		f("2", 8, true, 1300*time.Millisecond)
-		if len(s.flights) != 1 || a.count() != 2 {
-			t.Errorf("%d answers are kept, %d were asked for", len(s.flights), a.count())
-		}
-		time.Sleep(900 * time.Millisecond)
-		f("3", 9, false, 2300*time.Millisecond) // too long after the second
-		time.Sleep(time.Second)
-		f("4", 11, true, 3400*time.Millisecond) // 10 was never asked for
-		time.Sleep(900 * time.Millisecond)
-		a.few = true
-		f("5", 12, true, 4400*time.Millisecond) // 11 was asked for once
-		for range often {
-			time.Sleep(150 * time.Millisecond)
-			ask(12, true)
-		}
-		f("6", 13, true, 5100*time.Millisecond) // 12 had few rows
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
-		if len(s.flights) != 0 {
-			t.Errorf("%d answers are kept for ever", len(s.flights))
-		}
-	})
-}
-
-// What is made for all ends with the server, and what it does not get is nobody's.
-func TestSharedMovesAndStops(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s shared
-		a := &asker{partitions: []int{0, 1}}
-		for range often {
-			if _, err := s.do(t.Context(), question{key: "1", before: "0"}, a.ask); err != nil {
-				t.Fatal(err)
-			}
-		}
-		forever := func(ctx context.Context) (*answer, error) { <-ctx.Done(); return nil, ctx.Err() }
-		if r, err := s.do(t.Context(), question{key: "2", before: "1", content: true}, forever); err != nil || r.Member != "1" {
-			t.Errorf("the second before: %v", err)
-		}
-		var group sync.WaitGroup
-		group.Go(func() {
-			if r, err := s.do(t.Context(), question{key: "2", before: "1"}, a.ask); err != nil || r.Member != "2" {
-				t.Errorf("who waited for it: %v", err)
-			}
-		})
-		synctest.Wait()
-		s.stop()
-		group.Wait()
-		if len(s.flights) != 0 {
-			t.Errorf("%d answers are kept", len(s.flights))
-		}
-	})
-}
-
-// An answer that is kept only for who is content with it makes room.
-func TestSharedMakesRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s shared
-		a := &asker{partitions: []int{0, 1}}
-		for i := range maxShared {
-			if _, err := s.do(t.Context(), question{key: fmt.Sprint(i), before: fmt.Sprint("before ", i)}, a.ask); err != nil {
-				t.Fatal(err)
-			}
-		}
-		time.Sleep(shareFor + overlap/2)
-		for range 2 {
-			if r, err := s.do(t.Context(), question{key: "more"}, a.ask); err != nil || r.Member != fmt.Sprint(maxShared+1) {
-				t.Error(r, err)
-			}
-		}
-		if len(s.flights) != maxShared {
-			t.Errorf("%d answers are kept", len(s.flights))
 		}
 	})
 }

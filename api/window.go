@@ -15,9 +15,6 @@ type window struct{ since, until int64 }
 // seconds is the window's length.
 func (w window) seconds() float64 { return float64(w.until - w.since) }
 
-// toNow tells whether a window ends now, and moves with the time.
-func toNow(w *weirpb.Window) bool { return w.GetSince() == nil && w.GetUntil() == nil }
-
 // resolveWindow fills in what the request left open and checks the rest.
 func (s *service) resolveWindow(w *weirpb.Window) (window, error) {
 	length := defaultWindow

@@ -145,7 +145,7 @@ func (s *stage) follow(ctx context.Context, l *lab, m *mesh, p *probe) error {
 	if s.busRSS, err = measure.Resident([]*measure.Process{m.bus}); err != nil {
 		return err
 	}
-	times, err := timed(ctx, 200, func() error {
+	times, err := timed(ctx, 200, askPause, func() error {
 		_, err := m.client.Stat(ctx, &weirpb.StatRequest{Resource: &weirpb.Resource{Kind: "deploy", Namespace: "growth-ns-0", Name: "growth-1"}})
 		return err
 	})
@@ -205,7 +205,7 @@ func (s *stage) scan(ctx context.Context, m *mesh) error {
 
 // timed calls fn so many times, one after the other, and gives each one's time,
 // ms.
-func timed(ctx context.Context, n int, fn func() error) ([]float64, error) {
+func timed(ctx context.Context, n int, pause time.Duration, fn func() error) ([]float64, error) {
 	var times []float64
 	for range n {
 		began := time.Now()
@@ -213,7 +213,7 @@ func timed(ctx context.Context, n int, fn func() error) ([]float64, error) {
 			return nil, err
 		}
 		times = append(times, float64(time.Since(began).Nanoseconds())/1e6)
-		if err := sleepUntil(ctx, time.Now().Add(10*time.Millisecond)); err != nil {
+		if err := sleepUntil(ctx, time.Now().Add(pause)); err != nil {
 			return nil, err
 		}
 	}

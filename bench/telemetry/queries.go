@@ -18,6 +18,14 @@ var workloadCounts = []int{1000, 10_000}
 // which comes in a batch of its own: the machine has to answer questions beside.
 const queryLoad = 1000
 
+// How long after an answer the next question is put: at once, nearly, so that the
+// API shares most answers; or when it does not any more, at another time of the
+// second than the one before.
+const (
+	askPause  = 10 * time.Millisecond
+	anewPause = 1070 * time.Millisecond
+)
+
 // questionPatience is what an answer may take: the API gives up after as long.
 const questionPatience = 5 * time.Second
 
@@ -104,29 +112,35 @@ func ask(ctx context.Context, m *mesh, f *findings, workloads int) error {
 	for i, q := range []struct {
 		name  string
 		times int
+		anew  bool
 		ask   func() error
 	}{
-		{"`stat deploy -A`, every workload", 200, func() error {
+		{"`stat deploy -A`, every workload", 200, false, func() error {
 			r, err := m.client.Stat(ctx, &weirpb.StatRequest{Resource: every, Window: minute})
 			rows = len(r.GetRows())
 			return err
 		}},
-		{"`stat deploy -n q-ns-7`, a namespace", 200, func() error {
+		{"the same, each as nobody has asked it before", 60, true, func() error {
+			r, err := m.client.Stat(ctx, &weirpb.StatRequest{Resource: every, Window: minute})
+			rows = len(r.GetRows())
+			return err
+		}},
+		{"`stat deploy -n q-ns-7`, a namespace", 200, false, func() error {
 			r, err := m.client.Stat(ctx, &weirpb.StatRequest{Resource: &weirpb.Resource{Kind: "deploy", Namespace: "q-ns-7"}, Window: minute})
 			rows = len(r.GetRows())
 			return err
 		}},
-		{"`stat deploy/q-777`", 200, func() error {
+		{"`stat deploy/q-777`", 200, false, func() error {
 			r, err := m.client.Stat(ctx, &weirpb.StatRequest{Resource: one, Window: minute})
 			rows = len(r.GetRows())
 			return err
 		}},
-		{"`routes deploy/q-777`", 200, func() error {
+		{"`routes deploy/q-777`", 200, false, func() error {
 			r, err := m.client.Routes(ctx, &weirpb.RoutesRequest{Resource: one, Window: minute})
 			rows = len(r.GetRows())
 			return err
 		}},
-		{"series of one workload, by the second", 200, func() error {
+		{"series of one workload, by the second", 200, false, func() error {
 			r, err := m.client.Series(ctx, &weirpb.SeriesRequest{Resource: one, Window: minute, Step: durationpb.New(time.Second)})
 			rows = 0
 			for _, row := range r.GetRows() {
@@ -135,15 +149,23 @@ func ask(ctx context.Context, m *mesh, f *findings, workloads int) error {
 			return err
 		}},
 	} {
-		times, err := timed(ctx, q.times, q.ask)
+		pause := askPause
+		if q.anew {
+			pause = anewPause
+		}
+		times, err := timed(ctx, q.times, pause, q.ask)
 		if err != nil {
 			return fmt.Errorf("cannot ask for %s: %w", q.name, err)
 		}
 		p50, p99 := measure.Quantile(times, 0.5), measure.Quantile(times, 0.99)
 		measure.Note("%s: %d rows, p50 %.1f ms, p99 %.1f ms", q.name, rows, p50, p99)
 		f.printf("| %s | %s | %s | %.1f | %.1f |\n", measure.Thousands(float64(workloads)), q.name, measure.Thousands(float64(rows)), p50, p99)
-		if i == 0 && workloads == workloadCounts[len(workloadCounts)-1] {
-			f.goal(measure.Goal{What: "`stat` of 10,000 workloads, p99", Bound: 100, Unit: " ms", Measured: p99})
+		if i < 2 && workloads == workloadCounts[len(workloadCounts)-1] {
+			what := "`stat` of 10,000 workloads, p99"
+			if q.anew {
+				what += ", each as nobody has asked it before"
+			}
+			f.goal(measure.Goal{What: what, Bound: 100, Unit: " ms", Measured: p99})
 		}
 	}
 	return nil

@@ -179,6 +179,7 @@ func (w *chaosWorld) settleAndCheck() {
 	t := w.t
 	t.Helper()
 	var l ledger
+	time.Sleep(3 * time.Second) // proxies keep what ended last for a second and a half, where nothing tells it
 	eventually(t, 90*time.Second, func() string {
 		for _, p := range w.pods {
 			if waiting := w.waiting(p); waiting != "" {

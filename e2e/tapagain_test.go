@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -41,6 +42,21 @@ func (a *apiProcess) start() {
 	if err := a.cmd.Start(); err != nil {
 		a.t.Fatal(err)
 	}
+}
+
+// awaitUp waits until it accepts connections: `weir version` is content without.
+func (a *apiProcess) awaitUp() {
+	a.t.Helper()
+	eventually(a.t, 30*time.Second, func() string {
+		for _, at := range []string{a.grpc, a.http} {
+			conn, err := net.Dial("tcp", at)
+			if err != nil {
+				return err.Error()
+			}
+			_ = conn.Close()
+		}
+		return ""
+	})
 }
 
 func (a *apiProcess) kill() {
@@ -102,12 +118,7 @@ func TestTapsOutliveTheAPI(t *testing.T) {
 	tap := func(args ...string) *tapLines {
 		return startTap(t, m, append([]string{"tap", "deploy/web", "-n", "emojivoto", "--direction", "inbound", "-o", "json", "--api-addr", a.grpc}, args...)...)
 	}
-	eventually(t, 30*time.Second, func() string {
-		if _, errOut, err := m.try("version", "--api-addr", a.grpc); err != nil {
-			return errOut
-		}
-		return ""
-	})
+	a.awaitUp()
 	live := tap()
 	eventually(t, 30*time.Second, func() string {
 		load(t, m.botOut(), 5, 1, 7)

@@ -41,12 +41,7 @@ func TestTapPageOutlivesTheAPI(t *testing.T) {
 		t.Fatal("the dashboard was not built: run `make dashboard` first")
 	}
 	a := startAPI(t, m)
-	eventually(t, 30*time.Second, func() string {
-		if _, errOut, err := m.try("version", "--api-addr", a.grpc); err != nil {
-			return errOut
-		}
-		return ""
-	})
+	a.awaitUp()
 	at := startDashboard(t, a) // its port is free for certain, now that the API has taken its own
 	ctx := browser(t)
 	do(t, ctx, chromedp.Navigate("http://"+at+"/#/local/emojivoto/deploy/vote-bot"), chromedp.WaitVisible(chromedp.CSS(".tap")))

@@ -183,7 +183,9 @@ func (p *Pipeline) add(s *shard, e *event.Event) bool {
 		return false
 	}
 	exchange, connection := s.enc.Add(e)
-	large := n+1 >= p.o.MaxEvents || size >= p.o.MaxBytes || p.distinct(s.enc, 1, 1)
+	crowded := p.distinct(s.enc, 1, 1)
+	s.crowded = s.crowded || crowded
+	large := n+1 >= p.o.MaxEvents || size >= p.o.MaxBytes || crowded
 	if s.journal != nil {
 		large = s.journal.add(e, exchange, connection) || large
 	}

@@ -10,7 +10,9 @@ const second = 1_000_000
 // makes it do everything twice. What ends in a new second therefore goes into
 // another buffer, and the one before waits for its flush, in the first half of that
 // second. Where that cannot be, for no flush came or there is no buffer, a batch has
-// several seconds: it is counted all the same.
+// several seconds: it is counted all the same. Nor does a shard turn whose batches
+// are full of names, as distinct paths make them: they are sealed many times a second
+// anyway, and the names would take memory in one buffer more.
 
 // seconds is the part of a shard that is about them; it has its lock.
 type seconds struct {
@@ -24,6 +26,8 @@ type seconds struct {
 	older buffer
 	// olderLarge: the flusher was told that older is large.
 	olderLarge bool
+	// crowded: a batch of this second was sealed for what it names.
+	crowded bool
 }
 
 // turn has s, whose lock is held, ready for an event that ended at a time: where
@@ -33,8 +37,10 @@ func (p *Pipeline) turn(s *shard, end int64) {
 		return
 	}
 	s.next = end - end%second + second
+	crowded := s.crowded
+	s.crowded = false
 	if s.enc.Len() > 0 {
-		if s.older.enc != nil {
+		if s.older.enc != nil || crowded {
 			return
 		}
 		b, ok := p.spares.take()

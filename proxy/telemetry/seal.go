@@ -120,11 +120,12 @@ func (p *Pipeline) finish() {
 // sealShards seals the shards that are large, or with all those that hold
 // anything that is due. Where the queue is full it coalesces them instead.
 func (p *Pipeline) sealShards(all bool) {
-	now, tapped := time.Now().UnixMicro(), p.tapped()
+	now, tapped, crowded := time.Now().UnixMicro(), p.tapped(), false
 	for i := range p.shards {
 		s := &p.shards[i]
 		s.mu.Lock()
 		older := s.takeOlder(all)
+		crowded = crowded || s.crowded
 		full := s.enc.Len() > 0 && (s.signaled || all && (tapped || !p.bySecond || s.closed || s.due(now)))
 		b := s.buffer
 		if full {
@@ -139,6 +140,9 @@ func (p *Pipeline) sealShards(all bool) {
 			p.empty(&b)
 			p.sealer.spare = b
 		}
+	}
+	if crowded {
+		p.spares.shrink(&p.sealer.work)
 	}
 }
 

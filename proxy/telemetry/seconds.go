@@ -1,6 +1,10 @@
 package telemetry
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/weirmesh/weir/event"
+)
 
 // second is one of the wall clock, µs.
 const second = 1_000_000
@@ -74,6 +78,8 @@ type spares struct {
 	made   int
 	most   int
 	wanted bool
+	// used: those that are free hold memory.
+	used bool
 }
 
 func (s *spares) take() (b buffer, ok bool) {
@@ -91,7 +97,22 @@ func (s *spares) take() (b buffer, ok bool) {
 func (s *spares) put(b buffer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.free = append(s.free, b)
+	s.free, s.used = append(s.free, b), true
+}
+
+// shrink gives the memory back that free buffers hold, which nobody will want
+// soon.
+func (s *spares) shrink(work *event.Workspace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.used {
+		return
+	}
+	s.used = false
+	for i := range s.free {
+		s.free[i].enc = new(event.Encoder)
+		s.free[i].enc.Use(work)
+	}
 }
 
 // lacks tells whether one more is to be made, and that it will be.

@@ -135,3 +135,36 @@ func flushSeconds(t *testing.T, spool string) (wrong []string, slow bool) {
 	}
 	return wrong, time.Now().Unix() != now
 }
+
+// TestCrowdedSeconds: where batches are full of names, no other buffer is taken for
+// the next second, and those that are free give their memory back.
+func TestCrowdedSeconds(t *testing.T) {
+	p, err := New(Options{Source: event.Source{Workload: event.Workload{Name: "web"}}, Sink: fake{}, Shards: 1, MaxExchanges: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Discard)
+	free := p.newBuffer(0)
+	p.spares.put(free)
+	at := time.Now().Unix() - 10
+	record := func(at int64, paths ...string) {
+		for _, path := range paths {
+			p.Record(&event.Event{Direction: event.Inbound, Protocol: event.HTTP1, Status: 200, GRPCStatus: event.NoGRPCStatus, Start: at * second, Path: path})
+		}
+	}
+	record(at, "/1", "/2", "/3", "/4")
+	p.locked(func() { p.sealShards(false) })
+	record(at, "/5")
+	record(at+1, "/5", "/6") // the second before was crowded
+	p.locked(func() { p.sealShards(true) })
+	record(at+1, "/7")
+	record(at+2, "/7") // that was not
+	p.locked(func() { p.sealShards(true) })
+	want := []map[int64]int{{at: 4}, {at: 1, at + 1: 2}, {at + 1: 1}, {at + 2: 1}}
+	if got := sealed(t, p); !slices.EqualFunc(got, want, maps.Equal) {
+		t.Errorf("batches have %v, want %v", got, want)
+	}
+	if b, ok := p.spares.take(); !ok || b.enc == free.enc {
+		t.Error("a free buffer keeps its memory")
+	}
+}

@@ -40,9 +40,11 @@ func (p *Pipeline) turn(s *shard, end int64) {
 	if s.enc.Len() > 0 && end < s.next {
 		return
 	}
-	s.next = end - end%second + second
-	crowded := s.crowded
-	s.crowded = false
+	ends, crowded := end-end%second+second, s.crowded
+	if ends > s.next {
+		s.crowded = false
+	}
+	s.next = ends
 	if s.enc.Len() > 0 {
 		if s.older.enc != nil || crowded {
 			return

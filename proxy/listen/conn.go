@@ -46,6 +46,10 @@ type conn struct {
 	target   string
 	opaque   bool
 	protocol event.Protocol // fixed; ProtocolUnknown: to be detected
+	// first is the verdict that needs no bytes, where sure; both are known before
+	// connect begins, whose hello tells of it.
+	first verdict
+	sure  bool
 	// to is how target is connected to, where nothing is balanced; found is what
 	// was discovered of it, or nil.
 	to       destination
@@ -129,6 +133,7 @@ func (c *conn) serve() {
 	if c.balanced != nil {
 		c.known = make(chan struct{})
 	}
+	c.first, c.sure = c.foregone()
 	go c.connect()
 	v := c.decide()
 	c.settle(v)
@@ -384,12 +389,20 @@ func (c *conn) abort() {
 func (c *conn) dialTo(to destination) (h hop, reason string) {
 	var own hello.Hello
 	if to.mesh {
-		c.mu.Lock()
-		protocol := c.verdict.protocol // unknown until decided
-		c.mu.Unlock()
-		own = hello.Hello{Connection: c.id, Protocol: protocol, Destination: c.target}
+		own = hello.Hello{Connection: c.id, Protocol: c.protocolNow(), Destination: c.target}
 	}
 	return c.g.reach(c.g.hard, c.l, to, own)
+}
+
+// protocolNow is what is known of the connection's protocol when a hello is sent:
+// what the client has said until now, or what needs no word of it.
+func (c *conn) protocolNow() event.Protocol {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.decided && c.sure {
+		return c.first.protocol
+	}
+	return c.verdict.protocol
 }
 
 // connect dials the server, exchanges hellos where there is a proxy, and then

@@ -31,7 +31,7 @@ func (c *conn) decide() verdict {
 // judge finds out what the connection speaks. It waits on the client, for as
 // long as nothing else decides.
 func (c *conn) judge() verdict {
-	fixed, known := c.foregone()
+	fixed, known := c.first, c.sure
 	if known && c.l.Direction == event.Outbound {
 		return fixed
 	}

@@ -98,6 +98,8 @@ type service struct {
 
 	// shared are the answers of several who ask the same.
 	shared shared
+	// writings are what was written of answers.
+	writings writings
 	// queries, taps and scans are places: a send takes one, a receive frees it.
 	queries chan struct{}
 	taps    chan struct{}
@@ -127,6 +129,7 @@ func newService(o *Options, m *serverMetrics) *service {
 func (s *service) stop() {
 	s.stopOnce.Do(func() { close(s.stopping) })
 	s.shared.stop()
+	s.writings.stop()
 }
 
 // Version implements weirpb.WeirServer.

@@ -202,20 +202,58 @@ func (s *service) fetch(ctx context.Context, method string, q *query.Request, bo
 	if method == query.MethodStat {
 		group.Go(func() { known = s.known(ctx, q.Resource) })
 	}
-	reply, answered, err := s.put(ctx, method, q, body)
+	reply, answered, err := s.put(ctx, method, q, body, query.UnpackRaw)
 	if group.Wait(); err == nil && ctx.Err() != nil {
 		err = status.FromContextError(ctx.Err()).Err() // the controller may not have answered
 	}
 	if err != nil {
 		return nil, err
 	}
-	arrange(method, reply)
 	got := &answer{Reply: reply, answered: answered, window: window{q.Since, q.Until}}
-	if method == query.MethodStat {
-		got.shown = show(reply.Rows, known, q.To == nil && q.From == nil)
-		got.write()
+	if method != query.MethodStat {
+		arrange(method, reply)
+		return got, nil
 	}
+	if s.recall(got, q, known) {
+		return got, nil
+	}
+	if err := reply.ReadRaw(); err != nil {
+		// Two members tell of the same row, or a reply is none: see merge.
+		if got.Reply, got.answered, err = s.put(ctx, method, q, body, query.Unpack); err != nil {
+			return nil, err
+		}
+	}
+	arrange(method, got.Reply)
+	got.shown = show(got.Rows, known, q.To == nil && q.From == nil)
+	got.write()
 	return got, nil
+}
+
+// recall writes the rows of an answer with the help of what was written before,
+// and tells whether it did: else the answer is as it was.
+func (s *service) recall(a *answer, q *query.Request, known *known) bool {
+	if n := a.RawRows(); n < portion || n > maxWrittenRows || q.Resource.Kind == kindNamespace {
+		return false
+	}
+	about := *q
+	about.Since, about.Until = 0, q.Until-q.Since
+	question, err := json.Marshal(&about)
+	if err != nil {
+		return false
+	}
+	g := s.writings.take(string(question))
+	if g == nil {
+		return false
+	}
+	_, w := coverage(a.window, a.Reply, a.answered)
+	a.written, err = g.write(a.Reply, known, q.To == nil && q.From == nil, w.seconds())
+	s.writings.give(string(question), g, err == nil)
+	if err != nil {
+		return false
+	}
+	a.Rows = nil
+	a.DropRaw()
+	return true
 }
 
 // arrange sorts a reply as the API shows it.
@@ -246,8 +284,11 @@ func arrange(method string, reply *query.Reply) {
 	}
 }
 
+// unpacker reads a member's reply: [query.Unpack] or [query.UnpackRaw].
+type unpacker func(data []byte) (query.Reply, error)
+
 // put puts q to all aggregators and adds up what they answer.
-func (s *service) put(ctx context.Context, method string, q *query.Request, body []byte) (*query.Reply, int, error) {
+func (s *service) put(ctx context.Context, method string, q *query.Request, body []byte, unpack unpacker) (*query.Reply, int, error) {
 	select {
 	case s.queries <- struct{}{}:
 		defer func() { <-s.queries }()
@@ -257,7 +298,7 @@ func (s *service) put(ctx context.Context, method string, q *query.Request, body
 	actx, cancel := context.WithTimeout(ctx, gatherTimeout)
 	defer cancel()
 	for {
-		reply, answered, err := s.agree(actx, method, q, body)
+		reply, answered, err := s.agree(actx, method, q, body, unpack)
 		if err != nil {
 			if ctx.Err() != nil {
 				err = status.FromContextError(ctx.Err()).Err()
@@ -287,9 +328,9 @@ func (s *service) put(ctx context.Context, method string, q *query.Request, body
 
 // agree puts the question, and again where the aggregators can answer only about
 // different windows: then about one that all can answer about.
-func (s *service) agree(ctx context.Context, method string, q *query.Request, body []byte) (*query.Reply, int, error) {
+func (s *service) agree(ctx context.Context, method string, q *query.Request, body []byte, unpack unpacker) (*query.Reply, int, error) {
 	for tries := 0; ; tries++ {
-		reply, answered, err := s.ask(ctx, method, body)
+		reply, answered, err := s.ask(ctx, method, body, unpack)
 		brief := errors.Is(err, query.ErrBrief)
 		if err != nil && !brief {
 			return nil, 0, err
@@ -320,7 +361,7 @@ func (s *service) agree(ctx context.Context, method string, q *query.Request, bo
 const maxAgree = 3
 
 // ask puts the question once.
-func (s *service) ask(ctx context.Context, method string, body []byte) (*query.Reply, int, error) {
+func (s *service) ask(ctx context.Context, method string, body []byte, unpack unpacker) (*query.Reply, int, error) {
 	raw, err := s.backend.Ask(ctx, query.Service, method, body)
 	if len(raw) == 0 {
 		return nil, 0, noAggregator(err)
@@ -328,16 +369,16 @@ func (s *service) ask(ctx context.Context, method string, body []byte) (*query.R
 	if err != nil {
 		s.log.Warn("not all aggregators answered", "method", method, "answered", len(raw), "error", err)
 	}
-	return s.merge(method, raw)
+	return s.merge(method, raw, unpack)
 }
 
 // merge adds up replies. A member that cannot be read is left out, which
 // coverage shows; a member's refusal is the answer, as all would refuse.
-func (s *service) merge(method string, raw [][]byte) (*query.Reply, int, error) {
+func (s *service) merge(method string, raw [][]byte, unpack unpacker) (*query.Reply, int, error) {
 	read, failed := make([]query.Reply, len(raw)), make([]error, len(raw))
 	var group sync.WaitGroup
 	for i, data := range raw {
-		group.Go(func() { read[i], failed[i] = query.Unpack(data) })
+		group.Go(func() { read[i], failed[i] = unpack(data) })
 	}
 	group.Wait()
 	replies := make([]query.Reply, 0, len(raw))

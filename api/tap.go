@@ -325,7 +325,7 @@ func (t *tap) seen(ctx context.Context, resource query.Selector) (live []event.W
 	}
 	ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
 	defer cancel()
-	reply, _, err := t.ask(ctx, query.MethodWorkloads, body)
+	reply, _, err := t.ask(ctx, query.MethodWorkloads, body, query.Unpack)
 	if err != nil {
 		t.log.Debug("cannot ask which proxies to tell of a tap", "error", err)
 		return nil

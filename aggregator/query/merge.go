@@ -45,7 +45,7 @@ type offenderKey struct {
 // key become one; the order of the replies does not matter, nor does it in
 // which portions they are merged. The rows come sorted. Merge does not change
 // the replies. It fails where they can't be answers to one request, or one
-// carries an Error, and with [ErrBrief].
+// carries an Error, and with [ErrBrief]. What [UnpackRaw] left as it is stays so.
 func Merge(replies []Reply) (*Reply, error) {
 	out := &Reply{}
 	m := merger{
@@ -117,6 +117,7 @@ func mergeHead(out, r *Reply) {
 		}
 	}
 	out.Partitions = append(out.Partitions, r.Partitions...)
+	out.raw = append(out.raw, r.raw...)
 }
 
 // Again tells whether the merged replies are about different windows, and what

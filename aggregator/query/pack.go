@@ -161,6 +161,8 @@ type reader struct {
 	failed bool
 	// chunks for what rows hold.
 	histograms event.SparseReader
+	// again: histograms are read in the memory of those before.
+	again bool
 }
 
 func readRows(data []byte) ([]Row, error) {
@@ -185,6 +187,17 @@ func (r *reader) row(row *Row) {
 	}
 	row.Brief = flags&isBrief != 0
 	row.Direction = r.string()
+	r.numbers(row)
+	s := &row.Stats
+	s.Status = readCounts(r, func() uint16 { return uint16(r.number()) })
+	s.GRPC = readCounts(r, r.signed)
+	s.Errors = readCounts(r, r.string)
+	r.histogram(&s.Latency)
+	r.histogram(&s.Duration)
+}
+
+// numbers reads those of a row.
+func (r *reader) numbers(row *Row) {
 	s := &row.Stats
 	row.PodsSeen, row.PodsLive = int(r.number()), int(r.number())
 	for _, into := range [...]*uint64{
@@ -193,14 +206,20 @@ func (r *reader) row(row *Row) {
 	} {
 		*into = r.number()
 	}
-	s.Status = readCounts(r, func() uint16 { return uint16(r.number()) })
-	s.GRPC = readCounts(r, func() int16 { n := r.number(); return int16(n>>1) ^ -int16(n&1) })
-	s.Errors = readCounts(r, r.string)
-	r.histogram(&s.Latency)
-	r.histogram(&s.Duration)
+}
+
+// signed reads what may be negative.
+func (r *reader) signed() int16 {
+	n := r.number()
+	return int16(n>>1) ^ -int16(n&1)
 }
 
 func (r *reader) number() uint64 {
+	if len(r.data) > 0 && r.data[0] < 0x80 {
+		n := r.data[0]
+		r.data = r.data[1:]
+		return uint64(n)
+	}
 	v, n := binary.Uvarint(r.data)
 	if n <= 0 {
 		r.failed, r.data = true, nil
@@ -250,11 +269,14 @@ func readCounts[K comparable](r *reader, key func() K) map[K]uint64 {
 
 func (r *reader) histogram(h *event.SparseHistogram) {
 	n := r.count(1)
-	if n == 0 {
-		return
-	}
 	var err error
-	if *h, err = r.histograms.Read(r.data[:n]); err != nil {
+	switch {
+	case r.again:
+		err = h.UnmarshalBinary(r.data[:n])
+	case n > 0:
+		*h, err = r.histograms.Read(r.data[:n])
+	}
+	if err != nil {
 		r.failed, r.data = true, nil
 		return
 	}

@@ -107,6 +107,8 @@ type Reply struct {
 
 	// packed are more rows, which Pack writes as they are.
 	packed []Packed
+	// raw are rows that UnpackRaw left as they were packed.
+	raw []Raw
 }
 
 // Stats are exact sums over finished exchanges, mergeable by addition.

@@ -95,6 +95,29 @@ func SetRows(r *weirpb.StatResponse, n int, start func() func(i int) *weirpb.Sta
 	return all
 }
 
+// Writer writes rows one by one, for [SetWritten]. The zero value is ready; it is
+// not safe for concurrent use.
+type Writer struct{ w writer }
+
+// Counts are more counts of a row's Stats than those that it has, of other keys.
+type Counts struct{ Status, GRPC, Errors []Count }
+
+// Count is an entry of a map of counts.
+type Count struct {
+	Key string
+	N   uint64
+}
+
+// Append appends a row as an answer has it; also may be nil. Where there is what
+// cannot be written, ok is false and dst is as it was.
+func (w *Writer) Append(dst []byte, row *weirpb.StatRow, also *Counts) (out []byte, ok bool) {
+	w.w.failed, w.w.also = false, also
+	if w.w.write(row); w.w.failed {
+		return dst, false
+	}
+	return appendBytes(dst, 1, w.w.row), true
+}
+
 // rowBytes is more than most rows take.
 const rowBytes = 384
 

@@ -60,7 +60,9 @@ type writer struct {
 	used   int
 	// row, stats and part are scratch: a message follows its length.
 	row, stats, part []byte
-	failed           bool
+	// also are counts of a row that it has not itself; or nil.
+	also   *Counts
+	failed bool
 }
 
 // add writes a row into the buffers.
@@ -141,13 +143,17 @@ func (w *writer) message(field int, r *weirpb.Resource) {
 }
 
 func (w *writer) fillStats(s *weirpb.Stats) {
+	also := w.also
+	if also == nil {
+		also = &Counts{}
+	}
 	b := appendNumber(w.stats[:0], 1, s.GetRequests())
 	b = appendNumber(b, 2, s.GetSuccesses())
 	b = appendNumber(b, 3, s.GetFailures())
 	b = appendDouble(b, 4, s.GetSuccess())
 	b = appendDouble(b, 5, s.GetRps())
-	b = w.counts(b, 6, s.GetStatus())
-	b = w.counts(b, 7, s.GetGrpcStatus())
+	b = w.counts(b, 6, s.GetStatus(), also.Status)
+	b = w.counts(b, 7, s.GetGrpcStatus(), also.GRPC)
 	b = w.quantiles(b, 8, s.GetLatencyMs())
 	b = w.quantiles(b, 9, s.GetDurationMs())
 	b = appendNumber(b, 10, s.GetRequestBytes())
@@ -155,18 +161,25 @@ func (w *writer) fillStats(s *weirpb.Stats) {
 	b = appendNumber(b, 12, s.GetTcpConnections())
 	b = appendDouble(b, 13, s.GetTcpReadBytesRate())
 	b = appendDouble(b, 14, s.GetTcpWriteBytesRate())
-	w.stats = w.counts(b, 15, s.GetErrors())
+	w.stats = w.counts(b, 15, s.GetErrors(), also.Errors)
 }
 
-func (w *writer) counts(dst []byte, field int, counts map[string]uint64) []byte {
+func (w *writer) counts(dst []byte, field int, counts map[string]uint64, also []Count) []byte {
 	for key, n := range counts {
-		w.check(key)
-		// Both are written, whatever they are, as all implementations do.
-		w.part = appendBytes(w.part[:0], 1, key)
-		w.part = binary.AppendUvarint(append(w.part, 2<<3|varint), n)
-		dst = appendBytes(dst, field, w.part)
+		dst = w.count(dst, field, key, n)
+	}
+	for _, c := range also {
+		dst = w.count(dst, field, c.Key, c.N)
 	}
 	return dst
+}
+
+func (w *writer) count(dst []byte, field int, key string, n uint64) []byte {
+	w.check(key)
+	// Both are written, whatever they are, as all implementations do.
+	w.part = appendBytes(w.part[:0], 1, key)
+	w.part = binary.AppendUvarint(append(w.part, 2<<3|varint), n)
+	return appendBytes(dst, field, w.part)
 }
 
 func (w *writer) quantiles(dst []byte, field int, q *weirpb.Quantiles) []byte {

@@ -141,6 +141,8 @@ func (c *Client) options(ctx context.Context, o Options) []nats.Option {
 	options := []nats.Option{
 		nats.Name(o.Name),
 		nats.Timeout(timeout),
+		nats.SetCustomDialer(dialer{timeout}),
+		nats.SkipHostLookup(),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(),

@@ -43,7 +43,9 @@ const (
 	// all of them.
 	gatherFor = 40 * time.Millisecond
 	// waited: who had to wait so long for a message had read all that was there.
-	waited     = 100 * time.Microsecond
+	waited = 100 * time.Microsecond
+	// gatherMore is the same where more is there that is under way.
+	gatherMore = 10 * time.Millisecond
 	retryLeast = 50 * time.Millisecond
 	retryMost  = 2 * time.Second
 )
@@ -255,18 +257,12 @@ func (c *Client) readFrom(ctx context.Context, r *reading) error {
 	if r.finite && info.NumPending == 0 {
 		return errDone
 	}
-	iterator, err := consumer.Messages(
-		jetstream.PullMaxMessagesWithBytesLimit(readMessages, r.bytes),
-		jetstream.PullThresholdMessages(1),
-		jetstream.PullHeartbeat(readHeartbeat),
-		jetstream.PullExpiry(readExpiry),
-		jetstream.WithMessagesErrOnMissingHeartbeat(true),
-	)
+	p, err := newPull(c.nc, r.stream, info.Name, r.bytes)
 	if err != nil {
 		return fmt.Errorf("cannot read from a consumer: %w", err)
 	}
-	defer iterator.Stop()
-	return r.follow(ctx, iterator)
+	defer p.stop()
+	return r.follow(ctx, p)
 }
 
 // open looks up the stream and settles where to begin.
@@ -318,38 +314,44 @@ func (r *reading) consumer() jetstream.ConsumerConfig {
 }
 
 // follow hands on what the consumer delivers, as long as nothing is missing.
-func (r *reading) follow(ctx context.Context, iterator jetstream.MessagesContext) error {
+func (r *reading) follow(ctx context.Context, p *pull) error {
 	for delivered := uint64(1); ; delivered++ {
-		began := time.Now()
-		msg, err := iterator.Next(jetstream.NextContext(ctx))
-		if errors.Is(err, jetstream.ErrNoHeartbeat) {
-			// It has asked for more since.
-			msg, err = iterator.Next(jetstream.NextContext(ctx))
-		}
+		msg, began, err := p.take(ctx)
 		if err != nil {
 			return fmt.Errorf("cannot read from a consumer: %w", err)
 		}
-		meta, err := msg.Metadata()
+		at, err := placeOf(msg.Reply)
 		if err != nil {
-			return fmt.Errorf("cannot read a message's position: %w", err)
+			return fmt.Errorf("cannot read from a consumer: %w", err)
 		}
-		if meta.Sequence.Consumer != delivered {
-			return fmt.Errorf("expected delivery %d of the consumer, got %d", delivered, meta.Sequence.Consumer)
+		if at.consumer != delivered {
+			return fmt.Errorf("expected delivery %d of the consumer, got %d", delivered, at.consumer)
 		}
-		if r.finite && (meta.Sequence.Stream > r.last || !r.until.IsZero() && !meta.Timestamp.Before(r.until)) {
+		if r.finite && (at.stream > r.last || !r.until.IsZero() && !at.stored.Before(r.until)) {
 			return errDone
 		}
-		if r.gather > 0 && meta.NumPending == 0 && time.Since(began) >= waited {
-			// A ctx that ends meanwhile does not undo that the message is here.
-			pause(ctx, r.gather-time.Since(r.epoch)%r.gather)
+		if !began.IsZero() && time.Since(began) >= waited {
+			r.settle(ctx, at.pending)
 		}
-		if err := r.fn(message{meta.Sequence.Stream, msg.Subject(), meta.Timestamp, msg.Data()}); err != nil {
+		if err := r.fn(message{at.stream, msg.Subject, at.stored, msg.Data}); err != nil {
 			return fnError{err}
 		}
-		r.after = meta.Sequence.Stream
-		if r.finite && (meta.NumPending == 0 || r.after >= r.last) {
+		r.after = at.stream
+		if r.finite && (at.pending == 0 || r.after >= r.last) {
 			return errDone
 		}
+	}
+}
+
+// settle lets messages gather. A ctx that ends meanwhile does not undo that the
+// first of them is here.
+func (r *reading) settle(ctx context.Context, pending uint64) {
+	long := r.gather
+	if pending > 0 {
+		long = min(long, gatherMore)
+	}
+	if long > 0 {
+		pause(ctx, long-time.Since(r.epoch)%long)
 	}
 }
 

@@ -1,0 +1,111 @@
+package client
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+// socket reads and writes a connection without telling the Go runtime of each
+// system call, which could block as far as it knows: the socket is in
+// non-blocking mode, so that a call copies bytes and returns. Told of them, the
+// runtime looks every 20 µs whether they are over, which takes more processor
+// time than the calls (docs/decisions/0008-raw-system-calls.md). One goroutine at
+// a time may read, and one may write.
+type socket struct {
+	*net.TCPConn
+	raw      syscall.RawConn
+	in, out  transfer
+	receives func(fd uintptr) bool // kept, for a method value allocates
+	sends    func(fd uintptr) bool
+}
+
+// transfer is what is to be read or written, and what became of it.
+type transfer struct {
+	left []byte
+	n    int
+	err  error
+}
+
+// direct makes calls on a connection direct ones, where that can be done.
+func direct(conn net.Conn) net.Conn {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return conn
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return conn
+	}
+	s := &socket{TCPConn: tcp, raw: raw}
+	s.receives, s.sends = s.receive, s.send
+	return s
+}
+
+// Read implements net.Conn.
+func (s *socket) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	s.in = transfer{left: p}
+	err := s.raw.Read(s.receives)
+	s.in.left = nil
+	if err == nil {
+		err = s.in.err
+	}
+	if err == nil && s.in.n == 0 {
+		return 0, io.EOF
+	}
+	return s.in.n, err
+}
+
+// receive reads what there is; false asks to be called again when there is more.
+func (s *socket) receive(fd uintptr) bool {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.in.left))), uintptr(len(s.in.left)), syscall.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			s.in.n = int(n)
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return false
+		default:
+			s.in.err = os.NewSyscallError("read", errno)
+		}
+		return true
+	}
+}
+
+// Write implements net.Conn.
+func (s *socket) Write(p []byte) (int, error) {
+	s.out = transfer{left: p}
+	err := s.raw.Write(s.sends)
+	s.out.left = nil
+	if err == nil {
+		err = s.out.err
+	}
+	return s.out.n, err
+}
+
+// send writes what the socket takes; false asks to be called again when it takes
+// more.
+func (s *socket) send(fd uintptr) bool {
+	for len(s.out.left) > 0 {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.out.left))), uintptr(len(s.out.left)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			s.out.left = s.out.left[n:]
+			s.out.n += int(n)
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return false
+		default:
+			s.out.err = os.NewSyscallError("write", errno)
+			return true
+		}
+	}
+	return true
+}

@@ -2,7 +2,6 @@ package listen
 
 import (
 	"context"
-	"errors"
 	"math"
 	"net"
 	"net/netip"
@@ -222,6 +221,9 @@ func (c *conn) relay(v verdict) {
 		rc.Server, rc.ServerEarly = c.hop.conn, c.serverEarly
 	}
 	c.describe(rc, v)
+	if c.l.Direction == event.Inbound && !c.greeted && c.firstByte.IsZero() {
+		rc.Check = g.tooLate(c.client)
+	}
 	serve := g.o.Relays.TCP
 	switch v.protocol {
 	case event.HTTP1:
@@ -517,61 +519,4 @@ func (c *conn) hear(v detect.Verdict, last time.Duration) {
 	c.gone = v == detect.NeedMore
 	c.mu.Unlock()
 	c.wake(time.Now().Add(last))
-}
-
-// grace is how long a server that spoke is held back for the client's hello.
-func (c *conn) grace() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.l.Direction == event.Outbound || c.greeted:
-		return 0
-	case c.l.Mesh:
-		return c.g.o.HelloTimeout
-	case c.g.plain.Knows(c.clientHost(), c.accepted):
-		return min(plainGrace, c.g.o.HelloGrace)
-	}
-	return c.g.o.HelloGrace
-}
-
-// clientHost is the client's IP address.
-func (c *conn) clientHost() string { return addrOf(c.client.RemoteAddr()).Addr().String() }
-
-// greet sends the proxy's hello, own with this proxy's names, to the server's
-// proxy and reads its answer. Where that fails, reason is an event.Error.
-func (g *Group) greet(server net.Conn, own hello.Hello) (answer *hello.Hello, reason string) {
-	own.Workload, own.Pod = g.o.Self.Workload, g.o.Self.Pod
-	stop := context.AfterFunc(g.hard, func() { _ = server.SetDeadline(past()) })
-	defer stop()
-	_ = server.SetDeadline(time.Now().Add(g.o.HelloTimeout))
-	b, err := own.Append(make([]byte, 0, 256))
-	if err == nil {
-		_, err = server.Write(b)
-	}
-	var h hello.Hello
-	if err == nil {
-		h, err = hello.Read(server)
-	}
-	_ = server.SetDeadline(time.Time{})
-	if err == nil {
-		return &h, ""
-	}
-	g.helloErrors.Add(1)
-	g.log.Debug("cannot exchange hellos", "target", own.Destination, "error", err)
-	return nil, helloReason(err)
-}
-
-// helloReason maps an error of the exchange to an event.Err constant.
-func helloReason(err error) string {
-	var timeout net.Error
-	var op *net.OpError
-	switch {
-	case errors.As(err, &op) && op.Op == "remote error":
-		return ErrHandshake // an alert: the server's proxy did not like this one
-	case errors.Is(err, hello.ErrNotHello), errors.Is(err, hello.ErrVersion), errors.Is(err, hello.ErrMalformed):
-		return event.ErrProtocol
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return event.ErrConnectTimeout
-	}
-	return event.ErrServerClosed
 }

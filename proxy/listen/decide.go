@@ -94,7 +94,12 @@ func (c *conn) meets(v detect.Verdict, b []byte) bool {
 	if c.l.Direction != event.Inbound || c.greeted {
 		return false
 	}
-	return v == detect.Hello || v == detect.TLS && c.g.o.Identity != nil && detect.Offers(b, mtls.ALPN)
+	return c.g.proxied(v, b)
+}
+
+// proxied tells whether the bytes are the first of a proxy.
+func (g *Group) proxied(v detect.Verdict, b []byte) bool {
+	return v == detect.Hello || v == detect.TLS && g.o.Identity != nil && detect.Offers(b, mtls.ALPN)
 }
 
 // mayBeHello tells whether the bytes may become another proxy's yet.

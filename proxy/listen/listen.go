@@ -17,7 +17,9 @@
 // before anything else (package hello). The server's proxy recognises a hello
 // by its first bytes, and serves clients without one too. A server that speaks
 // first is held back for a moment, lest its bytes overtake the answer; for a
-// client that is known to send no hello, that moment is next to none.
+// client that is known to send no hello, that moment is next to none. A hello
+// that comes later yet ends the connection, and the client's proxy, which has
+// nothing of the client's under way then, connects once more.
 //
 // # Mutual TLS
 //
@@ -69,6 +71,13 @@ const (
 const (
 	plainTTL   = time.Minute
 	plainGrace = 5 * time.Millisecond
+)
+
+// Of clients whose hello came too late it is remembered for as long: for theirs, a
+// server that speaks first is held back for a lateShare of Options.HelloTimeout.
+const (
+	lateTTL   = time.Minute
+	lateShare = 4
 )
 
 // Reasons for plain connections, as events state them.
@@ -217,6 +226,7 @@ type Group struct {
 	o      Options
 	memory *detect.Memory // of servers that speak first
 	plain  *detect.Memory // of clients that sent no hello where one was waited for
+	late   *detect.Memory // of clients whose hello came after that
 	log    *slog.Logger
 
 	hard     context.Context // ended by Close: connections end at once
@@ -281,6 +291,7 @@ func New(o Options) *Group {
 		o:         o,
 		memory:    detect.NewMemory(memorySize, memoryTTL),
 		plain:     detect.NewMemory(memorySize, plainTTL),
+		late:      detect.NewMemory(memorySize, lateTTL),
 		log:       o.Logger,
 		detecting: make(map[*conn]struct{}),
 		balancers: make(map[*discover.Destination]*balanced),

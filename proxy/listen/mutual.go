@@ -2,7 +2,9 @@ package listen
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -250,26 +252,51 @@ type hop struct {
 // hello as it needs them. Where it cannot, reason is an event.Error.
 func (g *Group) reach(ctx context.Context, l *listener, to destination, own hello.Hello) (h hop, reason string) {
 	g.settleSecurity(ctx, l, &to)
+	h, reason, overtaken := g.approach(ctx, l, to, own, true)
+	if overtaken && ctx.Err() == nil {
+		// The server spoke first, and before its proxy had heard of this one; that
+		// waits longer from now on.
+		h, reason, _ = g.approach(ctx, l, to, own, false)
+	}
+	return h, reason
+}
+
+// approach tries once. overtaken: the server's own bytes came instead of its
+// proxy's answer, which is told as no refusal where it is to be tried again.
+func (g *Group) approach(ctx context.Context, l *listener, to destination, own hello.Hello, again bool) (h hop, reason string, overtaken bool) {
 	if h.tcp, reason = g.dial(ctx, l, to.addr); reason != "" {
-		return hop{}, reason
+		return hop{}, reason, false
 	}
 	h.conn, h.peer, h.reason = h.tcp, to.peer(), to.reason
 	if to.mutual {
-		if reason = g.secure(ctx, &h, to); reason != "" {
-			_ = h.tcp.Close()
-			return hop{}, reason
+		if reason, overtaken = g.secure(ctx, &h, to, again); reason != "" {
+			g.leave(ctx, h, overtaken && again)
+			return hop{}, reason, overtaken
 		}
 	}
 	if !to.mesh {
-		return h, ""
+		return h, "", false
 	}
-	answer, reason := g.greet(h.conn, own)
+	answer, reason, overtaken := g.greet(h.conn, own)
 	if reason != "" {
-		_ = h.conn.Close()
-		return hop{}, reason
+		g.leave(ctx, h, overtaken && again)
+		return hop{}, reason, overtaken
 	}
 	h.peer.Workload, h.peer.Pod, h.peer.Meshed = answer.Workload, answer.Pod, true
-	return h, ""
+	return h, "", false
+}
+
+// leave closes a connection that came to nothing. Where it is tried again, a proxy
+// at the other end has heard by then that the hello came too late: it ends the
+// connection itself.
+func (g *Group) leave(ctx context.Context, h hop, again bool) {
+	if again {
+		_ = h.tcp.SetReadDeadline(time.Now().Add(g.o.HelloTimeout / lateShare))
+		stop := context.AfterFunc(ctx, func() { _ = h.tcp.SetReadDeadline(past()) })
+		_, _ = io.Copy(io.Discard, h.tcp)
+		stop()
+	}
+	_ = h.conn.Close()
 }
 
 // settleSecurity decides whether mutual TLS is spoken with a destination that
@@ -307,22 +334,25 @@ func (g *Group) haveIdentity(ctx context.Context) bool {
 	return false
 }
 
-// secure is the client's side of the handshake.
-func (g *Group) secure(ctx context.Context, h *hop, to destination) (reason string) {
+// secure is the client's side of the handshake; overtaken and again as in approach.
+func (g *Group) secure(ctx context.Context, h *hop, to destination, again bool) (reason string, overtaken bool) {
 	if g.o.Identity == nil {
-		return ErrNoCertificate
+		return ErrNoCertificate, false
 	}
 	s, id, err := g.handshake(ctx, event.Outbound, h.tcp, func(ctx context.Context, w *wire) (*secured, string, error) {
 		t, id, err := g.o.Identity.Client(ctx, w, to.identity)
 		return secure(t, w), id, err
 	})
 	if err != nil {
-		why := failure(err)
-		g.deny(why, h.tcp, "mutual TLS failed", err)
-		return denyError(why)
+		var other tls.RecordHeaderError
+		why, overtaken := failure(err), errors.As(err, &other)
+		if !overtaken || !again {
+			g.deny(why, h.tcp, "mutual TLS failed", err)
+		}
+		return denyError(why), overtaken
 	}
 	h.tls, h.conn, h.peer.Identity, h.security, h.reason = s, s, id, event.Mutual, ""
-	return ""
+	return "", false
 }
 
 // isOwn tells whether an address, host:port, is this host's.

@@ -59,6 +59,10 @@ type Conn struct {
 	// Detection and DetectionTime (µs) as in Event.
 	Detection     event.Detection
 	DetectionTime uint32
+	// Check, where it is not nil, is shown the client's first bytes before they are
+	// carried as TCP: where it returns a reason, an event.Error, the connection ends
+	// by it, and none of them is carried. It keeps nothing of them.
+	Check func(first []byte) (reason string)
 	// ServerName is the SNI of a TLS passthrough connection, else "".
 	ServerName string
 

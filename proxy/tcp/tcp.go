@@ -64,6 +64,7 @@ func Serve(ctx context.Context, c *relay.Conn) {
 	tunnel := Tunnel{
 		Client: c.Client, ClientEarly: c.Early,
 		Server: c.Server, ServerEarly: c.ServerEarly,
+		Check:      c.Check,
 		Progress:   c.Progress,
 		OnProgress: func(t Traffic) { record(event.Progress, t) },
 	}

@@ -27,6 +27,10 @@ type Tunnel struct {
 	// ClientEarly are bytes that were read from the client already and go to
 	// the server first; ServerEarly the same the other way.
 	ClientEarly, ServerEarly []byte
+	// Check, where it is not nil, is shown the client's first bytes: where it
+	// returns a reason, an event.Error, the tunnel ends by it, and none of them is
+	// carried. It keeps nothing of them.
+	Check func(first []byte) (reason string)
 	// Progress is how often OnProgress is called; 0 means
 	// relay.DefaultProgress.
 	Progress time.Duration
@@ -81,7 +85,7 @@ func (t *Tunnel) Run(ctx context.Context) Outcome {
 	x.told = x.start
 	x.up.init(x, t.Client, t.Server, t.ClientEarly, ClientError, ServerError)
 	x.down.init(x, t.Server, t.Client, t.ServerEarly, ServerError, ClientError)
-	x.down.first = &x.firstByte
+	x.up.check, x.down.first = t.Check, &x.firstByte
 	x.up.back, x.down.back = &x.down, &x.up
 	stop := context.AfterFunc(ctx, x.stop)
 
@@ -158,7 +162,8 @@ type flow struct {
 	srcError func(error) string
 	dstError func(error) string
 	early    []byte
-	first    *atomic.Int64 // set at the first byte; nil: not asked for
+	first    *atomic.Int64       // set at the first byte; nil: not asked for
+	check    func([]byte) string // of the first bytes; nil: none, or done
 	bytes    atomic.Uint64
 	back     *flow       // the other direction
 	eof      atomic.Bool // src has ended its stream
@@ -210,6 +215,13 @@ func (f *flow) arm(d time.Duration) { _ = f.src.SetReadDeadline(time.Now().Add(d
 
 // write carries p and tells whether the flow goes on.
 func (f *flow) write(p []byte) bool {
+	if f.check != nil {
+		if reason := f.check(p); reason != "" {
+			f.tunnel.fail(reason, false)
+			return false
+		}
+		f.check = nil
+	}
 	f.mark()
 	n, err := f.dst.Write(p)
 	f.bytes.Add(uint64(n))

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -102,11 +103,19 @@ func checkCapture(t *testing.T, s *clustertest.Space) {
 			t.Errorf("%q is in clear text between meshed pods", clear)
 		}
 	}
-	plain := capture(t, s, func(string) {
+	const asked = "GET /api/list"
+	plain := capture(t, s, func(file string) {
 		s.Kubectl("run", "plain", "--restart=Never", "--image="+clustertest.ImageTestapp, "--image-pull-policy=Never", "--", "get", "http://web/api/list", "3")
 		s.Kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/plain", clustertest.Timeout)
+		s.Until("the capture shows the request of a pod that is not meshed", func() error {
+			data, err := os.ReadFile(file)
+			if err == nil && !strings.Contains(string(data), asked) {
+				err = fmt.Errorf("it has %d bytes without it", len(data))
+			}
+			return err
+		})
 	})
-	if !strings.Contains(plain, "GET /api/list") {
+	if !strings.Contains(plain, asked) {
 		t.Errorf("the capture does not show the request of a pod that is not meshed: %d bytes", len(plain))
 	}
 }
@@ -161,7 +170,13 @@ func capture(t *testing.T, s *clustertest.Space, f func(file string)) string {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second) // it says when it listens, but not to a file
+	s.Until("tcpdump listens", func() error { // it writes its file's head then
+		info, err := os.Stat(file)
+		if err == nil && info.Size() == 0 {
+			err = errors.New("it has not begun its file")
+		}
+		return err
+	})
 	f(file)
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)

@@ -197,6 +197,10 @@ spec:
         args: [serve, "0.0.0.0:8080"]
 `
 
+// outage is for how long there is no control plane: long enough that proxies have
+// tried in vain to connect again, more than once.
+const outage = 15 * time.Second
+
 // TestAway takes the whole control plane and the bus away: the application goes on,
 // a service that a pod never asked before is reached, if without mutual TLS, and what
 // happened meanwhile is counted once they are back.
@@ -226,7 +230,7 @@ func TestAway(t *testing.T) {
 	}
 	weir("wait", "--for=delete", "pod", "--all", clustertest.Timeout)
 	ask()
-	time.Sleep(15 * time.Second)
+	time.Sleep(outage)
 	for _, c := range components() {
 		weir("scale", c, "--replicas=1")
 	}

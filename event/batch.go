@@ -59,6 +59,7 @@ const (
 	fieldExchanges       = 15
 	fieldEvents          = 16
 	fieldSummaries       = 17
+	fieldSums            = 18
 
 	fieldCluster   = 1
 	fieldNamespace = 2
@@ -106,7 +107,15 @@ const (
 	summaryColumns                                                   = 8
 	fieldHistograms                                                  = 10
 
-	maxColumns = connColumns
+	sumPart, sumExchangeNumber, sumConnection, sumRequest, sumResponse = 0, 1, 2, 3, 4
+	sumLeast, sumSpread, sumRest                                       = 5, 6, 7
+	sumTailLeast, sumTailSpread, sumTailRest, sumColumns               = 8, 9, 10, 11
+	fieldSumEvents                                                     = 13
+	fieldSumBuckets                                                    = 14
+	partRoute, partPeer                                                = 1, 2
+
+	maxColumns = sumColumns
+	lastField  = fieldSumBuckets
 
 	flagMeshed = 1
 )

@@ -22,6 +22,26 @@ func BenchmarkEncoderAdd(b *testing.B) {
 	}
 }
 
+// BenchmarkEncodeSums encodes batches of 10,000 events of one second, which have
+// sums, or of two, which have none; ns/op is an event's share.
+func BenchmarkEncodeSums(b *testing.B) {
+	for _, apart := range []int64{0, 1_000_000} {
+		b.Run([]string{"with", "without"}[apart/1_000_000], func(b *testing.B) {
+			events := within(trafficAt(10_000, 10_000))
+			events[0].Start -= apart
+			var e event.Encoder
+			for i := range events {
+				e.Add(&events[i])
+			}
+			var out []byte
+			b.ReportAllocs()
+			for range b.N/len(events) + 1 {
+				out = e.Encode(out[:0], &header)
+			}
+		})
+	}
+}
+
 // BenchmarkDecodeFold decodes batches of 1,000 and records each event's latency
 // in the histogram of its route; ns/op is an event's share.
 func BenchmarkDecodeFold(b *testing.B) {

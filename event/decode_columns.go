@@ -13,7 +13,7 @@ import (
 // fields are the columns of one section, by field number less fieldColumn, yet
 // to be read.
 type fields struct {
-	data  [fieldTraceID - fieldColumn + 1][]byte
+	data  [lastField - fieldColumn + 1][]byte
 	seen  uint32
 	count int
 }

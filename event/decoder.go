@@ -59,6 +59,13 @@ type Decoder struct {
 	summary    int    // the next one
 	checked    Histogram
 
+	readSums   bool
+	sums       []Sum
+	sumSecond  int64
+	sumEvents  []uint64
+	sumBits    []byte
+	sumBuckets []BucketCount
+
 	row   int // the next one
 	trace int // the next one
 	at    Row // what the last NextRow gave
@@ -281,13 +288,14 @@ func (d *Decoder) clear() {
 	d.traced, d.traceIDs = d.traced[:0], nil
 	d.count, d.row, d.trace = 0, 0, 0
 	d.summaries, d.histograms, d.summary = d.summaries[:0], nil, 0
+	d.sums, d.sumSecond = d.sums[:0], 0
 	d.at = Row{}
 }
 
 // sections are the messages of a batch, yet to be read; those that refer to
 // others may come before them.
 type sections struct {
-	source, strings, routes, peers, connections, outcomes, exchanges, events, summaries []byte
+	source, strings, routes, peers, connections, outcomes, exchanges, events, summaries, sums []byte
 }
 
 func (d *Decoder) parse(data []byte) error {
@@ -316,6 +324,7 @@ func (d *Decoder) parse(data []byte) error {
 		{"outcomes", s.outcomes, (*Decoder).parseOutcomes},
 		{"exchanges", s.exchanges, (*Decoder).parseExchanges},
 		{"events", s.events, (*Decoder).parseEvents},
+		{"sums", s.sums, (*Decoder).parseSums},
 		{"summaries", s.summaries, (*Decoder).parseSummaries},
 	} {
 		if err := part.parse(d, part.data); err != nil {
@@ -339,7 +348,7 @@ func (d *Decoder) parseFields(data []byte) (sections, error) {
 		if field == 0 {
 			return s, errors.New("field number 0")
 		}
-		if field > fieldSummaries {
+		if field > fieldSums {
 			continue // of a later version
 		}
 		if seen&(1<<field) != 0 {
@@ -394,6 +403,8 @@ func (s *sections) take(fc *easyproto.FieldContext) (ok bool) {
 		s.events, ok = fc.MessageData()
 	case fieldSummaries:
 		s.summaries, ok = fc.MessageData()
+	case fieldSums:
+		s.sums, ok = fc.MessageData()
 	}
 	return ok
 }

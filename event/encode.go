@@ -25,6 +25,7 @@ func (e *Encoder) Encode(dst []byte, h *Header) []byte {
 	if e.count > 0 {
 		dst = e.appendEvents(dst, h.Sent)
 	}
+	dst = e.appendSums(dst)
 	return e.appendSummaries(dst)
 }
 

@@ -71,6 +71,9 @@ type Workspace struct {
 	packer  packer
 	words   words
 	batches uint
+	// sums are those of batches that have any, unsummed how many in turn had none.
+	sums     *summer
+	unsummed uint
 }
 
 // Use has the encoder encode in a workspace, which it may share with others that
@@ -136,7 +139,8 @@ func lengths(columns []column) int {
 func (e *Encoder) Full() bool {
 	// A column takes a byte a row more than its numbers as varints at the most:
 	// where each is a patch.
-	size := e.Size() + e.count*eventColumns
+	// Sums have no more bytes than there are events.
+	size := e.Size() + e.count*(eventColumns+1)
 	return e.count >= MaxEvents || e.summaries >= MaxSummaries || size > MaxBatchBytes-MaxEventBytes-MaxHeaderBytes
 }
 

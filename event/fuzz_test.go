@@ -30,8 +30,14 @@ func FuzzDecoder(f *testing.F) {
 	events[3].TraceID, events[9].Path, events[12].Start = [16]byte{1}, "/\xff", -1<<63
 	f.Add(encode(events))
 	f.Add(encodeSummaries(events[:2], summaries()))
+	alike := within(trafficAt(300, 300))
+	for i := range alike {
+		alike[i].Path, alike[i].Peer = "/", peer(1)
+	}
+	f.Add(encode(alike))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var d event.Decoder
+		d.ReadSums(true)
 		var err error
 		bytes := allocated(func() { err = d.Reset(data) })
 		if most := event.DecoderFactor*uint64(len(data)) + 2*slack; bytes > most {
@@ -40,6 +46,7 @@ func FuzzDecoder(f *testing.F) {
 		if err != nil && d.Len() != 0 {
 			t.Fatal("a batch is refused, and has events")
 		}
+		checkTotals(t, &d)
 		var enc event.Encoder
 		var events []event.Event
 		var e event.Event
@@ -82,6 +89,36 @@ func FuzzDecoder(f *testing.F) {
 		}
 		checkSummaries(t, &again, sums)
 	})
+}
+
+// checkTotals holds sums to what they must be of, whatever the batch.
+func checkTotals(t *testing.T, d *event.Decoder) {
+	t.Helper()
+	_, sums := d.Sums()
+	var routes, peers uint64
+	for i := range sums {
+		s := &sums[i]
+		if s.OfRoute {
+			routes += s.Events
+		}
+		if s.OfPeer {
+			peers += s.Events
+		}
+		for _, h := range []struct {
+			m      *event.Moments
+			counts []event.BucketCount
+		}{{&s.Latency, s.LatencyBuckets}, {&s.Duration, s.DurationBuckets}} {
+			var tally event.Tally
+			tally.AddCounts(h.counts)
+			var back event.Histogram
+			if err := back.UnmarshalBinary(tally.AppendBinary(nil, h.m)); err != nil || back.Count() != h.m.Count() {
+				t.Fatalf("sum %d: %v; %d values of %d", i, err, back.Count(), h.m.Count())
+			}
+		}
+	}
+	if n := uint64(d.Len()); len(sums) > 0 && (routes != n || peers != n) {
+		t.Fatalf("%d events of routes and %d of peers, want %d", routes, peers, n)
+	}
 }
 
 // FuzzHistogramBinary: what is accepted is canonical, and every question about

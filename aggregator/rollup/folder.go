@@ -95,6 +95,8 @@ type Folder struct {
 	event, whole event.Event
 	rows         event.Rows
 	name         []byte
+	// counts are the outcomes of the sum at hand.
+	counts []outcomeCount
 	// latency and duration are those of the summary at hand.
 	latency, duration event.Histogram
 }
@@ -120,7 +122,7 @@ type pendingCell struct {
 // NewFolder returns a folder that knows nothing.
 func NewFolder(l Limits) *Folder {
 	l = l.withDefaults()
-	return &Folder{
+	f := &Folder{
 		limits:    l,
 		spare:     spares{most: min(maxSpare, l.Pending)},
 		budget:    route.Budget{Nodes: l.PathNodes},
@@ -133,6 +135,8 @@ func NewFolder(l Limits) *Folder {
 		groups:    map[Key]int{},
 		workloads: map[event.Workload]int64{},
 	}
+	f.decoder.ReadSums(true)
+	return f
 }
 
 // Position is the sequence in the stream of the last message folded.

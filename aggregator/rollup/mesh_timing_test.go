@@ -11,7 +11,8 @@ import (
 )
 
 // meshBatches are batches of n events of so many proxies, one list each: 64 routes by Zipf's
-// law, 32 connections of 8 peers, one in 50 fails; a batch's events end in the second before it.
+// law, 32 connections of 8 peers, one in 50 fails; a batch's events end in the wall clock's
+// second before it.
 func meshBatches(proxies, each, n int) [][][]byte {
 	rng := rand.New(rand.NewPCG(1, 2))
 	zipf := rand.NewZipf(rng, 1.2, 1, 63)
@@ -22,7 +23,7 @@ func meshBatches(proxies, each, n int) [][][]byte {
 			sent := t0 + 2*second + int64(b)*second/int64(each)
 			for i := range n {
 				route, conn := int(zipf.Uint64()), rng.IntN(32)
-				at := sent - second + int64(i)*second/int64(n)
+				at := (sent/second-1)*second + int64(i)*second/int64(n)
 				e := request(event.Inbound, at, fmt.Sprintf("/api/v1/collection%c/operation%c", 'a'+route%8, 'a'+route/8))
 				e.Connection, e.Peer.Workload.Name = uint64(conn+1), fmt.Sprintf("client-%d", conn%8)
 				e.Latency = uint64(400*(1+route%7)) + uint64(rng.ExpFloat64()*900)

@@ -10,6 +10,8 @@ import (
 func (f *Folder) events(b *batch, visit func(int, *event.Event) bool) (n int) {
 	if visit != nil {
 		n = f.visited(b, visit)
+	} else if n, ok := f.summed(b); ok {
+		return n
 	}
 	for f.decoder.NextRows(&f.rows) {
 		f.observe(b, &f.rows)

@@ -1,0 +1,355 @@
+package event
+
+import "math"
+
+// summer works out the sums of a batch. It keeps its memory, while batches have
+// sums.
+type summer struct {
+	rows     []sumRow
+	outcomes []uint32 // of each row, one after the other
+	// classes are the different peers, with their security; connections has the
+	// number of each connection's.
+	classes     []peerClass
+	connections []uint32
+	exchanges   []sumExchange
+	// byRoute, byPeer and byPair are numbers of rows, from 1.
+	byRoute, byPeer, byPair []uint32
+	// at are the buckets of each event, as BucketPairs has them, in the rows are
+	// the numbers of its own.
+	at     []uint32
+	in     []rowPair
+	sorted []uint32 // the buckets, by row
+	counts [buckets]uint32
+	list   []BucketCount
+
+	columns [sumColumns]column
+	events  column
+}
+
+// sumRow is a sum in the making.
+type sumRow struct {
+	part, exchange, connection uint32
+	request                    bool
+	n                          uint32
+	end                        uint32 // of its buckets in sorted
+	requests, responses        uint64 // bytes
+	latency, duration          sumExtent
+}
+
+// sumExtent are moments of times of 32 bits.
+type sumExtent struct {
+	sum         uint64
+	least, most uint32
+}
+
+func (e *sumExtent) add(v uint64) {
+	e.sum += v
+	e.least, e.most = min(e.least, uint32(v)), max(e.most, uint32(v))
+}
+
+// rowPair are the rows of an event: of its route, or of route and peer; and of its
+// peer, or none.
+type rowPair struct{ route, peer uint16 }
+
+const noRow = math.MaxUint16
+
+// peerClass is what connections must have in common for their events to be in one
+// sum.
+type peerClass struct {
+	peer, reason uint32
+	security     Security
+}
+
+// sumExchange is what the summer needs to know of an exchange.
+type sumExchange struct {
+	route, outcome    uint32
+	variant           uint32 // whether it is a request, and of gRPC
+	outbound          bool
+	request, response uint64 // of its previous event
+}
+
+const (
+	variantRequest = 1
+	variantGRPC    = 2
+	variants       = 4
+)
+
+// appendSums writes the section of sums, where there is to be one.
+func (e *Encoder) appendSums(dst []byte) []byte {
+	if !e.summable() {
+		if e.work.unsummed++; e.work.unsummed >= usualBatches {
+			e.work.sums = nil
+		}
+		return dst
+	}
+	if e.work.unsummed = 0; e.work.sums == nil {
+		e.work.sums = new(summer)
+	}
+	s := e.work.sums
+	if !s.begin(e) || !s.sum(e) {
+		return dst
+	}
+	start := len(dst)
+	dst = s.append(e, dst)
+	if len(dst)-start > e.count {
+		return dst[:start]
+	}
+	return dst
+}
+
+// summable tells, as far as it shows at first sight, whether the batch is to have
+// sums.
+func (e *Encoder) summable() bool {
+	most := min(e.count/eventsPerSum, MaxSums)
+	return e.count >= leastSummed && e.summaries == 0 && len(e.outcomes) <= maxSumOutcomes &&
+		len(e.routes) <= most && len(e.peers) <= most && len(e.connStates) <= e.count/4 &&
+		(e.columns[eventLatency].any|e.columns[eventTail].any) < 1<<31
+}
+
+// begin prepares for a batch, and returns false where its sums would be too many.
+func (s *summer) begin(e *Encoder) bool {
+	s.rows, s.outcomes, s.classes = s.rows[:0], s.outcomes[:0], s.classes[:0]
+	s.connections = room(s.connections, len(e.connStates))
+	most := min(e.count/eventsPerSum, MaxSums)
+	for i := range e.connStates {
+		c := &e.connStates[i]
+		number, ok := s.class(peerClass{c.peer, c.reason, c.security}, most)
+		if !ok {
+			return false
+		}
+		s.connections[i] = number
+	}
+	outbound := false
+	s.exchanges = room(s.exchanges, len(e.exchanges))
+	request, response := e.exchangeColumns[exchangeRequest].data, e.exchangeColumns[exchangeResponse].data
+	for i := range e.exchanges {
+		x := &e.exchanges[i]
+		r, o := &e.routes[x.route], &e.outcomes[x.outcome]
+		if r.direction != Inbound && r.direction != Outbound {
+			return false
+		}
+		var first [1]uint64
+		at := sumExchange{route: x.route, outcome: x.outcome, outbound: r.direction == Outbound}
+		request = decodeVarints(first[:], request)
+		at.request = uint64(unzigzag(first[0]))
+		response = decodeVarints(first[:], response)
+		at.response = uint64(unzigzag(first[0]))
+		if of := (Event{Kind: o.kind, Protocol: r.protocol}); of.IsRequest() {
+			at.variant |= variantRequest
+		}
+		if r.protocol == GRPC {
+			at.variant |= variantGRPC
+		}
+		s.exchanges[i] = at
+		outbound = outbound || at.outbound
+	}
+	s.byRoute, s.byPeer, s.byPair = cleared(s.byRoute, variants*len(e.routes)), cleared(s.byPeer, variants*len(s.classes)), s.byPair[:0]
+	if outbound {
+		pairs := variants * len(e.routes) * len(s.classes)
+		if pairs > maxSumPairs {
+			return false
+		}
+		s.byPair = cleared(s.byPair, pairs)
+	}
+	return true
+}
+
+// class is the number of a class, or a new one, of which there are most at most.
+func (s *summer) class(c peerClass, most int) (uint32, bool) {
+	for i := range s.classes {
+		if s.classes[i] == c {
+			return uint32(i), true
+		}
+	}
+	if len(s.classes) >= most {
+		return 0, false
+	}
+	s.classes = append(s.classes, c)
+	return uint32(len(s.classes) - 1), true
+}
+
+// cleared are n zeros, in the memory of list where it suffices.
+func cleared(list []uint32, n int) []uint32 {
+	list = room(list, n)
+	clear(list)
+	return list
+}
+
+// sumBlock are columns of some events.
+type sumBlock [eventColumns][blockRows]uint64
+
+// sum adds up the events, and returns false where they cannot be.
+func (s *summer) sum(e *Encoder) bool {
+	most := min(e.count/eventsPerSum, MaxSums)
+	s.at, s.in = room(s.at, e.count), room(s.in, e.count)
+	var data [eventColumns][]byte
+	for i := range data {
+		data[i] = e.columns[i].data
+	}
+	var block sumBlock
+	end := e.firstEnd
+	from := floorSecond(end)
+	for first := 0; first < e.count; first += blockRows {
+		n := min(blockRows, e.count-first)
+		for i := range data {
+			if i != eventStream {
+				data[i] = decodeVarints(block[i][:n], data[i])
+			}
+		}
+		least, greatest := end, end
+		for _, step := range block[eventEnd][:n] {
+			end += unzigzag(step)
+			least, greatest = min(least, end), max(greatest, end)
+		}
+		if least < from || greatest >= from+1e6 || !s.add(e, &block, first, n) || len(s.rows) > most {
+			return false
+		}
+	}
+	return true
+}
+
+// floorSecond is when the second of a time begins, µs.
+func floorSecond(t int64) int64 {
+	part := t % 1e6
+	if part < 0 {
+		part += 1e6
+	}
+	return t - part
+}
+
+// add adds up some events, and returns false where one has too many bytes.
+func (s *summer) add(e *Encoder, b *sumBlock, first, n int) bool {
+	latency, duration := &b[eventLatency], &b[eventTail]
+	for i := range n {
+		latency[i] = uint64(unzigzag(latency[i]))
+		duration[i] = uint64(unzigzag(duration[i])) + latency[i]
+	}
+	BucketPairs(s.at[first:first+n], latency[:], duration[:])
+	many := uint64(0)
+	outcomes := uint32(len(e.outcomes))
+	for i := range n {
+		number, connection := uint32(unzigzag(b[eventExchange][i])), uint32(unzigzag(b[eventConnection][i]))
+		x := &s.exchanges[number]
+		x.request += uint64(unzigzag(b[eventRequestBytes][i]))
+		x.response += uint64(unzigzag(b[eventResponseBytes][i]))
+		many |= x.request | x.response
+		in := rowPair{peer: noRow}
+		if x.outbound {
+			in.route = s.row(&s.byPair[(x.route*uint32(len(s.classes))+s.connections[connection])*variants+x.variant], partRoute|partPeer, number, connection, outcomes)
+		} else {
+			in.route = s.row(&s.byRoute[x.route*variants+x.variant], partRoute, number, 0, outcomes)
+			in.peer = s.row(&s.byPeer[s.connections[connection]*variants+x.variant], partPeer, number, connection, outcomes)
+			s.into(in.peer, x, latency[i], duration[i], outcomes)
+		}
+		s.into(in.route, x, latency[i], duration[i], outcomes)
+		s.in[first+i] = in
+	}
+	return many < maxSumBytes
+}
+
+// row is the row of a number, from 1, which is 0 where it is new.
+func (s *summer) row(number *uint32, part, exchange, connection, outcomes uint32) uint16 {
+	if *number == 0 {
+		if len(s.rows) >= noRow {
+			return 0 // there are too many, and sum will see it
+		}
+		s.rows = append(s.rows, sumRow{part: part, exchange: exchange, connection: connection,
+			request: s.exchanges[exchange].variant&variantRequest != 0,
+			latency: sumExtent{least: math.MaxUint32}, duration: sumExtent{least: math.MaxUint32}})
+		for range outcomes {
+			s.outcomes = append(s.outcomes, 0)
+		}
+		*number = uint32(len(s.rows))
+	}
+	return uint16(*number - 1)
+}
+
+// into adds an event to a row.
+func (s *summer) into(row uint16, x *sumExchange, latency, duration uint64, outcomes uint32) {
+	r := &s.rows[row]
+	r.n++
+	r.requests += x.request
+	r.responses += x.response
+	r.latency.add(latency)
+	r.duration.add(duration)
+	s.outcomes[uint32(row)*outcomes+x.outcome]++
+}
+
+// sort puts the buckets of each row together.
+func (s *summer) sort() {
+	total := uint32(0)
+	for i := range s.rows {
+		s.rows[i].end = total
+		total += s.rows[i].n
+	}
+	s.sorted = room(s.sorted, int(total))
+	for i, in := range s.in {
+		r := &s.rows[in.route]
+		s.sorted[r.end] = s.at[i]
+		r.end++
+		if in.peer != noRow {
+			r = &s.rows[in.peer]
+			s.sorted[r.end] = s.at[i]
+			r.end++
+		}
+	}
+}
+
+// append writes the section.
+func (s *summer) append(e *Encoder, dst []byte) []byte {
+	s.sort()
+	resetColumns(s.columns[:], false)
+	s.events.reset(false)
+	c := &s.columns
+	for i := range s.rows {
+		r := &s.rows[i]
+		c[sumPart].put(uint64(r.part))
+		c[sumExchangeNumber].put(uint64(r.exchange))
+		c[sumConnection].put(uint64(r.connection))
+		c[sumRequest].put(r.requests)
+		c[sumResponse].put(r.responses)
+		if !r.request {
+			r.latency, r.duration = sumExtent{}, sumExtent{}
+		}
+		l, d := &r.latency, &r.duration
+		c[sumLeast].put(uint64(l.least))
+		c[sumSpread].put(uint64(l.most - l.least))
+		c[sumRest].put(l.sum - uint64(l.least)*uint64(r.n))
+		c[sumTailLeast].put(uint64(d.least) - uint64(l.least))
+		c[sumTailSpread].put(uint64(d.most-d.least) - uint64(l.most-l.least))
+		c[sumTailRest].put(d.sum - uint64(d.least)*uint64(r.n) - (l.sum - uint64(l.least)*uint64(r.n)))
+	}
+	for _, n := range s.outcomes {
+		s.events.put(uint64(n))
+	}
+	dst, at := begin(dst, fieldSums, len(s.rows))
+	dst = e.appendColumns(dst, len(s.rows), c[:], nil, 0)
+	dst = e.work.packer.append(dst, fieldSumEvents, source{data: s.events.data, n: len(s.outcomes)})
+	dst = append(dst, fieldSumBuckets<<3|wireBytes)
+	buckets := len(dst)
+	w := bitWriter{dst: dst}
+	for i := range s.rows {
+		if r := &s.rows[i]; r.request {
+			values := s.sorted[r.end-r.n : r.end]
+			s.histogram(&w, values, 0, &r.latency)
+			s.histogram(&w, values, 16, &r.duration)
+		}
+	}
+	return endField(endField(w.end(), buckets), at)
+}
+
+// histogram writes the buckets of values, of which the numbers begin at a bit.
+func (s *summer) histogram(w *bitWriter, values []uint32, shift uint, of *sumExtent) {
+	for _, at := range values {
+		s.counts[at>>shift&0xffff]++
+	}
+	s.list = s.list[:0]
+	first, last := bucket(uint64(of.least)), bucket(uint64(of.most))
+	for i, n := range s.counts[first : last+1] {
+		if n > 0 {
+			s.list = append(s.list, makeBucketCount(first+i, n))
+		}
+	}
+	clear(s.counts[first : last+1])
+	w.histogram(s.list, uint64(len(values)))
+}

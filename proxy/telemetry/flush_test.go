@@ -168,3 +168,32 @@ func TestCrowdedSeconds(t *testing.T) {
 		t.Error("a free buffer keeps its memory")
 	}
 }
+
+// TestBusySecondsHaveSums: the batch of a second with many requests for few routes
+// has them added up, too.
+func TestBusySecondsHaveSums(t *testing.T) {
+	p, err := New(Options{Source: event.Source{Workload: event.Workload{Name: "web"}}, Sink: fake{}, Shards: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Discard)
+	at := time.Now().Unix() - 10
+	const count = 1000
+	for i := range count {
+		p.Record(&event.Event{Direction: event.Inbound, Protocol: event.HTTP1, Status: 200, GRPCStatus: event.NoGRPCStatus,
+			Start: at*second + 900*int64(i), Duration: 600, Latency: 500, Path: "/" + string(rune('a'+i%3))})
+	}
+	p.locked(func() { p.sealShards(true) })
+	b, ok, _ := p.queue.oldest()
+	if !ok {
+		t.Fatal("there is no batch")
+	}
+	var d event.Decoder
+	d.ReadSums(true)
+	if err := d.Reset(b.data); err != nil {
+		t.Fatal(err)
+	}
+	if in, sums := d.Sums(); in != at || len(sums) != 4 || d.Len() != count {
+		t.Errorf("%d sums of %d events in second %d, want 4 of %d in %d", len(sums), d.Len(), in-at, count, 0)
+	}
+}

@@ -23,6 +23,10 @@ type summary struct {
 	// adder, in and out are for adding up, one workload after the other.
 	adder   rollup.Adder
 	in, out rollup.Cell
+	// here are the workloads that are live, in the memory of the second before;
+	// index leads to them.
+	here  []presence
+	index map[event.Workload]int32
 }
 
 // both are the sums of what a workload got and what it sent, encoded.
@@ -66,8 +70,48 @@ func (s *summary) sum(c *rollup.Cell, values [][]byte) query.Stats {
 
 // presence is what a workload's live proxies say.
 type presence struct {
-	pods map[string]struct{}
+	workload event.Workload
+	// pod is the first of its pods, more are the others, if any: most have one.
+	pod  string
+	more map[string]struct{}
 	open uint64
+}
+
+func (h *presence) add(src *rollup.Source) {
+	h.open += src.OpenConnections
+	if src.Pod == h.pod {
+		return
+	}
+	if h.more == nil {
+		h.more = map[string]struct{}{}
+	}
+	h.more[src.Pod] = struct{}{}
+}
+
+// present finds the workloads that are live.
+func (s *summary) present(p *partition, now int64) {
+	if s.index == nil {
+		s.index = map[event.Workload]int32{}
+	}
+	if cap(s.here) > 4*len(s.here) {
+		s.here = nil
+	}
+	clear(s.index)
+	clear(s.here)
+	s.here = s.here[:0]
+	p.folder.Sources(func(src *rollup.Source) bool {
+		if !live(src, now) {
+			return true
+		}
+		at, ok := s.index[src.ID.Workload]
+		if !ok {
+			at = int32(len(s.here))
+			s.index[src.ID.Workload] = at
+			s.here = append(s.here, presence{workload: src.ID.Workload, pod: src.Pod})
+		}
+		s.here[at].add(src)
+		return true
+	})
 }
 
 func live(s *rollup.Source, now int64) bool { return !s.Final && now-s.LastSeen <= liveFor }
@@ -75,28 +119,17 @@ func live(s *rollup.Source, now int64) bool { return !s.Final && now-s.LastSeen 
 // publish sends the summaries of all live workloads to who listens, and begins
 // anew. p.mu is held.
 func (s *summary) publish(p *partition, now time.Time) {
-	workloads := map[event.Workload]*presence{}
-	p.folder.Sources(func(src *rollup.Source) bool {
-		if !live(src, now.Unix()) {
-			return true
-		}
-		here := workloads[src.ID.Workload]
-		if here == nil {
-			here = &presence{pods: map[string]struct{}{}}
-			workloads[src.ID.Workload] = here
-		}
-		here.pods[src.Pod] = struct{}{}
-		here.open += src.OpenConnections
-		return true
-	})
-	for w, here := range workloads {
+	s.present(p, now.Unix())
+	for i := range s.here {
+		here := &s.here[i]
+		w := here.workload
 		subject := p.a.o.Subjects.Stats(w)
 		// While nobody listens about every other summary is made all the same: it
 		// is the message that finds out whether somebody has come.
 		if !p.a.o.Publisher.Interested(subject) {
 			continue
 		}
-		m := query.Summary{Time: now.Unix(), Resource: selector(w), PodsLive: len(here.pods), OpenConnections: here.open}
+		m := query.Summary{Time: now.Unix(), Resource: selector(w), PodsLive: 1 + len(here.more), OpenConnections: here.open}
 		if sums := s.sums[w]; sums != nil {
 			in, out := s.sum(&s.in, sums.in), s.sum(&s.out, sums.out)
 			m.Inbound, m.Outbound = in.Summarize(), out.Summarize()

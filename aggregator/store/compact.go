@@ -80,6 +80,6 @@ func (s *shelf[K]) close(t *tier, until int64) {
 // bytes is as Bytes.
 func (s *shelf[K]) bytes() int { return keyBytes*len(s.keys) + 8*len(s.changes.last) + s.blockBytes }
 
-// keyBytes is what a key takes in the two places where it is, strings
-// included, as measured with those of package rollup.
-const keyBytes = 900
+// keyBytes is what a key takes, with its strings and what leads to it, as measured
+// with those of package rollup.
+const keyBytes = 600

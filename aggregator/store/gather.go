@@ -47,7 +47,11 @@ type Gather[K Key[K]] struct {
 	scratch []byte
 	ids     map[K]uint32
 	keys    []K
-	steps   map[int64][]piece
+	// others are the numbers of the keys' Others, and 1 more; 0: nobody has asked.
+	others []uint32
+	steps  map[int64][]piece
+	// copies is where sums are copied to.
+	copies []byte
 }
 
 // NewGather returns one that sums up for a tier.
@@ -57,21 +61,55 @@ func NewGather[K Key[K]](newSummer func() Summer, t Tier) *Gather[K] {
 
 // Add takes a value at a time. It keeps data.
 func (g *Gather[K]) Add(at int64, key K, data []byte) {
-	id, ok := g.ids[key]
-	if !ok {
-		id = uint32(len(g.keys))
-		g.ids[key] = id
-		g.keys = append(g.keys, key)
-	}
+	id := g.id(&key)
 	start := floor(at, g.tier.Step)
 	g.steps[start] = append(g.steps[start], piece{id, data})
 }
 
-// row is the sum of a key in a step.
-type row[K any] struct {
-	key, other K
+// row is the sum of a key in a step. Keys are large, so it has their numbers.
+type row struct {
+	key, other uint32
 	weight     uint64
 	data       []byte
+}
+
+// id is a key's number.
+func (g *Gather[K]) id(key *K) uint32 {
+	id, ok := g.ids[*key]
+	if !ok {
+		id = uint32(len(g.keys))
+		g.ids[*key] = id
+		g.keys = append(g.keys, *key)
+	}
+	return id
+}
+
+// other is the number of a key's Other.
+func (g *Gather[K]) other(id uint32) uint32 {
+	for int(id) >= len(g.others) {
+		g.others = append(g.others, 0)
+	}
+	if g.others[id] == 0 {
+		other := g.keys[id].Other()
+		g.others[id] = g.id(&other) + 1
+	}
+	return g.others[id] - 1
+}
+
+// copyChunk is how many bytes of copies are made room for at once.
+const copyChunk = 64 << 10
+
+// copy copies data to where it stays.
+func (g *Gather[K]) copy(data []byte) []byte {
+	if len(data) > copyChunk/4 {
+		return slices.Clone(data)
+	}
+	if cap(g.copies)-len(g.copies) < len(data) {
+		g.copies = make([]byte, 0, copyChunk)
+	}
+	at := len(g.copies)
+	g.copies = append(g.copies, data...)
+	return g.copies[at:len(g.copies):len(g.copies)]
 }
 
 // Sums calls emit with each sum, by time; data is emit's to keep. In each step
@@ -84,36 +122,39 @@ func (g *Gather[K]) Sums(emit func(start int64, key K, data []byte)) (failed err
 		starts = append(starts, start)
 	}
 	slices.Sort(starts)
+	var rows, room []row
 	for _, start := range starts {
-		var rows []row[K]
+		rows = rows[:0]
 		var err error
 		g.scratch, err = sumPieces(g.sum, g.steps[start], g.scratch, func(id uint32, data []byte) {
-			key := g.keys[id]
-			rows = append(rows, row[K]{key: key, other: key.Other(), data: slices.Clone(data)})
+			rows = append(rows, row{key: id, other: g.other(id), data: g.copy(data)})
 		})
+		kept := rows
 		if err == nil {
-			rows, err = g.heaviest(rows)
+			kept, err = g.heaviest(rows, room[:0])
+			room = kept
 		}
 		if err != nil {
 			failed = err
 		}
-		for i := range rows {
-			emit(start, rows[i].key, rows[i].data)
+		for i := range kept {
+			emit(start, g.keys[kept[i].key], kept[i].data)
 		}
 	}
 	return failed
 }
 
 // heaviest leaves as many rows of each Other as the tier keeps, and adds the
-// others up.
-func (g *Gather[K]) heaviest(rows []row[K]) (kept []row[K], failed error) {
-	count := map[K]int{}
+// others up. They are in room, which rows have no part of.
+func (g *Gather[K]) heaviest(rows, room []row) (kept []row, failed error) {
+	kept = room
+	count := map[uint32]int{}
 	for i := range rows {
 		count[rows[i].other]++
 	}
-	over := func(r *row[K]) bool { return g.tier.Rows > 0 && r.key != r.other && count[r.other] > g.tier.Rows }
-	var groups []K
-	capped := map[K][]row[K]{}
+	over := func(r *row) bool { return g.tier.Rows > 0 && r.key != r.other && count[r.other] > g.tier.Rows }
+	var groups []uint32
+	capped := map[uint32][]row{}
 	for i := range rows {
 		r := &rows[i]
 		if !over(r) {
@@ -133,16 +174,16 @@ func (g *Gather[K]) heaviest(rows []row[K]) (kept []row[K], failed error) {
 	}
 	for _, other := range groups {
 		all := capped[other]
-		slices.SortStableFunc(all, func(a, b row[K]) int { return cmp.Compare(b.weight, a.weight) })
+		slices.SortStableFunc(all, func(a, b row) int { return cmp.Compare(b.weight, a.weight) })
 		n := min(g.tier.Rows, len(all))
 		kept = append(kept, all[:n]...)
 		if all = all[n:]; len(all) == 0 {
 			continue
 		}
-		at := slices.IndexFunc(kept, func(r row[K]) bool { return r.key == other })
+		at := slices.IndexFunc(kept, func(r row) bool { return r.key == other })
 		if at < 0 {
 			at = len(kept)
-			kept = append(kept, row[K]{key: other, other: other})
+			kept = append(kept, row{key: other, other: other})
 		}
 		g.sum.Reset()
 		if kept[at].data != nil {

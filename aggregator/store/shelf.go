@@ -10,9 +10,10 @@ type shelf[K Key[K]] struct {
 	sum     Summer
 	scratch []byte
 
-	ids  map[K]uint32
-	keys []keyState[K]
-	free []uint32
+	// keys by their number, which index leads to; free are numbers of no key.
+	index keyIndex
+	keys  []keyState[K]
+	free  []uint32
 
 	changes changes
 	// marked: somebody asks what has changed.
@@ -40,7 +41,9 @@ type shelf[K Key[K]] struct {
 type keyState[K any] struct {
 	key K
 	// blocks that hold a value of the key.
-	blocks int
+	blocks int32
+	// same is the next key of the same hash, from 1.
+	same uint32
 }
 
 // tier holds the blocks of one resolution by the time they begin at. Those that
@@ -74,7 +77,7 @@ func newShelf[K Key[K]](newSummer func() Summer, tiers []Tier, now int64) *shelf
 	if tiers == nil {
 		tiers = Tiers()
 	}
-	s := &shelf[K]{sum: newSummer(), ids: map[K]uint32{}, loaded: now, have: len(tiers)}
+	s := &shelf[K]{sum: newSummer(), index: newKeyIndex(), loaded: now, have: len(tiers)}
 	for i, t := range tiers {
 		own := tier{Tier: t, blocks: map[int64]*block{}, late: map[int64]*block{}, folding: map[int64]*block{}, coarser: t.Step}
 		if i+1 < len(tiers) {
@@ -205,33 +208,15 @@ func (s *shelf[K]) count(b *block) {
 // the time that it takes to hash a key, which may have many strings.
 func (s *shelf[K]) number(key *K, hint *uint32) (id uint32, known bool) {
 	if hint == nil {
-		id, known = s.ids[*key]
-		return id, known
+		return s.lookup(key)
 	}
 	if n := int64(*hint); n > 0 && n <= int64(len(s.keys)) && s.keys[n-1].blocks > 0 && s.keys[n-1].key == *key {
 		return uint32(n - 1), true
 	}
-	if id, known = s.ids[*key]; known {
+	if id, known = s.lookup(key); known {
 		*hint = id + 1
 	}
 	return id, known
-}
-
-// id gives a key its number.
-func (s *shelf[K]) id(key K) uint32 {
-	id, ok := s.ids[key]
-	if ok {
-		return id
-	}
-	if n := len(s.free); n > 0 {
-		id, s.free = s.free[n-1], s.free[:n-1]
-		s.keys[id] = keyState[K]{key: key}
-	} else {
-		id = uint32(len(s.keys))
-		s.keys = append(s.keys, keyState[K]{key: key})
-	}
-	s.ids[key] = id
-	return id
 }
 
 // release gives up a block, and its hold of its keys.
@@ -241,9 +226,7 @@ func (s *shelf[K]) release(b *block) {
 	for _, e := range b.entries {
 		k := &s.keys[e.id]
 		if k.blocks--; k.blocks == 0 {
-			delete(s.ids, k.key)
-			*k = keyState[K]{}
-			s.free = append(s.free, e.id)
+			s.drop(e.id)
 		}
 	}
 }

@@ -283,7 +283,7 @@ func (s *Store[K]) Oldest() int64 {
 func (s *Store[K]) Finest() int64 { return max(s.totals.Finest(), s.detail.Finest()) }
 
 // Keys is how many keys have values.
-func (s *Store[K]) Keys() int { return len(s.totals.ids) + len(s.detail.ids) }
+func (s *Store[K]) Keys() int { return s.totals.keyCount() + s.detail.keyCount() }
 
 // Compact forgets what is too old and puts the rest in order. now is in Unix
 // seconds. To be called every second or so. It fails where a value was not

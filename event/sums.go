@@ -12,7 +12,7 @@ const (
 	// MaxSums is how many sums a batch may have.
 	MaxSums      = 512
 	leastSummed  = 256
-	eventsPerSum = 64
+	eventsPerSum = 100
 	// maxSumOutcomes is of how many outcomes sums are written, maxSumPairs for how
 	// many possible pairs of outbound routes and peers.
 	maxSumOutcomes = 64

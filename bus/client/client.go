@@ -82,6 +82,7 @@ type Client struct {
 	seeds    [2]maphash.Seed
 	small    bool
 	interest interest
+	marks    allMarks
 	// epoch is when the client began: readings go on at the same time after it.
 	epoch time.Time
 	// turns bounds the readings of rollups.

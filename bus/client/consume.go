@@ -60,15 +60,22 @@ const (
 //
 // Where the stream has already discarded what came after, fn begins with the
 // oldest that is kept, and the gap is logged. Where the stream ends before
-// after (its files were lost), fn begins with the oldest too.
+// after (its files were lost), fn begins with the oldest too. Where the stream has
+// lost messages that fn was given by this client, fn goes on soon after the newest
+// that is still there, whatever has their sequences now: sequences go back then, and
+// up to some seconds' batches come again, those of all that is kept where none of
+// the last minute is there.
 func (c *Client) ConsumeEvents(ctx context.Context, partition int, after uint64, fn func(sequence uint64, subject string, data []byte) error) error {
 	if err := bus.CheckPartition(partition); err != nil {
 		return err
 	}
+	marks := c.marks.take(partition)
+	defer c.marks.put(partition, marks)
 	return c.read(ctx, &reading{
 		stream: bus.StreamEvents,
 		filter: bus.PartitionFilter(partition),
 		after:  after,
+		marks:  marks,
 		bytes:  readEvents,
 		gather: gatherFor,
 		epoch:  c.epoch,
@@ -144,6 +151,8 @@ type reading struct {
 	// after is the position: the sequence of the last message that fn got, or
 	// where to begin.
 	after uint64
+	// marks, where not nil, tell whether the stream is still what was read.
+	marks *marks
 	// since applies only until fn got the first message, and where it is set.
 	since time.Time
 	// fresh leaves out what the stream held when the reading began.
@@ -280,6 +289,17 @@ func (c *Client) open(ctx context.Context, r *reading) (jetstream.Stream, error)
 			r.after = state.LastSeq
 		}
 	}
+	if r.marks != nil {
+		after, err := r.marks.settle(ctx, stream, r.after)
+		if err != nil {
+			return nil, err
+		}
+		if after != r.after {
+			c.log.Warn("stream has lost what came last and was read; going on from where it is the same",
+				"stream", r.stream, "filter", r.filter, "read", r.after, "same", after)
+			r.after = after
+		}
+	}
 	switch {
 	case r.after == 0:
 	case state.LastSeq < r.after:
@@ -333,10 +353,13 @@ func (r *reading) follow(ctx context.Context, p *pull) error {
 		if !began.IsZero() && time.Since(began) >= waited {
 			r.settle(ctx, at.pending)
 		}
-		if err := r.fn(message{at.stream, msg.Subject, at.stored, msg.Data}); err != nil {
+		m := message{at.stream, msg.Subject, at.stored, msg.Data}
+		if err := r.fn(m); err != nil {
 			return fnError{err}
 		}
-		r.after = at.stream
+		if r.after = at.stream; r.marks != nil {
+			r.marks.note(&m)
+		}
 		if r.finite && (at.pending == 0 || r.after >= r.last) {
 			return errDone
 		}

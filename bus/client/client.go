@@ -82,6 +82,7 @@ type Client struct {
 	seeds    [2]maphash.Seed
 	small    bool
 	interest interest
+	pace     pace
 	marks    allMarks
 	// epoch is when the client began: readings go on at the same time after it.
 	epoch time.Time
@@ -142,7 +143,7 @@ func (c *Client) options(ctx context.Context, o Options) []nats.Option {
 	options := []nats.Option{
 		nats.Name(o.Name),
 		nats.Timeout(timeout),
-		nats.SetCustomDialer(dialer{timeout}),
+		nats.SetCustomDialer(dialer{timeout, &c.pace}),
 		nats.SkipHostLookup(),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),

@@ -69,6 +69,7 @@ func (c *Client) ConsumeEvents(ctx context.Context, partition int, after uint64,
 	if err := bus.CheckPartition(partition); err != nil {
 		return err
 	}
+	c.pace.on.Store(true)
 	marks := c.marks.take(partition)
 	defer c.marks.put(partition, marks)
 	return c.read(ctx, &reading{
@@ -340,7 +341,7 @@ func (r *reading) follow(ctx context.Context, p *pull) error {
 		if err != nil {
 			return fmt.Errorf("cannot read from a consumer: %w", err)
 		}
-		at, err := placeOf(msg.Reply)
+		at, err := positionOf(msg.Reply)
 		if err != nil {
 			return fmt.Errorf("cannot read from a consumer: %w", err)
 		}

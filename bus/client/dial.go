@@ -8,7 +8,10 @@ import (
 
 // dialer makes the connections to the bus; an attempt takes no longer than its
 // timeout, however many addresses there are for a name.
-type dialer struct{ timeout time.Duration }
+type dialer struct {
+	timeout time.Duration
+	pace    *pace
+}
 
 // Dial implements nats.CustomDialer.
 func (d dialer) Dial(network, address string) (net.Conn, error) {
@@ -30,7 +33,7 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 		left := max(d.timeout-time.Since(began), time.Millisecond)
 		conn, err = net.DialTimeout(network, net.JoinHostPort(host, port), left/time.Duration(len(hosts)-i))
 		if err == nil {
-			return direct(conn), nil
+			return direct(conn, d.pace), nil
 		}
 	}
 	return nil, err

@@ -157,23 +157,23 @@ func (p *pull) status(m *nats.Msg) error {
 	return fmt.Errorf("bus refuses to hand messages out: %s %s", status, text)
 }
 
-// place is where a message stands, as its reply subject tells.
-type place struct {
+// position is where a message stands, as its reply subject tells.
+type position struct {
 	// stream and consumer are its sequences there, pending how many more there were.
 	stream, consumer, pending uint64
 	stored                    time.Time
 }
 
-var errPlace = errors.New("message does not tell its place in the stream")
+var errPosition = errors.New("message does not tell its place in the stream")
 
-// placeOf reads $JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer
+// positionOf reads $JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer
 // sequence>.<ns>.<pending>, or the longer form, with domain and account before the
 // stream and perhaps more at the end.
-func placeOf(reply string) (place, error) {
+func positionOf(reply string) (position, error) {
 	const prefix = "$JS.ACK."
 	rest, ok := strings.CutPrefix(reply, prefix)
 	if !ok {
-		return place{}, errPlace
+		return position{}, errPosition
 	}
 	skip := 3
 	switch dots := strings.Count(rest, "."); {
@@ -181,7 +181,7 @@ func placeOf(reply string) (place, error) {
 	case dots >= 8:
 		skip = 5
 	default:
-		return place{}, errPlace
+		return position{}, errPosition
 	}
 	for range skip {
 		rest = rest[strings.IndexByte(rest, '.')+1:]
@@ -192,9 +192,9 @@ func placeOf(reply string) (place, error) {
 		token, rest, _ = strings.Cut(rest, ".")
 		v, err := strconv.ParseUint(token, 10, 64)
 		if err != nil {
-			return place{}, errPlace
+			return position{}, errPosition
 		}
 		n[i] = v
 	}
-	return place{stream: n[0], consumer: n[1], pending: n[3], stored: time.Unix(0, int64(n[2]))}, nil
+	return position{stream: n[0], consumer: n[1], pending: n[3], stored: time.Unix(0, int64(n[2]))}, nil
 }

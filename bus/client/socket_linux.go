@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -19,18 +20,26 @@ type socket struct {
 	raw      syscall.RawConn
 	in, out  transfer
 	receives func(fd uintptr) bool // kept, for a method value allocates
-	sends    func(fd uintptr) bool
+	pace     *pace
+	// gathers: the kernel wakes nobody up for less than paceBytes.
+	gathers bool
+	sends   func(fd uintptr) bool
+	looks   func(fd uintptr) bool
 }
 
 // transfer is what is to be read or written, and what became of it.
 type transfer struct {
 	left []byte
 	n    int
-	err  error
+	// most is how much was asked for.
+	most  int
+	ended bool
+	err   error
 }
 
-// direct makes calls on a connection direct ones, where that can be done.
-func direct(conn net.Conn) net.Conn {
+// direct makes calls on a connection direct ones, where that can be done. Its reads
+// keep to a pace.
+func direct(conn net.Conn, pace *pace) net.Conn {
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
 		return conn
@@ -39,8 +48,8 @@ func direct(conn net.Conn) net.Conn {
 	if err != nil {
 		return conn
 	}
-	s := &socket{TCPConn: tcp, raw: raw}
-	s.receives, s.sends = s.receive, s.send
+	s := &socket{TCPConn: tcp, raw: raw, pace: pace}
+	s.receives, s.looks, s.sends = s.receive, s.look, s.send
 	return s
 }
 
@@ -49,16 +58,65 @@ func (s *socket) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	s.in = transfer{left: p}
-	err := s.raw.Read(s.receives)
+	if full := s.in.n > 0 && s.in.n == s.in.most; full && s.gathers {
+		// More is there, unless that was all, just so.
+		if err := s.read(p, s.looks); s.done(err) {
+			return s.result(err)
+		}
+	} else if full {
+		return s.result(s.read(p, s.receives))
+	}
+	for s.rests() {
+		time.Sleep(paceEvery)
+		if err := s.read(p, s.looks); s.done(err) {
+			return s.result(err)
+		}
+	}
+	return s.result(s.read(p, s.receives))
+}
+
+// rests tells whether the reader is to let bytes gather. Meanwhile the kernel wakes
+// nobody up for less than paceBytes, so nobody may wait for it to.
+func (s *socket) rests() bool {
+	rests := s.pace.rests(s.in.n > 0)
+	if rests != s.gathers {
+		least := 1
+		if rests {
+			least = paceBytes
+		}
+		var err error
+		if controlErr := s.raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, least) }); controlErr != nil || err != nil {
+			return s.gathers // the next read tells why
+		}
+		s.gathers = rests
+	}
+	return rests
+}
+
+func (s *socket) read(p []byte, attempt func(fd uintptr) bool) error {
+	s.in = transfer{left: p, most: len(p)}
+	err := s.raw.Read(attempt)
 	s.in.left = nil
 	if err == nil {
 		err = s.in.err
 	}
-	if err == nil && s.in.n == 0 {
-		return 0, io.EOF
+	return err
+}
+
+// done tells whether a read that did not wait got anything, or the end.
+func (s *socket) done(err error) bool { return err != nil || s.in.n > 0 || s.in.ended }
+
+func (s *socket) result(err error) (int, error) {
+	if err == nil && s.in.ended {
+		err = io.EOF
 	}
 	return s.in.n, err
+}
+
+// look is receive, but never asks to be called again.
+func (s *socket) look(fd uintptr) bool {
+	_ = s.receive(fd)
+	return true
 }
 
 // receive reads what there is; false asks to be called again when there is more.
@@ -67,7 +125,7 @@ func (s *socket) receive(fd uintptr) bool {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.in.left))), uintptr(len(s.in.left)), syscall.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
-			s.in.n = int(n)
+			s.in.n, s.in.ended = int(n), n == 0
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:

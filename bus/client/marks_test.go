@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"testing"
@@ -11,25 +12,36 @@ import (
 	"github.com/weirmesh/weir/bus/server"
 )
 
-// TestStreamLosesItsEnd: the bus loses what came last of the stream, and has given
-// the sequences again before its reader is back. The reader gets all that is new,
-// be it the same reading or the client's next one.
-func TestStreamLosesItsEnd(t *testing.T) {
-	const before, lost, after = 5, 10, 30
-	partition := partitionOf(t, web)
-	publish := func(s *server.Server, from, to int) {
-		t.Helper()
-		c := bustest.Connect(t, s)
-		defer c.Close()
-		for i := from; i <= to; i++ {
-			if err := c.Publish(bounded(t), web, 1, uint64(i), []byte(strconv.Itoa(i))); err != nil {
-				t.Fatal(err)
-			}
+// Batches of the streams that lose their end: those before a copy of the files is
+// made, those that are lost, and those that follow, which begin with the next.
+const keptBatches, lostBatches, laterBatches = 5, 10, 30
+
+func publishNumbers(t *testing.T, s *server.Server, from, to int) {
+	t.Helper()
+	c := bustest.Connect(t, s)
+	defer c.Close()
+	for i := from; i <= to; i++ {
+		if err := c.Publish(bounded(t), web, 1, uint64(i), []byte(strconv.Itoa(i))); err != nil {
+			t.Fatal(err)
 		}
 	}
-	// crash lets the bus lose what came after a copy of its files was made, and
-	// get more than that before it is back at its address.
-	crash := func(s *server.Server, backup string) {
+}
+
+// losing is a bus, a client of it, and what crashes it: what came after a copy of
+// its files was made is lost then, and the stream has got more than that before the
+// bus is back at its address.
+func losing(t *testing.T) (c *client.Client, crash func()) {
+	t.Helper()
+	s := bustest.Run(t)
+	publishNumbers(t, s, 1, keptBatches)
+	s.Close()
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(s.Options().DataDir)); err != nil {
+		t.Fatal(err)
+	}
+	s = bustest.Start(t, s.Options())
+	publishNumbers(t, s, keptBatches+1, lostBatches)
+	return bustest.Connect(t, s), func() {
 		t.Helper()
 		s.Close()
 		o := s.Options()
@@ -37,70 +49,68 @@ func TestStreamLosesItsEnd(t *testing.T) {
 		elsewhere := o
 		elsewhere.Listen = "127.0.0.1:0"
 		other := bustest.Start(t, elsewhere)
-		publish(other, lost+1, after)
+		publishNumbers(t, other, lostBatches+1, laterBatches)
 		other.Close()
 		bustest.Start(t, o)
 	}
-	begin := func(t *testing.T) (s *server.Server, c *client.Client, backup string) {
-		t.Helper()
-		s = bustest.Run(t)
-		publish(s, 1, before)
-		s.Close()
-		backup = t.TempDir()
-		if err := os.CopyFS(backup, os.DirFS(s.Options().DataDir)); err != nil {
-			t.Fatal(err)
-		}
-		s = bustest.Start(t, s.Options())
-		publish(s, before+1, lost)
-		return s, bustest.Connect(t, s), backup
-	}
-	t.Run("the same reading", func(t *testing.T) {
-		s, c, backup := begin(t)
-		got := make(chan string, 1000)
-		stop := background(t, func(ctx context.Context) error {
-			return c.ConsumeEvents(ctx, partition, 0, func(_ uint64, _ string, data []byte) error {
-				got <- string(data)
-				return nil
-			})
+}
+
+// TestReadingOfAStreamThatLosesItsEnd: the bus loses what came last of the stream,
+// and has given the sequences again before its reader is back, which gets all that
+// is new.
+func TestReadingOfAStreamThatLosesItsEnd(t *testing.T) {
+	partition := partitionOf(t, web)
+	c, crash := losing(t)
+	got := make(chan string, 1000)
+	stop := background(t, func(ctx context.Context) error {
+		return c.ConsumeEvents(ctx, partition, 0, func(_ uint64, _ string, data []byte) error {
+			got <- string(data)
+			return nil
 		})
-		for i := 1; i <= lost; i++ {
-			if d := receive(t, got); d != strconv.Itoa(i) {
-				t.Fatalf("batch %s, want %d", d, i)
-			}
-		}
-		crash(s, backup)
-		d := receive(t, got)
-		for n, _ := strconv.Atoi(d); n <= before; n, _ = strconv.Atoi(d) {
-			d = receive(t, got) // comes again
-		}
-		for i := lost + 1; ; i++ {
-			if d != strconv.Itoa(i) {
-				t.Fatalf("batch %s, want %d", d, i)
-			}
-			if i == after {
-				break
-			}
-			d = receive(t, got)
-		}
-		_ = stop()
 	})
-	t.Run("the next reading", func(t *testing.T) {
-		s, c, backup := begin(t)
-		_, sequences := consume(t, c, partition, 0, lost)
-		crash(s, backup)
-		if err := c.WaitConnected(bounded(t)); err != nil {
-			t.Fatal(err)
+	for i := 1; i <= lostBatches; i++ {
+		if d := receive(t, got); d != strconv.Itoa(i) {
+			t.Fatalf("batch %s, want %d", d, i)
 		}
-		last := sequences[lost-1]
-		data, _ := consume(t, c, partition, last, after-lost+before-1)
-		for i, d := range data[before-1:] {
-			if d != strconv.Itoa(lost+1+i) {
-				t.Fatalf("got %q", data)
-			}
+	}
+	crash()
+	d := receive(t, got)
+	for n, _ := strconv.Atoi(d); n <= keptBatches; n, _ = strconv.Atoi(d) {
+		d = receive(t, got) // comes again
+	}
+	for i := lostBatches + 1; d == strconv.Itoa(i) && i < laterBatches; i++ {
+		d = receive(t, got)
+		if d != strconv.Itoa(i+1) {
+			t.Fatalf("batch %s, want %d", d, i+1)
 		}
-		// What is there now is known from now on.
-		if data, _ = consume(t, c, partition, uint64(after-lost+before-1), 1); data[0] != strconv.Itoa(after) {
-			t.Errorf("then got %q", data)
+	}
+	if d != strconv.Itoa(laterBatches) {
+		t.Errorf("batch %s, want %d", d, lostBatches+1)
+	}
+	if err := stop(); !errors.Is(err, context.Canceled) {
+		t.Errorf("ConsumeEvents gives %v at the end", err)
+	}
+}
+
+// TestNextReadingOfAStreamThatLostItsEnd: the same where the client reads anew, from
+// the position that it has come to.
+func TestNextReadingOfAStreamThatLostItsEnd(t *testing.T) {
+	partition := partitionOf(t, web)
+	c, crash := losing(t)
+	_, sequences := consume(t, c, partition, 0, lostBatches)
+	crash()
+	if err := c.WaitConnected(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	const last = keptBatches + laterBatches - lostBatches // of the stream now
+	data, _ := consume(t, c, partition, sequences[lostBatches-1], last-1)
+	for i, d := range data[keptBatches-1:] {
+		if d != strconv.Itoa(lostBatches+1+i) {
+			t.Fatalf("got %q", data)
 		}
-	})
+	}
+	// What is there now is known from now on.
+	if data, _ = consume(t, c, partition, last-1, 1); data[0] != strconv.Itoa(laterBatches) {
+		t.Errorf("then got %q", data)
+	}
 }

@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// ReadSums, to be set before a batch, has Reset read its sums, too.
+// ReadSums has Reset read the sums of a batch, too; it is to be called before that.
 func (d *Decoder) ReadSums(read bool) { d.readSums = read }
 
 // Sums are the sums of all events of the batch and the second in which they ended,

@@ -147,9 +147,13 @@ var errWriting = errors.New("a row cannot be told as it was packed")
 // write gives all rows of a merged reply as they are sent, as show and
 // answer.write do. After an error nothing that is remembered is of use.
 func (g *writing) write(reply *query.Reply, known *known, all bool, seconds float64) ([]byte, error) {
-	if g.index == nil || g.seconds != seconds {
-		*g = writing{taken: g.taken, forget: g.forget, seconds: seconds, index: map[string]int32{}}
+	if g.index == nil {
+		g.index = map[string]int32{}
 	}
+	// As long as there is less history than the window asks for, each answer is of
+	// a longer one than the one before.
+	another := g.seconds != seconds
+	g.seconds = seconds
 	g.round++
 	g.stale, g.added = g.stale[:0], g.added[:0]
 	for _, raw := range reply.Raw() {
@@ -170,6 +174,9 @@ func (g *writing) write(reply *query.Reply, known *known, all bool, seconds floa
 		return nil, err
 	}
 	g.arrange()
+	if another {
+		g.stale = append(g.stale[:0], g.order...)
+	}
 	if err := g.renew(); err != nil {
 		return nil, err
 	}

@@ -25,7 +25,6 @@ func (e *Encoder) Encode(dst []byte, h *Header) []byte {
 	if e.count > 0 {
 		dst = e.appendEvents(dst, h.Sent)
 	}
-	dst = e.appendSums(dst)
 	return e.appendSummaries(dst)
 }
 
@@ -105,21 +104,32 @@ func (e *Encoder) appendExchanges(dst []byte) []byte {
 	return endField(dst, at)
 }
 
-// appendEvents writes the events; they end at times relative to sent.
+// appendEvents writes the events, which end at times relative to sent, and where
+// there are to be any their sums.
 func (e *Encoder) appendEvents(dst []byte, sent int64) []byte {
 	dst, at := begin(dst, fieldEvents, e.count)
+	sums := e.summing(sent)
 	for i := range e.columns {
 		s := source{data: e.columns[i].data, n: e.count}
+		var values []uint64
 		if i == eventEnd {
 			s.mode, s.first = changed, uint64(e.firstEnd-sent)
-		} else if e.columns[i].any == 0 {
-			continue
 		}
-		dst = e.work.packer.append(dst, fieldColumn+i, s)
+		if i == eventEnd || e.columns[i].any != 0 {
+			dst = e.work.packer.append(dst, fieldColumn+i, s)
+			values = e.work.packer.values // as they were, for in these modes nothing changes them
+		}
+		if sums != nil && !sums.take(i, values) {
+			sums = nil
+		}
 	}
 	if n := len(e.traceIDs) / 16; n > 0 {
 		dst = e.work.packer.append(dst, fieldTraceRow, source{data: e.traced.data, n: n, mode: changes})
 		dst = appendBytes(dst, fieldTraceID, e.traceIDs)
 	}
-	return endField(dst, at)
+	dst = endField(dst, at)
+	if sums != nil {
+		dst = e.appendSums(dst, sums)
+	}
+	return dst
 }

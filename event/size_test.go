@@ -12,9 +12,9 @@ import (
 // them to a bound: the NATS message with its subject and header as the stream
 // keeps it.
 func TestSize(t *testing.T) {
-	f := func(rate int, most float64) {
+	f := func(rate int, change func([]event.Event) []event.Event, most float64) {
 		t.Helper()
-		events := trafficAt(rate, rate)
+		events := change(trafficAt(rate, rate))
 		h := header
 		h.Sequence, h.Produced, h.Shed = 4000, uint64(4000*rate), 0
 		h.Sent = events[rate-1].Start + int64(events[rate-1].Duration) + 20_000
@@ -31,9 +31,11 @@ func TestSize(t *testing.T) {
 			t.Errorf("%d events a second take %.2f bytes each, want at most %.2f", rate, each, most)
 		}
 	}
-	f(100, 17)
-	f(1000, 8)
-	f(10_000, 6.6)
+	none := func(events []event.Event) []event.Event { return events }
+	f(100, none, 17)
+	f(1000, none, 8)
+	f(10_000, none, 6.6)
+	f(10_000, within, 7.5) // in one second: with sums
 }
 
 // envelope is what the stream keeps of a message beside its data.

@@ -14,13 +14,20 @@ type summer struct {
 	exchanges   []sumExchange
 	// byRoute, byPeer and byPair are numbers of rows, from 1.
 	byRoute, byPeer, byPair []uint32
-	// at are the buckets of each event, as BucketPairs has them, in the rows are
-	// the numbers of its own.
-	at     []uint32
-	in     []rowPair
-	sorted []uint32 // the buckets, by row
-	counts [buckets]uint32
-	list   []BucketCount
+	// Of each event: the number of its exchange, those of its rows, and its
+	// buckets, as BucketPairs has them.
+	exchange []uint16
+	in       []rowPair
+	at       []uint32
+	sorted   []uint32 // the buckets, by row
+	counts   [buckets]uint32
+	list     []BucketCount
+
+	// most is how many rows there may be, of how many outcomes there are.
+	most int
+	of   uint32
+	// end is that of the event at hand, from when its second begins.
+	end, from int64
 
 	columns [sumColumns]column
 	events  column
@@ -74,24 +81,28 @@ const (
 	variants       = 4
 )
 
-// appendSums writes the section of sums, where there is to be one.
-func (e *Encoder) appendSums(dst []byte) []byte {
+// summing is the summer that the events of a batch are to be given to, column by
+// column, or nil where the batch is to have no sums.
+func (e *Encoder) summing(sent int64) *summer {
 	if !e.summable() {
 		if e.work.unsummed++; e.work.unsummed >= usualBatches {
 			e.work.sums = nil
 		}
-		return dst
+		return nil
 	}
 	if e.work.unsummed = 0; e.work.sums == nil {
 		e.work.sums = new(summer)
 	}
-	s := e.work.sums
-	if !s.begin(e) || !s.sum(e) {
-		return dst
+	if s := e.work.sums; s.begin(e, sent) {
+		return s
 	}
+	return nil
+}
+
+// appendSums writes the section of sums, unless it takes too much.
+func (e *Encoder) appendSums(dst []byte, s *summer) []byte {
 	start := len(dst)
-	dst = s.append(e, dst)
-	if len(dst)-start > e.count {
+	if dst = s.append(e, dst); len(dst)-start > e.count {
 		return dst[:start]
 	}
 	return dst
@@ -107,10 +118,13 @@ func (e *Encoder) summable() bool {
 }
 
 // begin prepares for a batch, and returns false where its sums would be too many.
-func (s *summer) begin(e *Encoder) bool {
+func (s *summer) begin(e *Encoder, sent int64) bool {
 	s.rows, s.outcomes, s.classes = s.rows[:0], s.outcomes[:0], s.classes[:0]
 	s.connections = room(s.connections, len(e.connStates))
 	most := min(e.count/eventsPerSum, MaxSums)
+	s.most, s.of = most, uint32(len(e.outcomes))
+	s.end, s.from = sent, floorSecond(e.firstEnd)
+	s.at, s.in, s.exchange = room(s.at, e.count), room(s.in, e.count), room(s.exchange, e.count)
 	for i := range e.connStates {
 		c := &e.connStates[i]
 		number, ok := s.class(peerClass{c.peer, c.reason, c.security}, most)
@@ -175,33 +189,39 @@ func cleared(list []uint32, n int) []uint32 {
 	return list
 }
 
-// sumBlock are columns of some events.
-type sumBlock [eventColumns][blockRows]uint64
+// zeros are of a column that is absent.
+var zeros [blockRows]uint64
 
-// sum adds up the events, and returns false where they cannot be.
-func (s *summer) sum(e *Encoder) bool {
-	most := min(e.count/eventsPerSum, MaxSums)
-	s.at, s.in = room(s.at, e.count), room(s.in, e.count)
-	var data [eventColumns][]byte
-	for i := range data {
-		data[i] = e.columns[i].data
-	}
-	var block sumBlock
-	end := e.firstEnd
-	from := floorSecond(end)
-	for first := 0; first < e.count; first += blockRows {
-		n := min(blockRows, e.count-first)
-		for i := range data {
-			if i != eventStream {
-				data[i] = decodeVarints(block[i][:n], data[i])
+// take takes a column of all events, nil where all are zeros, in the order of the
+// columns. It returns false where the batch can have no sums.
+func (s *summer) take(column int, values []uint64) bool {
+	for first := 0; first < len(s.at); first += blockRows {
+		block := zeros[:min(blockRows, len(s.at)-first)]
+		if values != nil {
+			block = values[first : first+len(block)]
+		}
+		ok := true
+		switch column {
+		case eventEnd:
+			ok = s.within(block)
+		case eventExchange:
+			for i, number := range block {
+				s.exchange[first+i] = uint16(number)
 			}
+		case eventConnection:
+			ok = s.assign(block, first)
+		case eventLatency:
+			for i, latency := range block {
+				s.at[first+i] = uint32(latency)
+			}
+		case eventTail:
+			s.times(block, first)
+		case eventRequestBytes:
+			ok = s.requests(block, first)
+		case eventResponseBytes:
+			ok = s.responses(block, first)
 		}
-		least, greatest := end, end
-		for _, step := range block[eventEnd][:n] {
-			end += unzigzag(step)
-			least, greatest = min(least, end), max(greatest, end)
-		}
-		if least < from || greatest >= from+1e6 || !s.add(e, &block, first, n) || len(s.rows) > most {
+		if !ok {
 			return false
 		}
 	}
@@ -217,62 +237,115 @@ func floorSecond(t int64) int64 {
 	return t - part
 }
 
-// add adds up some events, and returns false where one has too many bytes.
-func (s *summer) add(e *Encoder, b *sumBlock, first, n int) bool {
-	latency, duration := &b[eventLatency], &b[eventTail]
-	for i := range n {
-		latency[i] = uint64(unzigzag(latency[i]))
-		duration[i] = uint64(unzigzag(duration[i])) + latency[i]
+// within tells whether events end in the second of the first, by the steps from
+// one to the next.
+func (s *summer) within(steps []uint64) bool {
+	end := s.end
+	least, most := int64(math.MaxInt64), int64(math.MinInt64)
+	for _, step := range steps {
+		end += int64(step)
+		least, most = min(least, end), max(most, end)
 	}
-	BucketPairs(s.at[first:first+n], latency[:], duration[:])
-	many := uint64(0)
-	outcomes := uint32(len(e.outcomes))
-	for i := range n {
-		number, connection := uint32(unzigzag(b[eventExchange][i])), uint32(unzigzag(b[eventConnection][i]))
+	s.end = end
+	return least >= s.from && most < s.from+1e6
+}
+
+// assign finds the rows of events, whose connections these are.
+func (s *summer) assign(connections []uint64, first int) bool {
+	of := s.of
+	for i, connection := range connections {
+		number := s.exchange[first+i]
 		x := &s.exchanges[number]
-		x.request += uint64(unzigzag(b[eventRequestBytes][i]))
-		x.response += uint64(unzigzag(b[eventResponseBytes][i]))
-		many |= x.request | x.response
+		class := s.connections[connection]
 		in := rowPair{peer: noRow}
 		if x.outbound {
-			in.route = s.row(&s.byPair[(x.route*uint32(len(s.classes))+s.connections[connection])*variants+x.variant], partRoute|partPeer, number, connection, outcomes)
+			in.route = s.row(&s.byPair[(x.route*uint32(len(s.classes))+class)*variants+x.variant], partRoute|partPeer, number, uint32(connection))
 		} else {
-			in.route = s.row(&s.byRoute[x.route*variants+x.variant], partRoute, number, 0, outcomes)
-			in.peer = s.row(&s.byPeer[s.connections[connection]*variants+x.variant], partPeer, number, connection, outcomes)
-			s.into(in.peer, x, latency[i], duration[i], outcomes)
+			in.route = s.row(&s.byRoute[x.route*variants+x.variant], partRoute, number, 0)
+			in.peer = s.row(&s.byPeer[class*variants+x.variant], partPeer, number, uint32(connection))
+			s.rows[in.peer].n++
+			s.outcomes[uint32(in.peer)*of+x.outcome]++
 		}
-		s.into(in.route, x, latency[i], duration[i], outcomes)
+		s.rows[in.route].n++
+		s.outcomes[uint32(in.route)*of+x.outcome]++
 		s.in[first+i] = in
 	}
-	return many < maxSumBytes
+	return len(s.rows) <= s.most
 }
 
 // row is the row of a number, from 1, which is 0 where it is new.
-func (s *summer) row(number *uint32, part, exchange, connection, outcomes uint32) uint16 {
+func (s *summer) row(number *uint32, part uint32, exchange uint16, connection uint32) uint16 {
 	if *number == 0 {
-		if len(s.rows) >= noRow {
-			return 0 // there are too many, and sum will see it
-		}
-		s.rows = append(s.rows, sumRow{part: part, exchange: exchange, connection: connection,
-			request: s.exchanges[exchange].variant&variantRequest != 0,
-			latency: sumExtent{least: math.MaxUint32}, duration: sumExtent{least: math.MaxUint32}})
-		for range outcomes {
-			s.outcomes = append(s.outcomes, 0)
-		}
-		*number = uint32(len(s.rows))
+		s.newRow(number, part, exchange, connection)
 	}
 	return uint16(*number - 1)
 }
 
-// into adds an event to a row.
-func (s *summer) into(row uint16, x *sumExchange, latency, duration uint64, outcomes uint32) {
-	r := &s.rows[row]
-	r.n++
-	r.requests += x.request
-	r.responses += x.response
-	r.latency.add(latency)
-	r.duration.add(duration)
-	s.outcomes[uint32(row)*outcomes+x.outcome]++
+func (s *summer) newRow(number *uint32, part uint32, exchange uint16, connection uint32) {
+	if len(s.rows) < noRow { // else there are too many, and assign will tell
+		s.rows = append(s.rows, sumRow{part: part, exchange: uint32(exchange), connection: connection,
+			request: s.exchanges[exchange].variant&variantRequest != 0,
+			latency: sumExtent{least: math.MaxUint32}, duration: sumExtent{least: math.MaxUint32}})
+		for range s.of {
+			s.outcomes = append(s.outcomes, 0)
+		}
+	}
+	*number = uint32(len(s.rows))
+}
+
+// times adds latencies, which are in at, and by how much durations are longer, and
+// has their buckets in at.
+func (s *summer) times(tails []uint64, first int) {
+	var latencies, durations [blockRows]uint64
+	at, in := s.at[first:first+len(tails)], s.in[first:first+len(tails)]
+	for i, tail := range tails {
+		latency := uint64(at[i])
+		latencies[i], durations[i] = latency, latency+tail
+	}
+	BucketPairs(at, latencies[:], durations[:])
+	for i, of := range in {
+		r := &s.rows[of.route]
+		r.latency.add(latencies[i])
+		r.duration.add(durations[i])
+		if of.peer != noRow {
+			r = &s.rows[of.peer]
+			r.latency.add(latencies[i])
+			r.duration.add(durations[i])
+		}
+	}
+}
+
+// requests adds the bytes of requests, by how much each exceeds that before of the
+// same exchange.
+func (s *summer) requests(steps []uint64, first int) bool {
+	many := uint64(0)
+	in := s.in[first : first+len(steps)]
+	for i, step := range steps {
+		x := &s.exchanges[s.exchange[first+i]]
+		x.request += step
+		many |= x.request
+		s.rows[in[i].route].requests += x.request
+		if in[i].peer != noRow {
+			s.rows[in[i].peer].requests += x.request
+		}
+	}
+	return many < maxSumBytes
+}
+
+// responses is as requests.
+func (s *summer) responses(steps []uint64, first int) bool {
+	many := uint64(0)
+	in := s.in[first : first+len(steps)]
+	for i, step := range steps {
+		x := &s.exchanges[s.exchange[first+i]]
+		x.response += step
+		many |= x.response
+		s.rows[in[i].route].responses += x.response
+		if in[i].peer != noRow {
+			s.rows[in[i].peer].responses += x.response
+		}
+	}
+	return many < maxSumBytes
 }
 
 // sort puts the buckets of each row together.

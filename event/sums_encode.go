@@ -38,8 +38,8 @@ type sumRow struct {
 	part, exchange, connection uint32
 	request                    bool
 	n                          uint32
-	end                        uint32 // of its buckets in sorted
-	requests, responses        uint64 // bytes
+	end                        uint32    // of its buckets in sorted
+	bytes                      [2]uint64 // of requests, of responses
 	latency, duration          sumExtent
 }
 
@@ -69,10 +69,10 @@ type peerClass struct {
 
 // sumExchange is what the summer needs to know of an exchange.
 type sumExchange struct {
-	route, outcome    uint32
-	variant           uint32 // whether it is a request, and of gRPC
-	outbound          bool
-	request, response uint64 // of its previous event
+	route, outcome uint32
+	variant        uint32 // whether it is a request, and of gRPC
+	outbound       bool
+	bytes          [2]uint64 // of its previous event: request, response
 }
 
 const (
@@ -145,9 +145,9 @@ func (s *summer) begin(e *Encoder, sent int64) bool {
 		var first [1]uint64
 		at := sumExchange{route: x.route, outcome: x.outcome, outbound: r.direction == Outbound}
 		request = decodeVarints(first[:], request)
-		at.request = uint64(unzigzag(first[0]))
+		at.bytes[0] = uint64(unzigzag(first[0]))
 		response = decodeVarints(first[:], response)
-		at.response = uint64(unzigzag(first[0]))
+		at.bytes[1] = uint64(unzigzag(first[0]))
 		if of := (Event{Kind: o.kind, Protocol: r.protocol}); of.IsRequest() {
 			at.variant |= variantRequest
 		}
@@ -217,9 +217,9 @@ func (s *summer) take(column int, values []uint64) bool {
 		case eventTail:
 			s.times(block, first)
 		case eventRequestBytes:
-			ok = s.requests(block, first)
+			ok = s.bytes(0, block, first)
 		case eventResponseBytes:
-			ok = s.responses(block, first)
+			ok = s.bytes(1, block, first)
 		}
 		if !ok {
 			return false
@@ -315,34 +315,18 @@ func (s *summer) times(tails []uint64, first int) {
 	}
 }
 
-// requests adds the bytes of requests, by how much each exceeds that before of the
-// same exchange.
-func (s *summer) requests(steps []uint64, first int) bool {
+// bytes adds those of requests (side 0) or responses (1), by how much each exceeds
+// that before of the same exchange.
+func (s *summer) bytes(side int, steps []uint64, first int) bool {
 	many := uint64(0)
 	in := s.in[first : first+len(steps)]
 	for i, step := range steps {
-		x := &s.exchanges[s.exchange[first+i]]
-		x.request += step
-		many |= x.request
-		s.rows[in[i].route].requests += x.request
+		last := &s.exchanges[s.exchange[first+i]].bytes[side&1]
+		*last += step
+		many |= *last
+		s.rows[in[i].route].bytes[side&1] += *last
 		if in[i].peer != noRow {
-			s.rows[in[i].peer].requests += x.request
-		}
-	}
-	return many < maxSumBytes
-}
-
-// responses is as requests.
-func (s *summer) responses(steps []uint64, first int) bool {
-	many := uint64(0)
-	in := s.in[first : first+len(steps)]
-	for i, step := range steps {
-		x := &s.exchanges[s.exchange[first+i]]
-		x.response += step
-		many |= x.response
-		s.rows[in[i].route].responses += x.response
-		if in[i].peer != noRow {
-			s.rows[in[i].peer].responses += x.response
+			s.rows[in[i].peer].bytes[side&1] += *last
 		}
 	}
 	return many < maxSumBytes
@@ -379,8 +363,8 @@ func (s *summer) append(e *Encoder, dst []byte) []byte {
 		c[sumPart].put(uint64(r.part))
 		c[sumExchangeNumber].put(uint64(r.exchange))
 		c[sumConnection].put(uint64(r.connection))
-		c[sumRequest].put(r.requests)
-		c[sumResponse].put(r.responses)
+		c[sumRequest].put(r.bytes[0])
+		c[sumResponse].put(r.bytes[1])
 		if !r.request {
 			r.latency, r.duration = sumExtent{}, sumExtent{}
 		}

@@ -34,6 +34,8 @@ type memory struct {
 	fault func() (store bool, err error)
 	// looked, where set, is called after a tier's last rollup was looked up.
 	looked func()
+	// reading, where set, is called before a rollup is read.
+	reading func()
 	// dead makes everything fail.
 	dead bool
 	// now is the time at which rollups are stored, where it matters.
@@ -108,6 +110,9 @@ func (m *memory) ReadRollups(_ context.Context, _, tier int, after uint64, since
 		if r.sequence <= after || after == 0 && r.at.Before(since) {
 			continue
 		}
+		if m.reading != nil {
+			m.reading()
+		}
 		if err := fn(r.sequence, r.data); err != nil {
 			return err
 		}
@@ -151,6 +156,10 @@ type world struct {
 	bus     *memory
 	members [2]*partition
 	now     time.Time
+	// began is when the first batches were sent.
+	began time.Time
+	// each, where set, is called after each step.
+	each func(i int)
 	// toSend are batches not on the bus yet.
 	toSend [][]byte
 	// want by workload name.

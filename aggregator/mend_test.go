@@ -39,6 +39,9 @@ func (w *world) losing(steps, every int, lose func()) {
 			w.now = w.now.Add(time.Duration(w.rng.IntN(15)) * time.Second)
 		}
 		w.step(w.rng.IntN(2))
+		if w.each != nil {
+			w.each(i)
+		}
 		if i%every == every/2 {
 			// The bus synchronises its files from time to time: what is there then stays.
 			for tier := range w.bus.rollups {

@@ -148,11 +148,19 @@ func (p *partition) lastGroup(ctx context.Context, tier int, data []byte) error 
 		note(part.Delta.Position, p.lasts[tier], &part.Meta)
 		return nil
 	}
-	// Its writer died within the group.
-	return p.groups(ctx, tier, 0, time.Time{}, func(g group) error {
+	// Its writer died within the group, or is still at it: what it has written since
+	// is not in what loadTier reads, so it must not be taken for summed up.
+	err := p.groups(ctx, tier, 0, time.Time{}, func(g group) error {
+		if g.last > p.lasts[tier] {
+			return errEnough
+		}
 		note(g.delta.Position, g.last, &g.meta)
 		return nil
 	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return err
 }
 
 func (p *partition) emptyPast(now time.Time) *past {

@@ -253,6 +253,16 @@ func (s *shelf[K]) Folded(i int, began int64) error {
 	})
 }
 
+// forgetLate gives up what is late in a tier.
+func (s *shelf[K]) forgetLate(i int) {
+	for _, blocks := range []map[int64]*block{s.tiers[i].late, s.tiers[i].folding} {
+		for _, b := range blocks {
+			s.release(b)
+		}
+		clear(blocks)
+	}
+}
+
 // move empties blocks into something else.
 func (s *shelf[K]) move(blocks map[int64]*block, to func(at int64, key *K, data []byte) error) (failed error) {
 	for at, b := range blocks {

@@ -206,10 +206,12 @@ func (s *Store[K]) Raise(i int, from int64) {
 func (s *Store[K]) Lost(tiers int, before int64) {
 	for _, c := range s.both() {
 		for i := range min(tiers, len(c.tiers)-1) {
+			c.forgetLate(i)
 			from := ceil(before, c.grid(i, before))
 			c.tiers[i].safe = max(c.tiers[i].safe, from)
 			c.raise(i, from)
 		}
+		c.findOldest()
 	}
 }
 

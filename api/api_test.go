@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -309,6 +310,53 @@ func TestAsksAgainWhilePartitionsChangeHands(t *testing.T) {
 	}
 	if asked != 3 || resp.GetCoverage().GetPartitionsMissing() != 0 || resp.GetCoverage().GetPartitionsTotal() != 2 {
 		t.Errorf("asked %d times, coverage %v", asked, resp.GetCoverage())
+	}
+}
+
+// One member is loading its history when the question is put first, so that all are
+// asked about what it has. Its history is there by then: an answer about that window,
+// which says that statistics reach back to the beginning, would be taken for all.
+func TestHistoryLoadedMeanwhile(t *testing.T) {
+	const oldest, later = 1_000_000, 1_000_600
+	for name, test := range map[string]struct {
+		// loading tells whether the member is at its n-th question.
+		loading func(n int) bool
+		since   int64
+	}{
+		"in a moment":           {func(n int) bool { return n == 1 }, oldest},
+		"not before we gave up": {func(int) bool { return true }, later},
+		"another one each time": {func(n int) bool { return n%2 == 1 }, later},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &apitest.Backend{}
+			asked := 0
+			member := func(id int, reaches func() int64) func(query.Request) query.Reply {
+				return func(q query.Request) query.Reply {
+					r := query.Reply{Member: fmt.Sprint("m", id), Members: 2, Total: 2, Partitions: []int{id}, Oldest: oldest, Resolution: 1, Reaches: reaches()}
+					since := max(q.Since, r.Reaches)
+					r.Windows = []query.Window{{Since: since, Until: q.Until}}
+					r.Rows = []query.Row{{Resource: web("x"), Stats: query.Stats{Requests: uint64(q.Until - since)}}}
+					return r
+				}
+			}
+			b.AnswerFunc(query.MethodStat, member(0, func() int64 { return 0 }), member(1, func() int64 {
+				if asked++; test.loading(asked) { // one question at a time
+					return later
+				}
+				return 0
+			}))
+			_, c := start(t, b)
+			resp, err := c.Stat(t.Context(), &weirpb.StatRequest{Window: &weirpb.Window{
+				Since: &timestamppb.Timestamp{Seconds: oldest}, Until: &timestamppb.Timestamp{Seconds: later + 100}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cov, requests := resp.GetCoverage(), resp.GetRows()[0].GetStats().GetRequests()
+			if cov.GetSince().GetSeconds() != test.since || cov.GetOldest().GetSeconds() != test.since || requests != 2*uint64(later+100-test.since) {
+				t.Errorf("an answer from %d on, where statistics reach back to %d, with %d requests; want both to be %d, and %d requests",
+					cov.GetSince().GetSeconds(), cov.GetOldest().GetSeconds(), requests, test.since, 2*(later+100-test.since))
+			}
+		})
 	}
 }
 

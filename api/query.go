@@ -327,28 +327,35 @@ func (s *service) put(ctx context.Context, method string, q *query.Request, body
 }
 
 // agree puts the question, and again where the aggregators can answer only about
-// different windows: then about one that all can answer about.
+// different windows: then about one that all can answer about. Where history was
+// loaded meanwhile, the answer about that would be about less than is known by now,
+// so it is asked for all again; and where there is no end of that, the reply's Reaches
+// tells what its window was cut for.
 func (s *service) agree(ctx context.Context, method string, q *query.Request, body []byte, unpack unpacker) (*query.Reply, int, error) {
+	asked, reaches := *q, int64(0)
 	for tries := 0; ; tries++ {
 		reply, answered, err := s.ask(ctx, method, body, unpack)
-		brief := errors.Is(err, query.ErrBrief)
-		if err != nil && !brief {
+		if err != nil && !errors.Is(err, query.ErrBrief) {
 			return nil, 0, err
 		}
-		var next query.Request
-		if brief {
+		next := asked
+		if err != nil {
 			// A workload has moved between partitions, or one is being handed
 			// over.
-			whole := *q
-			whole.Brief = false
-			q, next = &whole, whole
+			asked.Brief = false
+			next, reaches = asked, 0
 		} else {
 			var again bool
-			if next, again = query.Again(*q, reply); !again {
+			if next, again = query.Again(asked, reply); again {
+				reaches = reply.Reaches
+			} else if reaches <= max(reply.Reaches, asked.Since) || tries >= maxAgree {
+				reply.Reaches = max(reply.Reaches, reaches)
 				return reply, answered, nil
+			} else {
+				reaches = 0
 			}
 		}
-		if tries == maxAgree {
+		if tries >= maxAgree {
 			return nil, 0, status.Error(codes.Unavailable, "the aggregators are loading their history and reach back differently far; ask again in a moment")
 		}
 		if body, err = json.Marshal(&next); err != nil {

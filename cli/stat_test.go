@@ -127,6 +127,18 @@ func TestStatSaysWhatIsMissing(t *testing.T) {
 	golden(t, "stat_partial_wide", out, errOut, err)
 }
 
+// Where all that is known of the time is in steps, an answer begins with the first
+// whole one, later than statistics reach back to: that is less than was asked for, too.
+func TestStatBeginsWithAWholeStep(t *testing.T) {
+	b := emojivoto()
+	reaches := now.Unix() - 95
+	b.Answer(query.MethodStat, query.Reply{Member: "a", Members: 1, Oldest: reaches - 600, Reaches: reaches, Windows: []query.Window{{Since: reaches + 5, Until: now.Unix() - 60}}})
+	_, errOut, err := weir(t, append([]string{"stat", "deploy", "-n", "emojivoto", "--api-addr", start(t, b)}, lastMinute...)...)
+	if want := "Statistics reach back to 12:03:25: this is about 30s, not from 12:03:00 on.\n"; err != nil || !strings.HasPrefix(errOut, want) {
+		t.Errorf("%q, %v", errOut, err)
+	}
+}
+
 // A window of which nothing is kept is named as it was asked for.
 func TestStatOfWhatIsNotKept(t *testing.T) {
 	b := emojivoto()

@@ -183,14 +183,15 @@ func (a *app) noteCoverage(asked *weirpb.Window, c *weirpb.Coverage) {
 		a.notef("Nothing is kept of that window: statistics reach back to %s.", clock(c.GetOldest().AsTime(), a.now()))
 		return
 	}
-	got := c.GetUntil().AsTime().Sub(c.GetSince().AsTime())
+	until := c.GetUntil().AsTime()
 	want, wanted := asked.GetLength().AsDuration(), ", not "+length(asked.GetLength().AsDuration())
 	if s := asked.GetSince(); s != nil {
 		from := s.AsTime().Truncate(time.Second)
-		want, wanted = c.GetUntil().AsTime().Sub(from), ", not from "+clock(from, a.now())+" on"
+		want, wanted = until.Sub(from), ", not from "+clock(from, a.now())+" on"
 	}
 	// A little less than asked for changes little.
-	if got < want*9/10 && c.GetOldest() != nil && !c.GetOldest().AsTime().Before(c.GetSince().AsTime()) {
+	got := until.Sub(c.GetSince().AsTime())
+	if got < want*9/10 && c.GetOldest().AsTime().After(until.Add(-want)) {
 		a.notef("Statistics reach back to %s: this is about %s%s.", clock(c.GetOldest().AsTime(), a.now()), length(got), wanted)
 	}
 }

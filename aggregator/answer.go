@@ -179,6 +179,10 @@ func (q *question) align(keep bool) {
 	}
 	_ = q.partitions(func(p *partition) error {
 		q.reply.Reaches = max(q.reply.Reaches, q.bounds(p).Reaches())
+		q.reply.Loading = q.reply.Loading || !p.complete
+		if p.behind() {
+			q.reply.Behind = append(q.reply.Behind, p.number)
+		}
 		return nil
 	})
 	since, until := max(q.Since, q.reply.Reaches), q.Until

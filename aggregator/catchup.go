@@ -2,6 +2,7 @@ package aggregator
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 )
@@ -10,9 +11,12 @@ import (
 // because it has not come as far as its predecessor may have.
 const catchUpMost = 5 * time.Second
 
+// behindMost is for how long after that it says so where it still has not.
+const behindMost = time.Minute
+
 // streamEnd looks up where the stream of events ends, for the partition: what its
 // predecessor had counted, published or not, came before. It tries until the
-// deadline; where the bus can't tell, it is 0.
+// deadline; where the bus can't tell, it is later than any.
 func (p *partition) streamEnd(ctx context.Context, deadline time.Duration) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -23,7 +27,7 @@ func (p *partition) streamEnd(ctx context.Context, deadline time.Duration) uint6
 		}
 		if ctx.Err() != nil {
 			p.a.log.Warn("cannot look up where the stream ends; answering without what was not read again yet", "partition", p.number, "error", err)
-			return 0
+			return math.MaxUint64
 		}
 		sleep(ctx, delay)
 	}
@@ -36,6 +40,13 @@ func (p *partition) streamEnd(ctx context.Context, deadline time.Duration) uint6
 func (p *partition) answering() bool {
 	caught := p.folder != nil && p.folder.Position() >= p.end && (p.complete || !p.holed)
 	return p.ready && (caught || !p.a.o.Now().Before(p.answerBy))
+}
+
+// behind tells whether the partition answers though it has not come as far as its
+// predecessor may have. The bus may have lost what was last in the stream, and then
+// nobody comes that far: after a while there is no telling any more. p.mu is held.
+func (p *partition) behind() bool {
+	return p.folder.Position() < p.end && p.a.o.Now().Before(p.answerBy.Add(behindMost))
 }
 
 // touched notes that a heartbeat was told, which began then.

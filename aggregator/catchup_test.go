@@ -114,7 +114,7 @@ func TestTotalsDoNotDip(t *testing.T) {
 }
 
 // TestAnswersInTheEnd: a partition that does not come as far as its stream, or
-// can't know how far that is, answers with what it has.
+// can't know how far that is, answers with what it has, and says so.
 func TestAnswersInTheEnd(t *testing.T) {
 	for name, test := range map[string]struct {
 		source   func(aggregator.Source) aggregator.Source
@@ -133,6 +133,9 @@ func TestAnswersInTheEnd(t *testing.T) {
 			a, _ := start(t, o)
 			eventually(t, "all partitions", func() bool { return a.Owned() == o.Partitions })
 			expect(t, c, map[string]uint64{"web": test.requests})
+			if r := ask(t, c, query.MethodStat, query.Request{}); len(r.Behind) == 0 {
+				t.Error("the answer does not say that there may be more")
+			}
 		})
 	}
 }

@@ -360,6 +360,42 @@ func TestHistoryLoadedMeanwhile(t *testing.T) {
 	}
 }
 
+// While what an answer lacks is being loaded, the question is put again.
+func TestWaitsForHistory(t *testing.T) {
+	b := &apitest.Backend{}
+	asked := 0
+	b.AnswerFunc(query.MethodStat, func(q query.Request) query.Reply {
+		asked++ // one question at a time
+		r := query.Reply{Member: "a", Members: 1, Loading: asked < 3}
+		if r.Loading {
+			r.Reaches = q.Since + 7
+		}
+		r.Windows = []query.Window{{Since: max(q.Since, r.Reaches), Until: q.Until}}
+		return r
+	})
+	_, c := start(t, b)
+	resp, err := c.Stat(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if length := resp.GetCoverage().GetUntil().AsTime().Sub(resp.GetCoverage().GetSince().AsTime()); asked != 3 || length != time.Minute {
+		t.Errorf("asked %d times, an answer about %v", asked, length)
+	}
+}
+
+func TestPartitionsBehindAreSaid(t *testing.T) {
+	b := &apitest.Backend{}
+	b.Answer(query.MethodStat, query.Reply{Member: "a", Total: 3, Partitions: []int{1}, Behind: []int{1}}, query.Reply{Member: "b", Total: 3, Partitions: []int{0, 2}, Behind: []int{0}})
+	_, c := start(t, b)
+	resp, err := c.Stat(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := resp.GetCoverage().GetPartitionsBehind(); got != 2 {
+		t.Errorf("%d behind, want 2", got)
+	}
+}
+
 func TestPartitionsMissingAreSaid(t *testing.T) {
 	b := &apitest.Backend{}
 	b.Answer(query.MethodStat, query.Reply{Total: 16, Partitions: []int{1, 2, 3}})

@@ -306,10 +306,11 @@ func (s *service) put(ctx context.Context, method string, q *query.Request, body
 			return nil, 0, err
 		}
 		missing, duplicate := query.Missing(reply)
-		if len(missing) == 0 && len(duplicate) == 0 {
+		whole := len(missing) == 0 && len(duplicate) == 0
+		if whole && !(reply.Loading && reply.Reaches > q.Since) {
 			return reply, answered, nil
 		}
-		// Partitions are changing hands.
+		// Partitions are changing hands, or what they had before is being loaded.
 		select {
 		case <-time.After(askAgain):
 			continue
@@ -318,6 +319,8 @@ func (s *service) put(ctx context.Context, method string, q *query.Request, body
 		switch {
 		case ctx.Err() != nil:
 			return nil, 0, status.FromContextError(ctx.Err()).Err()
+		case whole:
+			return reply, answered, nil
 		case len(duplicate) > 0:
 			return nil, 0, status.Errorf(codes.Unavailable, "%d of %d partitions are answered for by more than one aggregator; ask again in a moment", len(duplicate), reply.Total)
 		}

@@ -127,6 +127,7 @@ func coverage(w window, reply *query.Reply, answered int) (*weirpb.Coverage, win
 	}
 	missing, _ := query.Missing(reply)
 	c.PartitionsMissing, c.PartitionsTotal = uint32(len(missing)), uint32(max(0, reply.Total))
+	c.PartitionsBehind = uint32(len(reply.Behind))
 	// What is older may be there in part only.
 	c.Oldest, c.Exact = timestamp(max(reply.Oldest, reply.Reaches)), timestamp(reply.Exact)
 	return c, w

@@ -139,6 +139,16 @@ func TestStatBeginsWithAWholeStep(t *testing.T) {
 	}
 }
 
+// So is what has not been read again since parts of the mesh changed hands.
+func TestStatSaysWhatIsBehind(t *testing.T) {
+	b := emojivoto()
+	b.Answer(query.MethodStat, query.Reply{Member: "a", Members: 1, Total: 2, Partitions: []int{0, 1}, Behind: []int{1}})
+	_, errOut, err := weir(t, append([]string{"stat", "deploy", "-n", "emojivoto", "--api-addr", start(t, b)}, lastMinute...)...)
+	if want := "1 of 2 parts of the mesh have changed hands, and not all their events are read again: the numbers may be too low.\n"; err != nil || !strings.HasPrefix(errOut, want) {
+		t.Errorf("%q, %v", errOut, err)
+	}
+}
+
 // A window of which nothing is kept is named as it was asked for.
 func TestStatOfWhatIsNotKept(t *testing.T) {
 	b := emojivoto()

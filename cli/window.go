@@ -179,6 +179,9 @@ func (a *app) noteCoverage(asked *weirpb.Window, c *weirpb.Coverage) {
 	} else if c.GetAggregatorsAnswered() < c.GetAggregatorsTotal() {
 		a.notef("Only %d of %d aggregators answered: the numbers may be too low.", c.GetAggregatorsAnswered(), c.GetAggregatorsTotal())
 	}
+	if n := c.GetPartitionsBehind(); n > 0 {
+		a.notef("%d of %d parts of the mesh have changed hands, and not all their events are read again: the numbers may be too low.", n, c.GetPartitionsTotal())
+	}
 	if gone(c) {
 		a.notef("Nothing is kept of that window: statistics reach back to %s.", clock(c.GetOldest().AsTime(), a.now()))
 		return

@@ -68,6 +68,7 @@ func Merge(replies []Reply) (*Reply, error) {
 		}
 	}
 	slices.Sort(out.Partitions)
+	slices.Sort(out.Behind)
 	slices.SortFunc(out.Windows, func(a, b Window) int { return cmp.Or(cmp.Compare(a.Since, b.Since), cmp.Compare(a.Until, b.Until)) })
 	var err error
 	if out.Rows, err = mergeRows(m.rows); err != nil {
@@ -111,6 +112,8 @@ func mergeHead(out, r *Reply) {
 	}
 	out.Resolution = max(out.Resolution, r.Resolution)
 	out.Reaches = max(out.Reaches, r.Reaches)
+	out.Loading = out.Loading || r.Loading
+	out.Behind = append(out.Behind, r.Behind...)
 	for _, w := range r.Windows {
 		if !slices.Contains(out.Windows, w) {
 			out.Windows = append(out.Windows, w)

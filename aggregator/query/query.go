@@ -92,6 +92,12 @@ type Reply struct {
 	// Reaches is since when this member has everything, Unix seconds; 0 where
 	// it has all there ever was.
 	Reaches int64 `json:"reaches,omitempty"`
+	// Loading: some of what was before Reaches is being read, and will be known
+	// in a moment.
+	Loading bool `json:"loading,omitempty"`
+	// Behind are partitions that answer though what their predecessor may have
+	// counted has not all been read again, for it took too long.
+	Behind []int `json:"behind,omitempty"`
 	// Partitions that this member answers for, of Total. See Missing.
 	Partitions []int `json:"partitions"`
 	Total      int   `json:"total"`

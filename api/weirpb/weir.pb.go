@@ -183,9 +183,13 @@ type Coverage struct {
 	PartitionsTotal   uint32 `protobuf:"varint,8,opt,name=partitions_total,json=partitionsTotal,proto3" json:"partitions_total,omitempty"`
 	// Since when windows are cut to the second. What is older is kept in steps
 	// of 10 s and more, which belong to the window that they begin in.
-	Exact         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=exact,proto3" json:"exact,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Exact *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=exact,proto3" json:"exact,omitempty"`
+	// Parts of the mesh's events of which some may still have to be read again, after
+	// they changed hands and that took too long: where it is not 0, counts may be too
+	// low.
+	PartitionsBehind uint32 `protobuf:"varint,10,opt,name=partitions_behind,json=partitionsBehind,proto3" json:"partitions_behind,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Coverage) Reset() {
@@ -279,6 +283,13 @@ func (x *Coverage) GetExact() *timestamppb.Timestamp {
 		return x.Exact
 	}
 	return nil
+}
+
+func (x *Coverage) GetPartitionsBehind() uint32 {
+	if x != nil {
+		return x.PartitionsBehind
+	}
+	return 0
 }
 
 // Quantiles of one distribution, in milliseconds; error bound in Coverage.
@@ -4626,7 +4637,7 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x06Window\x121\n" +
 	"\x06length\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06length\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xb5\x03\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xe2\x03\n" +
 	"\bCoverage\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x122\n" +
@@ -4636,7 +4647,9 @@ const file_weirpb_weir_proto_rawDesc = "" +
 	"\x11aggregators_total\x18\x06 \x01(\rR\x10aggregatorsTotal\x12-\n" +
 	"\x12partitions_missing\x18\a \x01(\rR\x11partitionsMissing\x12)\n" +
 	"\x10partitions_total\x18\b \x01(\rR\x0fpartitionsTotal\x120\n" +
-	"\x05exact\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05exact\"\xb5\x01\n" +
+	"\x05exact\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05exact\x12+\n" +
+	"\x11partitions_behind\x18\n" +
+	" \x01(\rR\x10partitionsBehind\"\xb5\x01\n" +
 	"\tQuantiles\x12\x10\n" +
 	"\x03p50\x18\x01 \x01(\x01R\x03p50\x12\x10\n" +
 	"\x03p75\x18\x02 \x01(\x01R\x03p75\x12\x10\n" +

@@ -41,6 +41,9 @@ export interface Coverage {
   quantile_error: number;
   aggregators_answered: number;
   aggregators_total: number;
+  partitions_missing: number;
+  partitions_behind: number;
+  partitions_total: number;
 }
 
 /** Numbers of pods, as Kubernetes knows them. */

@@ -58,12 +58,16 @@ export function Problem({ error }: { error?: Error }) {
 export function About({ coverage }: { coverage?: Coverage }) {
   if (!coverage) return null;
   const missing = coverage.aggregators_total - coverage.aggregators_answered;
+  const partial = coverage.partitions_missing + coverage.partitions_behind;
   return (
     <p class="about">
       <span class="live" aria-hidden="true" /> {time(coverage.since)} to {time(coverage.until)}, every request counted,
       quantiles within {percent(coverage.quantile_error)}
       {coverage.oldest && <>, kept since {moment(coverage.oldest)}</>}
       {missing > 0 && <strong> – {missing} of {coverage.aggregators_total} aggregators did not answer</strong>}
+      {partial > 0 && (
+        <strong> – {partial} of {coverage.partitions_total} parts of the events are not all counted yet: numbers may be too low</strong>
+      )}
     </p>
   );
 }

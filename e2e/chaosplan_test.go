@@ -185,10 +185,8 @@ func (w *chaosWorld) play(r round) error {
 		})
 	}
 	wg.Wait()
-	full := slices.ContainsFunc(r.faults, func(f fault) bool { return f.victim.keys[0] == "disk" })
 	for _, a := range w.everyone() {
-		// A bus does not start on a full disk, and says so.
-		errs = append(errs, a.revive(full && a == w.busAt))
+		errs = append(errs, a.revive(a == w.busAt && w.disk.excuses(a.began())))
 	}
 	time.Sleep(r.calm)
 	return errors.Join(errs...)

@@ -51,6 +51,13 @@ func (a *actor) start() error {
 
 func (a *actor) log() string { return filepath.Join(a.dir, a.name+".log") }
 
+// began is when the program was started last.
+func (a *actor) began() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.started
+}
+
 // running tells whether the program runs.
 func (a *actor) running() bool {
 	a.mu.Lock()
@@ -116,7 +123,7 @@ func (a *actor) revive(may bool) error {
 	}
 	if !may {
 		a.mu.Lock()
-		a.crashes = append(a.crashes, fmt.Sprintf("%s ended by itself: %v", a.name, a.cmd.ProcessState))
+		a.crashes = append(a.crashes, fmt.Sprintf("%s, started at %s, ended by itself: %v", a.name, a.started.Format("15:04:05.000"), a.cmd.ProcessState))
 		a.mu.Unlock()
 	}
 	return a.start()

@@ -34,7 +34,7 @@ const (
 
 // setUp creates the streams, or gives existing ones their present limits.
 func (s *Server) setUp(ctx context.Context, admin admin) error {
-	options := []nats.Option{nats.InProcessServer(s.ns), nats.Name("weir-bus-setup")}
+	options := []nats.Option{nats.InProcessServer(s.ns), nats.Name("weir-bus-setup"), nats.Timeout(setUpTimeout)}
 	if len(s.options.Users) > 0 || s.options.Authenticator != nil {
 		options = append(options, nats.UserInfo(admin.name, admin.password))
 	}

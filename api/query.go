@@ -297,7 +297,7 @@ func (s *service) put(ctx context.Context, method string, q *query.Request, body
 	}
 	actx, cancel := context.WithTimeout(ctx, gatherTimeout)
 	defer cancel()
-	for {
+	for pause := askAgain; ; {
 		reply, answered, err := s.agree(actx, method, q, body, unpack)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -312,7 +312,10 @@ func (s *service) put(ctx context.Context, method string, q *query.Request, body
 		}
 		// Partitions are changing hands, or what they had before is being loaded.
 		select {
-		case <-time.After(askAgain):
+		case <-time.After(pause):
+			if whole {
+				pause *= 2 // which may take long, and each answer takes time off it
+			}
 			continue
 		case <-actx.Done():
 		}

@@ -37,9 +37,12 @@ import (
 // Source is the stream of events.
 type Source interface {
 	// ConsumeEvents calls fn with every message of a partition that comes after
-	// the stream's sequence after, in order, until ctx ends or fn fails, whose
-	// error it returns. It sits out absences of the bus.
-	ConsumeEvents(ctx context.Context, partition int, after uint64, fn func(sequence uint64, subject string, data []byte) error) error
+	// those that were read, in order, until ctx ends or fn fails, whose error it
+	// returns. It sits out absences of the bus. read is the last of them and, before
+	// it, some that came before, oldest first; nil: none. Where the stream has lost
+	// what came last of them, and others may have the sequences, fn begins after one
+	// that is still there, or with the oldest: some come again.
+	ConsumeEvents(ctx context.Context, partition int, read []event.Mark, fn func(at event.Mark, subject string, data []byte) error) error
 	// LastBatch returns the stream's sequence of a partition's newest message; 0
 	// where there is none.
 	LastBatch(ctx context.Context, partition int) (sequence uint64, err error)

@@ -44,7 +44,7 @@ func owning(t *testing.T, o Options, batches ...[]byte) *partition {
 		t.Fatal(err)
 	}
 	for i, data := range batches {
-		if err := p.take(context.Background(), uint64(i+1), "", data); err != nil {
+		if err := p.take(context.Background(), event.Mark{Sequence: uint64(i + 1)}, "", data); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -160,7 +160,7 @@ func TestSummariesOfSeveral(t *testing.T) {
 	p := owning(t, o, batches...)
 	// What was published in several parts counts as one.
 	p.cut()
-	if err := p.take(context.Background(), 21, "", inbound("late", 7, now)); err != nil {
+	if err := p.take(context.Background(), event.Mark{Sequence: 21}, "", inbound("late", 7, now)); err != nil {
 		t.Fatal(err)
 	}
 	want["late"] = 7

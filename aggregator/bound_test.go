@@ -54,7 +54,7 @@ func TestBoundOfManyRows(t *testing.T) {
 	}
 	for i := range uint64(seconds) {
 		now = now.Add(time.Second)
-		if err := p.take(t.Context(), i+1, "", samePeers(i+1, peers, now)); err != nil {
+		if err := p.take(t.Context(), event.Mark{Sequence: i + 1}, "", samePeers(i+1, peers, now)); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.publish(t.Context()); err != nil {

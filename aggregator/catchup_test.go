@@ -22,14 +22,14 @@ type gated struct {
 	turn chan struct{}
 }
 
-func (g *gated) ConsumeEvents(ctx context.Context, partition int, after uint64, fn func(uint64, string, []byte) error) error {
-	return g.Source.ConsumeEvents(ctx, partition, after, func(sequence uint64, subject string, data []byte) error {
+func (g *gated) ConsumeEvents(ctx context.Context, partition int, read []event.Mark, fn func(event.Mark, string, []byte) error) error {
+	return g.Source.ConsumeEvents(ctx, partition, read, func(at event.Mark, subject string, data []byte) error {
 		select {
 		case <-g.turn:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		return fn(sequence, subject, data)
+		return fn(at, subject, data)
 	})
 }
 

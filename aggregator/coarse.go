@@ -136,7 +136,7 @@ func (p *partition) gather(ctx context.Context, j job, after uint64) (*rollup.De
 		}
 		p.turns[j.tier], p.events[j.tier] = g.meta.Turn, g.meta.Events
 		if j.tier == 1 {
-			p.events[1] = g.delta.Position
+			p.events[1] = g.position()
 		}
 		if j.turn > 0 {
 			d.Position = g.last

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +29,10 @@ var (
 // memory is a bus in memory, with one partition, that can fail.
 type memory struct {
 	events [][]byte
+	// times are when the stream got events, as far as anybody asked; clock is the
+	// last of all that it ever got.
+	times []int64
+	clock int64
 	// rollups of each tier.
 	rollups [3][]stored
 	// fault is asked before each write: whether to store, and what to answer.
@@ -48,9 +53,38 @@ type stored struct {
 	data     []byte
 }
 
-func (m *memory) ConsumeEvents(ctx context.Context, _ int, after uint64, fn func(uint64, string, []byte) error) error {
-	for ; ctx.Err() == nil && after < uint64(len(m.events)); after++ {
-		if err := fn(after+1, "", m.events[after]); err != nil {
+// mark is the message at a sequence.
+func (m *memory) mark(sequence uint64) event.Mark {
+	for uint64(len(m.times)) < sequence {
+		m.clock++
+		m.times = append(m.times, m.clock)
+	}
+	return event.Mark{Sequence: sequence, Stored: m.times[sequence-1]}
+}
+
+// settle is where to go on after what was read: after the newest that is still there.
+// Of a last one nobody knows when, nobody can tell.
+func (m *memory) settle(read []event.Mark) uint64 {
+	for i, at := range slices.Backward(read) {
+		unknown := at.Stored == 0 && i == len(read)-1
+		if at.Sequence == 0 || at.Sequence <= uint64(len(m.events)) && (unknown || m.mark(at.Sequence) == at) {
+			return at.Sequence
+		}
+	}
+	return 0
+}
+
+// loseEvents lets the stream lose its last n messages, and get others.
+func (m *memory) loseEvents(n int, others [][]byte) {
+	kept := len(m.events) - n
+	m.mark(uint64(len(m.events)))
+	m.times = m.times[:kept]
+	m.events = append(m.events[:kept:kept], others...)
+}
+
+func (m *memory) ConsumeEvents(ctx context.Context, _ int, read []event.Mark, fn func(event.Mark, string, []byte) error) error {
+	for after := m.settle(read); ctx.Err() == nil && after < uint64(len(m.events)); after++ {
+		if err := fn(m.mark(after+1), "", m.events[after]); err != nil {
 			return err
 		}
 	}
@@ -166,6 +200,9 @@ type world struct {
 	want    map[string]uint64
 	batches uint64
 	lost    int64
+	// reads are what the members were told was read before they took over, and what
+	// they have read since.
+	reads map[*partition][]event.Mark
 	// synced is how many rollups of each tier the bus can't lose any more.
 	synced [3]int
 }
@@ -181,9 +218,11 @@ func (w *world) partition(id string) *partition {
 // inherit lets a member take over, and load what there was.
 func (w *world) inherit(p *partition) {
 	w.t.Helper()
-	if _, err := p.takeOver(context.Background()); err != nil {
+	read, err := p.takeOver(context.Background())
+	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.reads[p] = read
 	if err := p.loadHistory(context.Background()); err != nil {
 		w.t.Fatal(err)
 	}
@@ -275,8 +314,8 @@ func (w *world) step(i int) {
 	if !p.ready {
 		// The other one may go on until it finds out.
 		w.bus.looked = func() { w.goOn(ctx, 1-i) }
-		_, err := p.takeOver(ctx)
-		w.bus.looked = nil
+		read, err := p.takeOver(ctx)
+		w.bus.looked, w.reads[p] = nil, read
 		if w.bus.dead || err != nil {
 			w.bus.dead = false
 			w.members[i] = w.partition(fmt.Sprint("member", i))
@@ -318,15 +357,13 @@ func (w *world) goOn(ctx context.Context, i int) {
 
 // read lets a member take the next messages from the stream.
 func (w *world) read(p *partition, n int) {
-	position := p.folder.Position()
-	if position > uint64(len(w.bus.events)) {
-		position = 0 // the stream has been lost: from the oldest
-	}
-	for ; n > 0 && position < uint64(len(w.bus.events)); n-- {
-		if err := p.take(context.Background(), position+1, "", w.bus.events[position]); err != nil {
+	for position := w.bus.settle(w.reads[p]); n > 0 && position < uint64(len(w.bus.events)); n-- {
+		at := w.bus.mark(position + 1)
+		if err := p.take(context.Background(), at, "", w.bus.events[position]); err != nil {
 			w.t.Fatal(err)
 		}
 		position++
+		w.reads[p] = append(w.reads[p], at)
 	}
 }
 
@@ -343,7 +380,7 @@ func TestCrashes(t *testing.T) {
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 7)), bus: &memory{}, now: time.Unix(1_800_000_000, 0), want: map[string]uint64{}}
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 7)), bus: &memory{}, now: time.Unix(1_800_000_000, 0), want: map[string]uint64{}, reads: map[*partition][]event.Mark{}}
 	w.members = [2]*partition{w.partition("member0"), w.partition("member1")}
 	w.invent()
 	return w

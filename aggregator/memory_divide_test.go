@@ -40,7 +40,7 @@ func TestSpread(t *testing.T) {
 	busy := a.partitions[2]
 	for i := range 40 {
 		now = now.Add(trimEvery)
-		if err := busy.take(t.Context(), uint64(i+1), "", manyPeers(uint64(i+1), 20, now)); err != nil {
+		if err := busy.take(t.Context(), event.Mark{Sequence: uint64(i + 1)}, "", manyPeers(uint64(i+1), 20, now)); err != nil {
 			t.Fatal(err)
 		}
 		a.trim(now)

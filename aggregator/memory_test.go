@@ -7,6 +7,7 @@ import (
 
 	"github.com/weirmesh/weir/aggregator/query"
 	"github.com/weirmesh/weir/aggregator/store"
+	"github.com/weirmesh/weir/event"
 )
 
 func TestShare(t *testing.T) {
@@ -34,7 +35,7 @@ func TestTrim(t *testing.T) {
 	p.complete = true
 	for i := range uint64(1200) {
 		now = now.Add(time.Second)
-		if err := p.take(t.Context(), i+1, "", numbered(i+1, 10, now)); err != nil {
+		if err := p.take(t.Context(), event.Mark{Sequence: i + 1}, "", numbered(i+1, 10, now)); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.publish(t.Context()); err != nil {
@@ -75,7 +76,7 @@ func TestWindowsSlide(t *testing.T) {
 	for i := range int64(1500) {
 		now = now.Add(time.Second)
 		n := 1 + i%3
-		if err := p.take(t.Context(), uint64(i+1), "", numbered(uint64(i+1), int(n), now)); err != nil {
+		if err := p.take(t.Context(), event.Mark{Sequence: uint64(i + 1)}, "", numbered(uint64(i+1), int(n), now)); err != nil {
 			t.Fatal(err)
 		}
 		seen[now.Unix()] = n

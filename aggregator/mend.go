@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/aggregator/rollup"
+	"github.com/weirmesh/weir/event"
 )
 
 // The bus may lose what came last in its streams, each as much as it likes: its
@@ -104,7 +105,7 @@ func (p *partition) remake(ctx context.Context, tier int) error {
 // is left there is in the next, and then in the finest from where on it is whole
 // again; who dies in between leaves it to the next.
 func (p *partition) goOnFrom(ctx context.Context, base int, found *past) error {
-	s, err := p.stateOf(ctx, base)
+	s, err := p.stateOf(ctx, base, found.turn)
 	if err != nil {
 		return err
 	}
@@ -127,7 +128,7 @@ func (p *partition) goOnFrom(ctx context.Context, base int, found *past) error {
 			return err
 		}
 	}
-	d := &rollup.Delta{Position: p.events[base], Full: true, Sources: sources}
+	d := &rollup.Delta{Position: p.events[base].Sequence, Stored: p.events[base].Stored, Full: true, Sources: sources}
 	meta.Partition, meta.Owner, meta.Group = p.number, p.a.owner, p.lasts[0]
 	meta.Written, meta.Turn = p.a.o.Now().UnixMicro(), turn+1
 	for _, part := range rollup.Encode(d, meta, p.a.o.MaxPart) {
@@ -135,7 +136,8 @@ func (p *partition) goOnFrom(ctx context.Context, base int, found *past) error {
 			return err
 		}
 	}
-	found.sources, found.position, found.complete, found.holed = s.sources, d.Position, true, true
+	found.sources, found.complete, found.holed = s.sources, true, true
+	found.read = append(append(found.read, s.read...), p.events[base])
 	found.last, found.end, found.turn = p.lasts[0], p.lasts[0], meta.Turn
 	found.store.Lost(s.holeTiers, s.hole)
 	return nil
@@ -145,20 +147,27 @@ func (p *partition) goOnFrom(ctx context.Context, base int, found *past) error {
 type state struct {
 	sources  map[rollup.SourceID]rollup.Source
 	complete bool
+	// read are the positions in the events stream up to which it had come after a turn,
+	// oldest first.
+	read []event.Mark
 	// hole, Unix seconds, is later than whatever the tier has; so many tiers lack
 	// some of it.
 	hole      int64
 	holeTiers int
 }
 
-// stateOf reads what a coarse tier's last groups say.
-func (p *partition) stateOf(ctx context.Context, tier int) (*state, error) {
+// stateOf reads what a coarse tier's last groups say, and of those that go further than
+// a turn, how far.
+func (p *partition) stateOf(ctx context.Context, tier int, turn uint64) (*state, error) {
 	step := p.tiers[tier].Step
 	read := func(since time.Time) (*state, error) {
 		s := &state{sources: map[rollup.SourceID]rollup.Source{}, hole: p.a.o.Now().Unix(), holeTiers: tier}
 		err := p.groups(ctx, tier, 0, since, func(g group) error {
 			g.delta.Apply(s.sources)
 			s.complete = s.complete || g.delta.Full
+			if g.meta.Turn > turn {
+				s.read = append(s.read, g.meta.Events)
+			}
 			s.hole, s.holeTiers = max(s.hole, g.meta.Hole), max(s.holeTiers, g.meta.HoleTiers)
 			for i := range g.delta.Items {
 				s.hole = max(s.hole, g.delta.Items[i].Second+step)
@@ -191,4 +200,32 @@ func (p *partition) noteHole(g *group) {
 	for i := range min(g.meta.HoleTiers, len(p.tiers)-1) {
 		p.store.Raise(i, g.meta.Hole)
 	}
+}
+
+// position is up to where the events are counted that a group of the finest tier,
+// and those before it, have.
+func (g *group) position() event.Mark {
+	return event.Mark{Sequence: g.delta.Position, Stored: g.delta.Stored}
+}
+
+// position is that of the last group, and nothing where there is none.
+func (f *past) position() event.Mark {
+	if len(f.read) == 0 {
+		return event.Mark{}
+	}
+	return f.read[len(f.read)-1]
+}
+
+// readBefore are messages of the events stream that are counted, the position last. The
+// bus may have lost the newest, and given their sequences again; so there are many, as
+// far back as the last groups of all tiers tell.
+func (p *partition) readBefore(found *past) []event.Mark {
+	if len(found.read) == 0 {
+		return nil
+	}
+	var read []event.Mark
+	for i := len(p.tiers) - 1; i > 0; i-- {
+		read = append(read, p.events[i])
+	}
+	return append(read, found.read...)
 }

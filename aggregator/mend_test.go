@@ -1,6 +1,7 @@
 package aggregator
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,18 +72,21 @@ func TestRollupsLost(t *testing.T) {
 	}
 }
 
-// TestEventsLostToo: the stream of events loses what came last, too, so that the bus
-// gives its sequences again. What was summed up before counts on, once.
+// TestEventsLostToo: the stream of events loses what came last, too, and gives its
+// sequences again, to other batches, before anybody takes over. What was summed up
+// before counts on, once, and so does what came then.
 func TestEventsLostToo(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, seed)
 			// Proxies send again what they were not told was stored.
-			w.losing(300, 50, func() {
-				n := min(w.rng.IntN(6), len(w.bus.events))
-				kept := len(w.bus.events) - n
-				w.toSend = append(append([][]byte(nil), w.bus.events[kept:]...), w.toSend...)
-				w.bus.events = w.bus.events[:kept:kept]
+			w.losing(300, 30, func() {
+				n := min(w.rng.IntN(12), len(w.bus.events))
+				if others := n + w.rng.IntN(20) - 5; others > 0 && others <= len(w.toSend) {
+					lost := slices.Clone(w.bus.events[len(w.bus.events)-n:])
+					w.bus.loseEvents(n, w.toSend[:others])
+					w.toSend = append(lost, w.toSend[others:]...)
+				}
 				w.lose()
 			})
 			w.settle()

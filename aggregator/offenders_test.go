@@ -75,7 +75,7 @@ func TestStatNamesOffenders(t *testing.T) {
 		{"other", nil},
 		{"nobody", good},
 	} {
-		if err := p.take(t.Context(), uint64(i+1), m.subject, m.data); err != nil {
+		if err := p.take(t.Context(), event.Mark{Sequence: uint64(i + 1)}, m.subject, m.data); err != nil {
 			t.Fatal(err)
 		}
 	}

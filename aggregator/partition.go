@@ -72,7 +72,7 @@ type partition struct {
 	// lasts are the sequences of the newest rollup of each tier, saved the
 	// position in that of the finest; wrote tells that this term wrote it.
 	lasts []uint64
-	saved uint64
+	saved event.Mark
 	wrote bool
 	// spent is what was published last, whose memory is for the next rollup.
 	spent *rollup.Delta
@@ -89,7 +89,7 @@ type partition struct {
 	through     []uint64
 	folded, due []time.Time
 	turns       []uint64
-	events      []uint64
+	events      []event.Mark
 	ends        []uint64
 	// begin ends the first group that takeOver has read; whole: it has read all
 	// there are.
@@ -103,7 +103,7 @@ func newPartition(a *Aggregator, number int) *partition {
 	return &partition{
 		a: a, number: number, full: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		tiers: tiers, lasts: make([]uint64, len(tiers)), through: make([]uint64, len(tiers)), folded: make([]time.Time, len(tiers)), due: make([]time.Time, len(tiers)),
-		turns: make([]uint64, len(tiers)), events: make([]uint64, len(tiers)), ends: make([]uint64, len(tiers)),
+		turns: make([]uint64, len(tiers)), events: make([]event.Mark, len(tiers)), ends: make([]uint64, len(tiers)),
 	}
 }
 
@@ -135,7 +135,7 @@ func (p *partition) run(ctx context.Context) {
 // term is one tenure: take over, then read and publish until something ends it.
 func (p *partition) term(ctx context.Context) error {
 	defer p.drop()
-	position, err := p.takeOver(ctx)
+	read, err := p.takeOver(ctx)
 	if err != nil {
 		return err
 	}
@@ -153,8 +153,8 @@ func (p *partition) term(ctx context.Context) error {
 		})
 	}
 	work(func() error {
-		err := p.a.o.Source.ConsumeEvents(working, p.number, position, func(sequence uint64, subject string, data []byte) error {
-			return p.take(working, sequence, subject, data)
+		err := p.a.o.Source.ConsumeEvents(working, p.number, read, func(at event.Mark, subject string, data []byte) error {
+			return p.take(working, at, subject, data)
 		})
 		return fmt.Errorf("cannot read events: %w", err)
 	})
@@ -245,7 +245,7 @@ func (p *partition) drop() {
 }
 
 // take counts one message of the stream.
-func (p *partition) take(ctx context.Context, sequence uint64, subject string, data []byte) error {
+func (p *partition) take(ctx context.Context, at event.Mark, subject string, data []byte) error {
 	if err := p.waitRoom(ctx); err != nil {
 		return err
 	}
@@ -253,14 +253,15 @@ func (p *partition) take(ctx context.Context, sequence uint64, subject string, d
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
-		p.folder.Skip(sequence)
+		p.folder.Skip(at)
 		p.a.refused(subject, &rollup.Refusal{Reason: rollup.WrongSubject, Err: err})
 		return nil
 	}
 	now := p.a.o.Now()
 	p.lively(now)
 	m := rollup.Message{
-		Sequence: sequence,
+		Sequence: at.Sequence,
+		Stored:   at.Stored,
 		Data:     data,
 		Now:      now.UnixMicro(),
 		Matches:  func(said event.Workload) bool { return p.a.matches(w, said) },
@@ -365,7 +366,7 @@ func (p *partition) publish(ctx context.Context) error {
 		p.a.metrics.parts.Inc()
 		p.a.metrics.partBytes.Add(len(part))
 	}
-	p.saved, p.wrote, p.spent = d.Position, true, d
+	p.saved, p.wrote, p.spent = event.Mark{Sequence: d.Position, Stored: d.Stored}, true, d
 	p.turn, p.wasFull = p.turn+1, d.Full
 	p.a.metrics.rollups.Inc()
 	return nil
@@ -378,7 +379,7 @@ func (p *partition) cut() *rollup.Delta {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	full := p.wantFull || now.Sub(p.lastFull) >= fullEvery
-	if p.folder.Pending() == 0 && p.folder.Position() == p.saved && (!full || p.lasts[0] == 0) {
+	if p.folder.Pending() == 0 && p.folder.Mark() == p.saved && (!full || p.lasts[0] == 0) {
 		return nil
 	}
 	if full {

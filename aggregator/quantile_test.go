@@ -56,7 +56,7 @@ func TestQuantiles(t *testing.T) {
 					latencies[i] = draw(rng)
 				}
 				all = append(all, latencies...)
-				if err := p.take(t.Context(), batch+1, "", timings(member+1, batch+1, now, latencies)); err != nil {
+				if err := p.take(t.Context(), event.Mark{Sequence: batch + 1}, "", timings(member+1, batch+1, now, latencies)); err != nil {
 					t.Fatal(err)
 				}
 				p.complete = true

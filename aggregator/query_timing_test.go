@@ -64,7 +64,7 @@ func (c *crowd) second() {
 		})
 		c.enc.Reset()
 		p := c.a.partitions[i%len(c.a.partitions)]
-		if err := p.take(context.Background(), uint64(c.seconds)*uint64(c.workloads)+uint64(i)+1, "", c.data); err != nil {
+		if err := p.take(context.Background(), event.Mark{Sequence: uint64(c.seconds)*uint64(c.workloads) + uint64(i) + 1}, "", c.data); err != nil {
 			c.b.Fatal(err)
 		}
 	}

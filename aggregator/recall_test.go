@@ -51,7 +51,7 @@ func (w *watched) batch() {
 		Instance: 1, Sequence: w.sequences[pod], Sent: w.now.UnixMicro(), OpenConnections: uint64(r.IntN(5)), Final: r.IntN(40) == 0,
 	})
 	w.stream++
-	if err := w.p.take(context.Background(), w.stream, "", data); err != nil {
+	if err := w.p.take(context.Background(), event.Mark{Sequence: w.stream}, "", data); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weirmesh/weir/aggregator/rollup"
 	"github.com/weirmesh/weir/aggregator/store"
+	"github.com/weirmesh/weir/event"
 )
 
 // recent is how much of the newest history is read before a partition answers
@@ -23,10 +24,10 @@ const ahead = 120
 type past struct {
 	folder *rollup.Folder
 	store  *store.Store[rollup.Key]
-	// sources and position are those of the last whole group; complete: all
-	// sources are known.
+	// sources are those of the last whole group; complete: all are known. read are the
+	// positions of groups, oldest first: the last is that of the last.
 	sources  map[rollup.SourceID]rollup.Source
-	position uint64
+	read     []event.Mark
 	complete bool
 	// last is the sequence of the newest rollup, whole or not; begin that which
 	// ends the first group that was read, and reaches since when everything is
@@ -42,22 +43,24 @@ type past struct {
 	holed bool
 }
 
-// takeOver reads back what was published last, and returns the position to go
-// on from. What was before is to be loaded by loadHistory.
-func (p *partition) takeOver(ctx context.Context) (position uint64, err error) {
+// takeOver reads back what was published last, and returns which messages of the
+// stream of events were read, as ConsumeEvents wants them: the last is the position to
+// go on from. What was before is to be loaded by loadHistory.
+func (p *partition) takeOver(ctx context.Context) (read []event.Mark, err error) {
 	now := p.a.o.Now()
 	if err := p.readLasts(ctx); err != nil {
-		return 0, fmt.Errorf("cannot take over partition %d: %w", p.number, err)
+		return nil, fmt.Errorf("cannot take over partition %d: %w", p.number, err)
 	}
 	found, err := p.readBack(ctx, now)
 	if err == nil {
 		err = p.mend(ctx, found)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("cannot take over partition %d: %w", p.number, err)
+		return nil, fmt.Errorf("cannot take over partition %d: %w", p.number, err)
 	}
-	found.folder.Restore(found.position, found.sources)
-	p.lasts[0], p.saved, p.wrote = found.last, found.position, false
+	position := found.position()
+	found.folder.Restore(position, found.sources)
+	p.lasts[0], p.saved, p.wrote = found.last, position, false
 	p.turn, p.wasFull, p.wantFull = found.turn, false, false
 	p.lastFull, p.lastSweep = now, now
 	for i := range p.due {
@@ -83,9 +86,9 @@ func (p *partition) takeOver(ctx context.Context) (position uint64, err error) {
 	p.ready, p.complete, p.live, p.lastRead = true, false, false, time.Time{}
 	p.holed = found.holed
 	p.end, p.answerBy = end, answerBy
-	p.a.log.Info("took over a partition", "partition", p.number, "position", found.position, "end", end, "sources", len(found.sources), "rollup", found.last,
+	p.a.log.Info("took over a partition", "partition", p.number, "position", position.Sequence, "end", end, "sources", len(found.sources), "rollup", found.last,
 		"took", p.a.o.Now().Sub(now).Round(time.Millisecond))
-	return found.position, nil
+	return p.readBefore(found), nil
 }
 
 // readBack reads the recent past, as far as it takes to know all sources.
@@ -113,7 +116,7 @@ func (p *partition) readLasts(ctx context.Context) error {
 			return err
 		}
 		p.lasts[i], p.through[i], p.folded[i] = last, 0, time.Time{}
-		p.turns[i], p.events[i], p.ends[i] = 0, 0, 0
+		p.turns[i], p.events[i], p.ends[i] = 0, event.Mark{}, 0
 		if i > 0 && last > 0 {
 			if err = p.lastGroup(ctx, i, data); err != nil {
 				return err
@@ -197,7 +200,7 @@ func (p *partition) readPast(ctx context.Context, since time.Time) (*past, error
 		}
 		g.delta.Apply(found.sources)
 		found.complete = found.complete || g.delta.Full
-		found.position = g.delta.Position
+		found.read = append(found.read, g.position())
 		return nil
 	})
 	return found, err

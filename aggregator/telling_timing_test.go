@@ -141,7 +141,7 @@ func (t *tellers) second() {
 		// The header begins with the instance, then come these.
 		binary.PutUvarint(data[10:], t.sequence)
 		binary.PutUvarint(data[14:], uint64(sent))
-		if err := t.a.partitions[i/2%len(t.a.partitions)].take(context.Background(), t.sequence<<10+uint64(i), "", data); err != nil {
+		if err := t.a.partitions[i/2%len(t.a.partitions)].take(context.Background(), event.Mark{Sequence: t.sequence<<10 + uint64(i)}, "", data); err != nil {
 			t.b.Fatal(err)
 		}
 	}
@@ -173,7 +173,7 @@ func (t *tellers) write(p *partition, d *rollup.Delta) {
 			t.b.Fatal(err)
 		}
 	}
-	p.saved, p.wrote, p.spent = d.Position, true, d
+	p.saved, p.wrote, p.spent = event.Mark{Sequence: d.Position}, true, d
 }
 
 // BenchmarkTelling is what a member does once a second with what it has counted: encode

@@ -26,9 +26,11 @@ import (
 // Stream is the stream of events. bus/client.Client is one.
 type Stream interface {
 	// ConsumeEvents calls fn with every batch of a partition that comes after
-	// the stream's sequence after, in order, until ctx ends or fn fails, whose
-	// error it returns. It sits out absences of the bus.
-	ConsumeEvents(ctx context.Context, partition int, after uint64, fn func(sequence uint64, subject string, data []byte) error) error
+	// those that were read, of which read has the last, in order, until ctx ends or fn
+	// fails, whose error it returns. It sits out absences of the bus. Where the
+	// stream has lost what was read, and others may have its sequences, fn begins
+	// before that, and some come again.
+	ConsumeEvents(ctx context.Context, partition int, read []event.Mark, fn func(at event.Mark, subject string, data []byte) error) error
 	// NextStored tells when the stream got the first batch of a partition after
 	// a sequence; the zero time where there is none.
 	NextStored(ctx context.Context, partition int, after uint64) (time.Time, error)
@@ -73,7 +75,7 @@ type Intake struct {
 	Forgotten func(rollup.SourceID)
 
 	partition int
-	position  uint64
+	at        event.Mark
 	// begin is when the reading was to begin, µs since 1970; 0: at the oldest.
 	begin   int64
 	sources map[rollup.SourceID]*rollup.Source
@@ -84,7 +86,7 @@ type Intake struct {
 // the stream's sequence after. begin is the time that it stands for; zero: the
 // oldest that there is.
 func NewIntake(partition int, after uint64, begin time.Time) *Intake {
-	in := &Intake{partition: partition, position: after, sources: map[rollup.SourceID]*rollup.Source{}}
+	in := &Intake{partition: partition, at: event.Mark{Sequence: after}, sources: map[rollup.SourceID]*rollup.Source{}}
 	if !begin.IsZero() {
 		in.begin = begin.UnixMicro()
 	}
@@ -100,7 +102,8 @@ func RestoreIntake(partition int, marks []byte) (*Intake, error) {
 	if part.Partition != partition || !part.Last {
 		return nil, fmt.Errorf("cannot read the marks of partition %d: they are of partition %d, or not whole", partition, part.Partition)
 	}
-	in := NewIntake(partition, part.Delta.Position, time.Time{})
+	in := NewIntake(partition, 0, time.Time{})
+	in.at = event.Mark{Sequence: part.Delta.Position, Stored: part.Delta.Stored}
 	for i := range part.Delta.Sources {
 		s := &part.Delta.Sources[i]
 		in.sources[s.ID] = s
@@ -128,7 +131,7 @@ func OpenConnections(marks []byte, since int64, fn func(w event.Workload, pod st
 // Marks are the position and what is known of the sources, to be kept. They are
 // a group of rollup.proto without cells.
 func (in *Intake) Marks() []byte {
-	d := &rollup.Delta{Position: in.position, Full: true, Sources: make([]rollup.Source, 0, len(in.sources))}
+	d := &rollup.Delta{Position: in.at.Sequence, Stored: in.at.Stored, Full: true, Sources: make([]rollup.Source, 0, len(in.sources))}
 	for _, s := range in.sources {
 		d.Sources = append(d.Sources, *s)
 	}
@@ -139,7 +142,10 @@ func (in *Intake) Marks() []byte {
 func (in *Intake) Partition() int { return in.partition }
 
 // Position is the sequence in the stream of the last message seen.
-func (in *Intake) Position() uint64 { return in.position }
+func (in *Intake) Position() uint64 { return in.at.Sequence }
+
+// Read is that message, as Stream.ConsumeEvents wants it.
+func (in *Intake) Read() []event.Mark { return []event.Mark{in.at} }
 
 // Sources is how many proxies are known.
 func (in *Intake) Sources() int { return len(in.sources) }
@@ -156,9 +162,14 @@ func (in *Intake) Live(since int64, fn func(w event.Workload, pod string)) {
 
 // Take admits one message of the stream. It returns a decoder at the beginning
 // of the batch, valid until the next call; nil where the batch was taken before;
-// and an error, after which to go on all the same, where it is none.
-func (in *Intake) Take(sequence uint64, subject string, data []byte, now time.Time) (*event.Decoder, error) {
-	in.position = sequence
+// and an error, after which to go on all the same, where it is none. What the stream
+// got before the reading was to begin, and the stream's reader may give where the
+// stream has lost its end, is not taken.
+func (in *Intake) Take(at event.Mark, subject string, data []byte, now time.Time) (*event.Decoder, error) {
+	in.at = at
+	if at.Stored != 0 && at.Stored < in.begin*1000 {
+		return nil, nil
+	}
 	h, err := in.read(subject, data)
 	if err != nil {
 		in.Counts.Refused++

@@ -23,11 +23,11 @@ func batch(instance, sequence uint64, sent time.Time) []byte {
 func TestEachBatchIsTakenOnce(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	in := export.NewIntake(3, 0, time.Time{})
-	position := uint64(0)
+	position, stored := uint64(0), now.UnixNano()
 	f := func(instance, sequence uint64, fresh bool) {
 		t.Helper()
 		position++
-		d, err := in.Take(position, bus.EventsSubject(web), batch(instance, sequence, now), now)
+		d, err := in.Take(event.Mark{Sequence: position, Stored: stored + int64(position)}, bus.EventsSubject(web), batch(instance, sequence, now), now)
 		if err != nil || (d != nil) != fresh {
 			t.Errorf("batch %d of %d: %v, %v; want %v", sequence, instance, d != nil, err, fresh)
 		}
@@ -43,6 +43,9 @@ func TestEachBatchIsTakenOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		in.Counts = before
+		if want := (event.Mark{Sequence: position, Stored: stored + int64(position)}); len(in.Read()) != 1 || in.Read()[0] != want {
+			t.Errorf("restored: %v was read; want %v", in.Read(), want)
+		}
 		if in.Position() != position || in.Partition() != 3 {
 			t.Errorf("restored: partition %d at %d; want 3 at %d", in.Partition(), in.Position(), position)
 		}
@@ -72,14 +75,22 @@ func TestEachBatchIsTakenOnce(t *testing.T) {
 func TestWhatCameBeforeTheBeginIsNotLost(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	in := export.NewIntake(0, 100, now)
-	if d, err := in.Take(101, bus.EventsSubject(web), batch(1, 500, now), now); d == nil || err != nil {
+	if d, err := in.Take(event.Mark{Sequence: 101}, bus.EventsSubject(web), batch(1, 500, now), now); d == nil || err != nil {
 		t.Fatalf("the first batch is not taken: %v", err)
 	}
-	if d, err := in.Take(102, bus.EventsSubject(web), batch(1, 499, now), now); d == nil || err != nil {
+	if d, err := in.Take(event.Mark{Sequence: 102}, bus.EventsSubject(web), batch(1, 499, now), now); d == nil || err != nil {
 		t.Errorf("the one it overtook is not taken: %v", err)
 	}
-	if d, _ := in.Take(103, bus.EventsSubject(web), batch(1, 500, now), now); d != nil {
+	if d, _ := in.Take(event.Mark{Sequence: 103}, bus.EventsSubject(web), batch(1, 500, now), now); d != nil {
 		t.Error("a batch is taken twice")
+	}
+	// Where the stream has lost its end, its reader may go back further than the begin.
+	before := event.Mark{Sequence: 99, Stored: now.UnixNano() - 1}
+	if d, err := in.Take(before, bus.EventsSubject(web), batch(1, 498, now), now); d != nil || err != nil || in.Position() != 99 {
+		t.Errorf("what came before the begin is taken, or refused: %v", err)
+	}
+	if d, _ := in.Take(event.Mark{Sequence: 100, Stored: now.UnixNano()}, bus.EventsSubject(web), batch(1, 497, now), now); d == nil {
+		t.Error("what came at the begin is not taken")
 	}
 	in.Sweep(now.Add(time.Hour))
 	if in.Counts.Lost != 0 {
@@ -104,7 +115,7 @@ func TestForeignBatchesAreRefused(t *testing.T) {
 		{bus.EventsSubject(web), batch(0, 1, now)},
 		{bus.EventsSubject(web), batch(1, 0, now)},
 	} {
-		if d, err := in.Take(in.Position()+1, m.subject, m.data, now); d != nil || err == nil {
+		if d, err := in.Take(event.Mark{Sequence: in.Position() + 1}, m.subject, m.data, now); d != nil || err == nil {
 			t.Errorf("%s with %d bytes is taken", m.subject, len(m.data))
 		}
 	}
@@ -114,10 +125,10 @@ func TestForeignBatchesAreRefused(t *testing.T) {
 	// The subject holds only a part of a long name.
 	var enc event.Encoder
 	data := enc.Encode(nil, &event.Header{Source: event.Source{Workload: long}, Instance: 1, Sequence: 1})
-	if d, err := in.Take(8, bus.EventsSubject(long), data, now); d == nil || err != nil {
+	if d, err := in.Take(event.Mark{Sequence: 8}, bus.EventsSubject(long), data, now); d == nil || err != nil {
 		t.Errorf("a workload with a long name: %v", err)
 	}
-	if d, err := in.Take(9, "weir.v1.part.3.east.shop.deploy.web", good, now); d == nil || err != nil {
+	if d, err := in.Take(event.Mark{Sequence: 9}, "weir.v1.part.3.east.shop.deploy.web", good, now); d == nil || err != nil {
 		t.Errorf("on the subject as the stream has it: %v", err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 
 // randomDelta makes up n cells of about as many keys, and some sources.
 func randomDelta(rng *rand.Rand, n int) *rollup.Delta {
-	d := &rollup.Delta{Position: rng.Uint64(), Full: rng.IntN(2) == 0}
+	d := &rollup.Delta{Position: rng.Uint64(), Stored: rng.Int64(), Full: rng.IntN(2) == 0}
 	for i := range n {
 		k := rollup.Key{Dimension: rollup.ByPeer, Direction: event.Outbound, Workload: web}
 		k.Peer = rollup.Peer{Workload: event.Workload{Kind: "deploy", Name: fmt.Sprintf("p%d", i)}, Identity: "spiffe://x", Security: event.Mutual, Meshed: true}
@@ -52,10 +52,11 @@ func randomDelta(rng *rand.Rand, n int) *rollup.Delta {
 // TestGroups: 10,000 cells do not fit into one message of the bus.
 func TestGroups(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
+	meta := rollup.Meta{Partition: 5, Owner: "me", Group: 42, Written: 7, Turn: 8, Events: event.Mark{Sequence: 9, Stored: 10}, Hole: 11, HoleTiers: 1}
 	for _, n := range []int{0, 1, 10, 10_000} {
 		d := randomDelta(rng, n)
 		for _, limit := range []int{0, 2000} {
-			parts := rollup.Encode(d, rollup.Meta{Partition: 5, Owner: "me", Group: 42, Written: 7}, limit)
+			parts := rollup.Encode(d, meta, limit)
 			var a rollup.Assembler
 			var got *rollup.Delta
 			for i, data := range parts {
@@ -66,7 +67,7 @@ func TestGroups(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if p.Number != i || p.Last != (i == len(parts)-1) || p.Partition != 5 || p.Owner != "me" || p.Group != 42 || p.Written != 7 {
+				if p.Number != i || p.Last != (i == len(parts)-1) || p.Meta != meta {
 					t.Fatalf("part %+v", p.Meta)
 				}
 				if got = a.Add(p, len(data)); (got != nil) != p.Last {
@@ -200,14 +201,15 @@ func TestProtobuf(t *testing.T) {
 	}
 	m := dynamicpb.NewMessage(files[0].Messages().ByName("Rollup"))
 	d := randomDelta(rand.New(rand.NewPCG(9, 9)), 12)
-	parts := rollup.Encode(d, rollup.Meta{Partition: 3, Owner: "me", Group: 9, Written: 8}, 0)
+	parts := rollup.Encode(d, rollup.Meta{Partition: 3, Owner: "me", Group: 9, Written: 8, Events: event.Mark{Sequence: 7, Stored: 6}}, 0)
 	if err := (proto.UnmarshalOptions{DiscardUnknown: false}).Unmarshal(parts[0], m); err != nil {
 		t.Fatal(err)
 	}
 	get := func(m protoreflect.Message, name string) protoreflect.Value {
 		return m.Get(m.Descriptor().Fields().ByName(protoreflect.Name(name)))
 	}
-	if get(m, "partition").Uint() != 3 || get(m, "owner").String() != "me" || get(m, "position").Uint() != d.Position || !get(m, "last").Bool() {
+	if get(m, "partition").Uint() != 3 || get(m, "owner").String() != "me" || get(m, "position").Uint() != d.Position || !get(m, "last").Bool() ||
+		get(m, "stored").Int() != d.Stored || get(m, "events").Uint() != 7 || get(m, "events_stored").Int() != 6 {
 		t.Error("the head is different")
 	}
 	cells, keys, words := get(m, "cells").List(), get(m, "keys").List(), get(m, "strings").List()
@@ -250,7 +252,7 @@ func FuzzDecode(f *testing.F) {
 			d.Apply(sources)
 		}
 		folder := rollup.NewFolder(rollup.Limits{})
-		folder.Restore(p.Delta.Position, sources)
+		folder.Restore(event.Mark{Sequence: p.Delta.Position, Stored: p.Delta.Stored}, sources)
 		folder.Tick(1_800_000_000)
 		var s rollup.Summer
 		for _, it := range p.Delta.Items {

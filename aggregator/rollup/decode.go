@@ -17,7 +17,7 @@ type Part struct {
 	// Number of the part in its group, from 0; Last ends the group.
 	Number int
 	Last   bool
-	// Delta is this part's share; Position and Full are set in the last.
+	// Delta is this part's share; Position, Stored and Full are set in the last.
 	Delta Delta
 }
 
@@ -88,11 +88,15 @@ func (r *reader) read(data []byte) error {
 		case 15:
 			return take(&p.Turn, f.Uint64)
 		case 16:
-			return take(&p.Events, f.Uint64)
+			return take(&p.Events.Sequence, f.Uint64)
 		case 17:
 			return take(&p.Hole, f.Int64)
 		case 18:
 			return take(&holed, f.Uint32)
+		case 19:
+			return take(&p.Delta.Stored, f.Sfixed64)
+		case 20:
+			return take(&p.Events.Stored, f.Sfixed64)
 		}
 		return nil
 	})
@@ -387,7 +391,7 @@ func (a *Assembler) Add(p *Part, size int) *Delta {
 		a.parts, a.bytes = nil, 0
 		return &p.Delta
 	}
-	d := &Delta{Position: p.Delta.Position, Full: p.Delta.Full}
+	d := &Delta{Position: p.Delta.Position, Stored: p.Delta.Stored, Full: p.Delta.Full}
 	for _, q := range a.parts {
 		d.Items = append(d.Items, q.Delta.Items...)
 		d.Sources = append(d.Sources, q.Delta.Sources...)

@@ -26,7 +26,8 @@ type Meta struct {
 	// Turn numbers the partition's groups of the finest tier, from 1. A coarse group
 	// has that of the last which it sums up, and Events, that one's position in the
 	// events stream.
-	Turn, Events uint64
+	Turn   uint64
+	Events event.Mark
 	// Hole, Unix seconds, where not 0: what begins before and was counted before this
 	// group, the finest HoleTiers tiers may have lost; the next tier has all of it.
 	Hole      int64
@@ -91,6 +92,7 @@ func Encode(d *Delta, m Meta, maxPart int) [][]byte {
 	w.body = appendBool(w.body, 6, true)
 	w.body = appendUint(w.body, 8, d.Position)
 	w.body = appendBool(w.body, 9, d.Full)
+	w.body = appendFixed64(w.body, 19, uint64(d.Stored))
 	w.end()
 	return w.parts
 }
@@ -108,9 +110,10 @@ func (w *writer) start() {
 	w.body = appendUint(w.body, 5, uint64(len(w.parts)))
 	w.body = appendUint(w.body, 7, uint64(w.meta.Written))
 	w.body = appendUint(w.body, 15, w.meta.Turn)
-	w.body = appendUint(w.body, 16, w.meta.Events)
+	w.body = appendUint(w.body, 16, w.meta.Events.Sequence)
 	w.body = appendUint(w.body, 17, uint64(w.meta.Hole))
 	w.body = appendUint(w.body, 18, uint64(w.meta.HoleTiers))
+	w.body = appendFixed64(w.body, 20, uint64(w.meta.Events.Stored))
 	w.body = appendString(w.body, 10, "")
 }
 

@@ -52,10 +52,11 @@ func (r *Refusal) Error() string { return "batch refused (" + r.Reason + "): " +
 // Unwrap returns Err.
 func (r *Refusal) Unwrap() error { return r.Err }
 
-// Message is one message of the events stream. Times are µs since 1970.
+// Message is one message of the events stream. Other times are µs since 1970.
 type Message struct {
-	// Sequence in the stream.
+	// Sequence in the stream, and when that got it, Unix ns (0: not known).
 	Sequence uint64
+	Stored   int64
 	Data     []byte
 	// Matches tells whether a workload may publish on the message's subject.
 	Matches func(event.Workload) bool
@@ -192,7 +193,7 @@ const (
 // way the position is then the message's. A batch is counted as a whole or not
 // at all, and once, however often it comes.
 func (f *Folder) Fold(m Message) (Result, error) {
-	f.position = m.Sequence
+	f.at = event.Mark{Sequence: m.Sequence, Stored: m.Stored}
 	if len(m.Data) > event.MaxBatchBytes {
 		return Result{}, &Refusal{Oversized, fmt.Errorf("%d bytes, at most %d are possible", len(m.Data), event.MaxBatchBytes)}
 	}

@@ -62,9 +62,9 @@ const maxSpare = 256
 // the last Take, the position up to which it was, and what is known of each
 // source. It is not safe for concurrent use.
 type Folder struct {
-	limits   Limits
-	position uint64
-	sources  map[SourceID]*Source
+	limits  Limits
+	at      event.Mark
+	sources map[SourceID]*Source
 	// changed since the last Take; gaps are those with gaps.
 	changed, gaps map[SourceID]*Source
 	// slots by the id of their key.
@@ -140,7 +140,10 @@ func NewFolder(l Limits) *Folder {
 }
 
 // Position is the sequence in the stream of the last message folded.
-func (f *Folder) Position() uint64 { return f.position }
+func (f *Folder) Position() uint64 { return f.at.Sequence }
+
+// Mark is the last message folded.
+func (f *Folder) Mark() event.Mark { return f.at }
 
 // Pending is how many cells wait for the next rollup.
 func (f *Folder) Pending() int { return f.pending }
@@ -166,8 +169,8 @@ func (f *Folder) Sources(fn func(*Source) bool) {
 }
 
 // Restore sets the position and sources to those of an earlier rollup.
-func (f *Folder) Restore(position uint64, sources map[SourceID]Source) {
-	f.position = position
+func (f *Folder) Restore(at event.Mark, sources map[SourceID]Source) {
+	f.at = at
 	for id, s := range sources {
 		own := s.clone()
 		f.sources[id] = &own
@@ -440,6 +443,9 @@ type Item struct {
 // Delta is what was counted between two positions.
 type Delta struct {
 	Position uint64
+	// Stored is when the events stream got the message at Position, Unix ns; 0 where
+	// that is not known, or Position is of another stream.
+	Stored int64
 	// Full: Sources and Learned are all there are, else those that have changed.
 	Full    bool
 	Items   []Item
@@ -458,7 +464,7 @@ func (d *Delta) Empty() bool { return len(d.Items) == 0 && len(d.Sources) == 0 &
 // it holds all sources, else those that have changed.
 func (f *Folder) Take(full bool) *Delta {
 	f.addTotals()
-	d := &Delta{Position: f.position, Full: full, Items: f.items, grouped: true}
+	d := &Delta{Position: f.at.Sequence, Stored: f.at.Stored, Full: full, Items: f.items, grouped: true}
 	if cap(d.Items) < f.pending {
 		d.Items = make([]Item, 0, f.pending)
 	}
@@ -521,7 +527,7 @@ func (f *Folder) expected() int {
 }
 
 // Skip moves the position past a message that is not to be counted.
-func (f *Folder) Skip(sequence uint64) { f.position = sequence }
+func (f *Folder) Skip(at event.Mark) { f.at = at }
 
 // SourceCount is how many sources are known.
 func (f *Folder) SourceCount() int { return len(f.sources) }

@@ -250,7 +250,7 @@ func TestReplay(t *testing.T) {
 	next := rollup.NewFolder(rollup.Limits{})
 	sources := map[rollup.SourceID]rollup.Source{}
 	readBack(t, f.Take(true)).Apply(sources)
-	next.Restore(f.Position(), sources)
+	next.Restore(f.Mark(), sources)
 	for _, data := range batches {
 		if r, err := fold(next, data, t0); err != nil || !r.Duplicate {
 			t.Fatalf("after a takeover: %+v, %v", r, err)

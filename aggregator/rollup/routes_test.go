@@ -81,7 +81,7 @@ func TestLearnedRoutesSurviveATakeover(t *testing.T) {
 		}
 		d.Apply(sources)
 	}
-	next.Restore(first.Position(), sources)
+	next.Restore(first.Mark(), sources)
 	if got := count(next); !maps.Equal(got, want) {
 		t.Errorf("the next owner says %v, want %v", got, want)
 	}

@@ -83,7 +83,6 @@ type Client struct {
 	small    bool
 	interest interest
 	pace     pace
-	marks    allMarks
 	// epoch is when the client began: readings go on at the same time after it.
 	epoch time.Time
 	// turns bounds the readings of rollups.

@@ -15,6 +15,7 @@ import (
 	"github.com/weirmesh/weir/bus/bustest"
 	"github.com/weirmesh/weir/bus/client"
 	"github.com/weirmesh/weir/bus/server"
+	"github.com/weirmesh/weir/event"
 )
 
 type lockedLog struct {
@@ -101,7 +102,7 @@ func TestBusAppearsAfterStart(t *testing.T) {
 	got := make(chan string, 16)
 	partition := partitionOf(t, web)
 	background(t, func(ctx context.Context) error {
-		return c.ConsumeEvents(ctx, partition, 0, func(_ uint64, _ string, data []byte) error {
+		return c.ConsumeEvents(ctx, partition, nil, func(_ event.Mark, _ string, data []byte) error {
 			got <- string(data)
 			return nil
 		})
@@ -164,7 +165,7 @@ func TestConnectionChangesAreLoggedOnce(t *testing.T) {
 	if err := c.WaitConnected(ctx); !errors.Is(err, bus.ErrNotConnected) {
 		t.Errorf("WaitConnected gives %v on a closed client", err)
 	}
-	if err := c.ConsumeEvents(ctx, 0, 0, nil); !errors.Is(err, bus.ErrNotConnected) {
+	if err := c.ConsumeEvents(ctx, 0, nil, nil); !errors.Is(err, bus.ErrNotConnected) {
 		t.Errorf("ConsumeEvents gives %v on a closed client", err)
 	}
 }

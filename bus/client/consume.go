@@ -51,37 +51,37 @@ const (
 )
 
 // ConsumeEvents calls fn with every batch of a partition, in the order of the
-// stream, that comes after the stream's sequence after (0: from the oldest that
-// is kept), and waits for more. data is fn's to keep. It returns fn's error if fn fails, ctx's if
+// stream, that comes after those that were read, and waits for more. read is the last
+// of them and, before it, some that came before, oldest first; nil: none, so fn begins
+// with the oldest that is kept. data is fn's to keep. It returns fn's error if fn fails, ctx's if
 // ctx ends, and an error that wraps bus.ErrPartition or bus.ErrNotConnected (the
 // client was closed) for nothing else: the absence of the bus, or the loss of its consumer, it sits out, and goes on after the last
 // batch that fn was given; none is left out and none comes twice. At the stream's end fn gets batches in bursts, some
 // 40 ms late at most.
 //
 // Where the stream has already discarded what came after, fn begins with the
-// oldest that is kept, and the gap is logged. Where the stream ends before
-// after (its files were lost), fn begins with the oldest too. Where the stream has
-// lost messages that fn was given by this client, fn goes on soon after the newest
-// that is still there, whatever has their sequences now: sequences go back then, and
-// up to some seconds' batches come again, those of all that is kept where none of
-// the last minute is there.
-func (c *Client) ConsumeEvents(ctx context.Context, partition int, after uint64, fn func(sequence uint64, subject string, data []byte) error) error {
+// oldest that is kept, and the gap is logged. Where the stream has lost messages that
+// were read, before or by fn, fn goes on from one that is still there, whatever has
+// the sequences now: they go back then, and some batches come again, of no more marks
+// than were lost. Where none is there, all that is kept comes again. fn gets nothing
+// before that is known, however long the bus takes to tell. Where the time of the last
+// is not known it is taken for what was read, unless the stream ends before it.
+func (c *Client) ConsumeEvents(ctx context.Context, partition int, read []event.Mark, fn func(at event.Mark, subject string, data []byte) error) error {
 	if err := bus.CheckPartition(partition); err != nil {
 		return err
 	}
 	c.pace.on.Store(true)
-	marks := c.marks.take(partition)
-	defer c.marks.put(partition, marks)
+	marks := marksOf(read)
 	return c.read(ctx, &reading{
 		stream: bus.StreamEvents,
 		filter: bus.PartitionFilter(partition),
-		after:  after,
+		after:  marks.last.Sequence,
 		marks:  marks,
 		bytes:  readEvents,
 		gather: gatherFor,
 		epoch:  c.epoch,
 		fn: func(m message) error {
-			return fn(m.sequence, m.subject, m.data)
+			return fn(m.mark(), m.subject, m.data)
 		},
 	})
 }
@@ -145,6 +145,10 @@ type message struct {
 	data     []byte
 }
 
+func (m *message) mark() event.Mark {
+	return event.Mark{Sequence: m.sequence, Stored: m.stored.UnixNano()}
+}
+
 // reading is one pass over the messages of a stream that match a filter. It
 // outlives the consumers that it uses on the server.
 type reading struct {
@@ -152,7 +156,8 @@ type reading struct {
 	// after is the position: the sequence of the last message that fn got, or
 	// where to begin.
 	after uint64
-	// marks, where not nil, tell whether the stream is still what was read.
+	// marks, where not nil, tell whether the stream is still what was read, and are of
+	// where after is.
 	marks *marks
 	// since applies only until fn got the first message, and where it is set.
 	since time.Time
@@ -291,7 +296,7 @@ func (c *Client) open(ctx context.Context, r *reading) (jetstream.Stream, error)
 		}
 	}
 	if r.marks != nil {
-		after, err := r.marks.settle(ctx, stream, r.after)
+		after, err := r.marks.settle(ctx, stream)
 		if err != nil {
 			return nil, err
 		}
@@ -359,7 +364,7 @@ func (r *reading) follow(ctx context.Context, p *pull) error {
 			return fnError{err}
 		}
 		if r.after = at.stream; r.marks != nil {
-			r.marks.note(&m)
+			r.marks.note(m.mark())
 		}
 		if r.finite && (at.pending == 0 || r.after >= r.last) {
 			return errDone

@@ -14,15 +14,22 @@ import (
 	"github.com/weirmesh/weir/bus/bustest"
 	"github.com/weirmesh/weir/bus/client"
 	"github.com/weirmesh/weir/bus/server"
+	"github.com/weirmesh/weir/event"
 )
 
 var errEnough = errors.New("enough")
 
-// consume reads n batches of a partition.
-func consume(t *testing.T, c *client.Client, partition int, after uint64, n int) (data []string, sequences []uint64) {
+// consume reads n batches of a partition that come after a sequence.
+func consume(t *testing.T, c *client.Client, partition int, after uint64, n int) (data []string, at []event.Mark) {
 	t.Helper()
-	err := c.ConsumeEvents(bounded(t), partition, after, func(sequence uint64, _ string, d []byte) error {
-		data, sequences = append(data, string(d)), append(sequences, sequence)
+	return consumeAfter(t, c, partition, []event.Mark{{Sequence: after}}, n)
+}
+
+// consumeAfter reads n batches of a partition that come after those that were read.
+func consumeAfter(t *testing.T, c *client.Client, partition int, read []event.Mark, n int) (data []string, at []event.Mark) {
+	t.Helper()
+	err := c.ConsumeEvents(bounded(t), partition, read, func(m event.Mark, _ string, d []byte) error {
+		data, at = append(data, string(d)), append(at, m)
 		if len(data) == n {
 			return errEnough
 		}
@@ -31,7 +38,7 @@ func consume(t *testing.T, c *client.Client, partition int, after uint64, n int)
 	if !errors.Is(err, errEnough) {
 		t.Fatalf("ConsumeEvents gives %v after %d batches", err, len(data))
 	}
-	return data, sequences
+	return data, at
 }
 
 func TestConsumeFromPosition(t *testing.T) {
@@ -45,10 +52,10 @@ func TestConsumeFromPosition(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	data, sequences := consume(t, c, partition, 0, n)
+	data, at := consume(t, c, partition, 0, n)
 	for i := range data {
-		if data[i] != fmt.Sprint(i+1) || sequences[i] != uint64(i+1) {
-			t.Fatalf("delivery %d is %q at %d", i, data[i], sequences[i])
+		if data[i] != fmt.Sprint(i+1) || at[i].Sequence != uint64(i+1) {
+			t.Fatalf("delivery %d is %q at %d", i, data[i], at[i].Sequence)
 		}
 	}
 	if data, _ := consume(t, c, partition, 1000, 1); data[0] != "1001" {
@@ -66,11 +73,11 @@ func TestConsumeFromPosition(t *testing.T) {
 	// Another partition has none of it.
 	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 	defer cancel()
-	err = c.ConsumeEvents(short, (partition+1)%bus.Partitions, 0, func(uint64, string, []byte) error { return errEnough })
+	err = c.ConsumeEvents(short, (partition+1)%bus.Partitions, nil, func(event.Mark, string, []byte) error { return errEnough })
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("another partition gives %v", err)
 	}
-	if err := c.ConsumeEvents(ctx, bus.Partitions, 0, nil); !errors.Is(err, bus.ErrPartition) {
+	if err := c.ConsumeEvents(ctx, bus.Partitions, nil, nil); !errors.Is(err, bus.ErrPartition) {
 		t.Errorf("ConsumeEvents of no partition gives %v", err)
 	}
 }
@@ -84,7 +91,7 @@ func TestConsumerLost(t *testing.T) {
 	partition := partitionOf(t, web)
 	got := make(chan string, 16)
 	background(t, func(ctx context.Context) error {
-		return c.ConsumeEvents(ctx, partition, 0, func(_ uint64, _ string, data []byte) error {
+		return c.ConsumeEvents(ctx, partition, nil, func(_ event.Mark, _ string, data []byte) error {
 			got <- string(data)
 			return nil
 		})

@@ -7,9 +7,13 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weirmesh/weir/bus"
 	"github.com/weirmesh/weir/bus/bustest"
 	"github.com/weirmesh/weir/bus/client"
 	"github.com/weirmesh/weir/bus/server"
+	"github.com/weirmesh/weir/event"
 )
 
 // Batches of the streams that lose their end: those before a copy of the files is
@@ -63,7 +67,7 @@ func TestReadingOfAStreamThatLosesItsEnd(t *testing.T) {
 	c, crash := losing(t)
 	got := make(chan string, 1000)
 	stop := background(t, func(ctx context.Context) error {
-		return c.ConsumeEvents(ctx, partition, 0, func(_ uint64, _ string, data []byte) error {
+		return c.ConsumeEvents(ctx, partition, nil, func(_ event.Mark, _ string, data []byte) error {
 			got <- string(data)
 			return nil
 		})
@@ -92,25 +96,71 @@ func TestReadingOfAStreamThatLosesItsEnd(t *testing.T) {
 	}
 }
 
-// TestNextReadingOfAStreamThatLostItsEnd: the same where the client reads anew, from
-// the position that it has come to.
-func TestNextReadingOfAStreamThatLostItsEnd(t *testing.T) {
+// TestNewReaderOfAStreamThatLostItsEnd: who begins to read only then, and was told what
+// was read before, leaves out nothing that is new.
+func TestNewReaderOfAStreamThatLostItsEnd(t *testing.T) {
 	partition := partitionOf(t, web)
 	c, crash := losing(t)
-	_, sequences := consume(t, c, partition, 0, lostBatches)
+	_, read := consume(t, c, partition, 0, lostBatches)
 	crash()
 	if err := c.WaitConnected(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
-	const last = keptBatches + laterBatches - lostBatches // of the stream now
-	data, _ := consume(t, c, partition, sequences[lostBatches-1], last-1)
-	for i, d := range data[keptBatches-1:] {
-		if d != strconv.Itoa(lostBatches+1+i) {
-			t.Fatalf("got %q", data)
+	last := read[lostBatches-1]
+	const end = keptBatches + laterBatches - lostBatches // of the stream now
+	f := func(name string, read []event.Mark, after int) {
+		t.Helper()
+		n := end - after
+		data, at := consumeAfter(t, c, partition, read, n)
+		for i := range data {
+			want := after + i + 1
+			if want > keptBatches {
+				want += lostBatches - keptBatches
+			}
+			if data[i] != strconv.Itoa(want) || at[i].Sequence != uint64(after+i+1) {
+				t.Fatalf("%s: batch %s at %d, want %d", name, data[i], at[i].Sequence, want)
+			}
+		}
+		// What is there now is known from now on.
+		if data, _ = consumeAfter(t, c, partition, at[:n-1], 1); data[0] != strconv.Itoa(laterBatches) {
+			t.Errorf("%s: then batch %s", name, data[0])
 		}
 	}
-	// What is there now is known from now on.
-	if data, _ = consume(t, c, partition, last-1, 1); data[0] != strconv.Itoa(laterBatches) {
-		t.Errorf("then got %q", data)
+	f("all that was read", read, 3) // after 10, 9 and 7, of which others have the sequences
+	f("what was read just before the end that is left", read[:keptBatches+1], keptBatches)
+	f("what is still there", read[:keptBatches], keptBatches)
+	f("the first and the last", []event.Mark{read[0], last}, 1)
+	f("the last alone", []event.Mark{last}, 0)
+	f("more than there is", []event.Mark{read[1], {Sequence: 1000, Stored: last.Stored}}, 2)
+	f("more than there is, nobody knows when", []event.Mark{{Sequence: keptBatches + 1}, {Sequence: 1000}}, 0)
+	f("nobody knows when", []event.Mark{read[0], {Sequence: last.Sequence}}, lostBatches)
+	f("nothing", nil, 0)
+}
+
+// TestNewReaderOfATrimmedStream: what the stream has discarded since it was read is
+// no sign of a loss.
+func TestNewReaderOfATrimmedStream(t *testing.T) {
+	partition := partitionOf(t, web)
+	s := bustest.Run(t)
+	publishNumbers(t, s, 1, lostBatches)
+	c := bustest.Connect(t, s)
+	_, read := consume(t, c, partition, 0, lostBatches)
+	_, js := raw(t, s)
+	stream, err := js.Stream(bounded(t), bus.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, first := range []uint64{4, lostBatches + 1} {
+		if err := stream.Purge(bounded(t), jetstream.WithPurgeSequence(first)); err != nil {
+			t.Fatal(err)
+		}
+		publishNumbers(t, s, int(first)+lostBatches, int(first)+lostBatches)
+	}
+	if data, _ := consumeAfter(t, c, partition, read, 1); data[0] != strconv.Itoa(4+lostBatches) {
+		t.Errorf("after what was discarded comes %s", data[0])
+	}
+	// Of what is not there any more nobody can tell, and need not.
+	if data, _ := consumeAfter(t, c, partition, []event.Mark{{Sequence: 2, Stored: 1}}, 1); data[0] != strconv.Itoa(4+lostBatches) {
+		t.Errorf("after what was discarded long ago comes %s", data[0])
 	}
 }

@@ -223,11 +223,11 @@ func TestNothingLostAcrossRestarts(t *testing.T) {
 	type delivery struct{ number, sequence uint64 }
 	got := make(chan delivery, 1<<16)
 	stopConsumer := background(t, func(ctx context.Context) error {
-		return consumer.ConsumeEvents(ctx, partition, 0, func(sequence uint64, subject string, data []byte) error {
+		return consumer.ConsumeEvents(ctx, partition, nil, func(at event.Mark, subject string, data []byte) error {
 			if w, err := bus.ParseWorkload(subject); err != nil || w != web {
 				return fmt.Errorf("subject %q is of %v, %v", subject, w, err)
 			}
-			got <- delivery{binary.BigEndian.Uint64(data), sequence}
+			got <- delivery{binary.BigEndian.Uint64(data), at.Sequence}
 			return nil
 		})
 	})

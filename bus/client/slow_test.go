@@ -14,6 +14,7 @@ import (
 	"github.com/weirmesh/weir/bus"
 	"github.com/weirmesh/weir/bus/bustest"
 	"github.com/weirmesh/weir/bus/client"
+	"github.com/weirmesh/weir/event"
 )
 
 // slowRelay stands between a client and the bus, and hands so many bytes a second
@@ -88,7 +89,7 @@ func TestSlowReaderIsNotCutOff(t *testing.T) {
 			w.Name = strconv.Itoa(i)
 			return c.Publish(ctx, w, uint64(i+1), 1, data)
 		}, func(ctx context.Context, c *client.Client, partition int, fn func(int)) error {
-			err := c.ConsumeEvents(ctx, partition, 0, func(_ uint64, _ string, data []byte) error { fn(len(data)); return nil })
+			err := c.ConsumeEvents(ctx, partition, nil, func(_ event.Mark, _ string, data []byte) error { fn(len(data)); return nil })
 			if errors.Is(err, context.Canceled) {
 				return nil
 			}

@@ -84,7 +84,7 @@ func (l *ledger) read(t *testing.T, s *server.Server) {
 	for partition := range bus.Partitions {
 		readers.Go(func() {
 			var d event.Decoder
-			err := c.ConsumeEvents(ctx, partition, 0, func(_ uint64, _ string, data []byte) error {
+			err := c.ConsumeEvents(ctx, partition, nil, func(_ event.Mark, _ string, data []byte) error {
 				if err := d.Reset(data); err != nil {
 					return err
 				}

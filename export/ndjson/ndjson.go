@@ -186,10 +186,10 @@ func (x *exporter) run(ctx context.Context) error {
 	reading, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	for n, in := range x.intakes {
-		after := in.Position()
+		read := in.Read()
 		wg.Go(func() {
-			err := x.o.Stream.ConsumeEvents(reading, n, after, func(sequence uint64, subject string, data []byte) error {
-				return x.take(n, sequence, subject, data)
+			err := x.o.Stream.ConsumeEvents(reading, n, read, func(at event.Mark, subject string, data []byte) error {
+				return x.take(n, at, subject, data)
 			})
 			if err != nil && reading.Err() == nil {
 				x.failed <- err
@@ -207,7 +207,7 @@ func (x *exporter) run(ctx context.Context) error {
 }
 
 // take writes the events of one message.
-func (x *exporter) take(n int, sequence uint64, subject string, data []byte) error {
+func (x *exporter) take(n int, at event.Mark, subject string, data []byte) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.broken != nil {
@@ -215,9 +215,9 @@ func (x *exporter) take(n int, sequence uint64, subject string, data []byte) err
 	}
 	in := x.intakes[n]
 	x.dirty[n] = true
-	d, err := in.Take(sequence, subject, data, time.Now())
+	d, err := in.Take(at, subject, data, time.Now())
 	if err != nil {
-		x.o.Logger.Debug("a message is not exported", "subject", subject, "sequence", sequence, "error", err)
+		x.o.Logger.Debug("a message is not exported", "subject", subject, "sequence", at.Sequence, "error", err)
 	}
 	if d == nil {
 		return nil

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/bus"
+	"github.com/weirmesh/weir/event"
 	"github.com/weirmesh/weir/export"
 )
 
@@ -245,9 +246,9 @@ func (p *partition) run(ctx context.Context) error {
 	defer p.table.close()
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	ended := make(chan error, 1)
+	ended, read := make(chan error, 1), p.intake.Read()
 	go func() {
-		ended <- p.e.o.Stream.ConsumeEvents(reading, p.number, p.position, p.take)
+		ended <- p.e.o.Stream.ConsumeEvents(reading, p.number, read, p.take)
 	}()
 	err := p.saving(ctx, ended)
 	stop()
@@ -304,13 +305,13 @@ func (p *partition) load(ctx context.Context) error {
 }
 
 // take counts one message of the stream.
-func (p *partition) take(sequence uint64, subject string, data []byte) error {
+func (p *partition) take(at event.Mark, subject string, data []byte) error {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d, err := p.intake.Take(sequence, subject, data, now)
+	d, err := p.intake.Take(at, subject, data, now)
 	if err != nil {
-		p.e.log.Debug("a message is not counted", "subject", subject, "sequence", sequence, "error", err)
+		p.e.log.Debug("a message is not counted", "subject", subject, "sequence", at.Sequence, "error", err)
 	}
 	if d != nil {
 		p.table.fold(d, now.Unix())

@@ -40,7 +40,7 @@ func storeMesh(tb testing.TB, c *client.Client, workloads, series int) (requests
 				events = append(events, in, out)
 			}
 			batch := w.batch(events...)
-			if got, err := p.intake.Take(uint64(i+1), bus.EventsSubject(w.source.Workload), batch, at); err != nil || got == nil {
+			if got, err := p.intake.Take(event.Mark{Sequence: uint64(i + 1)}, bus.EventsSubject(w.source.Workload), batch, at); err != nil || got == nil {
 				tb.Fatalf("a batch is not taken: %v", err)
 			}
 			if err := d.Reset(batch); err != nil {

@@ -33,8 +33,9 @@ type job struct {
 	// began is also what the group says of when it was written: what the finer
 	// tier got later is not in it.
 	began int64
-	// turn, where not 0, is that of the last group of the finest tier to be in it.
-	turn uint64
+	// turn, where not 0, is that of the last group of the finest tier to be in it, and
+	// reach where the finer tier ends.
+	turn, reach uint64
 }
 
 func newSummer() store.Summer { return &rollup.Summer{} }
@@ -130,7 +131,11 @@ func (p *partition) gather(ctx context.Context, j job, after uint64) (*rollup.De
 	sums := store.NewGather[rollup.Key](newSummer, p.tiers[j.tier])
 	sources := map[rollup.SourceID]rollup.Source{}
 	size := 0
-	err := p.groups(ctx, j.tier-1, after, time.Time{}, func(g group) error {
+	upTo := j.target
+	if j.turn > 0 {
+		upTo = j.reach
+	}
+	err := p.groups(ctx, stretch{tier: j.tier - 1, after: after, upTo: upTo}, func(g group) error {
 		if g.first > j.target || j.turn > 0 && g.meta.Turn > j.turn {
 			return errEnough
 		}
@@ -215,11 +220,31 @@ type group struct {
 	origin bool
 }
 
-// groups reads the whole groups of a tier's stream, as ReadRollups does.
-func (p *partition) groups(ctx context.Context, tier int, after uint64, since time.Time, fn func(group) error) error {
+// errShort is that of a reading that ended before what is known to be there.
+var errShort = errors.New("the bus has not given all rollups")
+
+// stretch is what is read of a tier's stream: what comes after a sequence, and was
+// stored since a time, if one is given.
+type stretch struct {
+	tier  int
+	after uint64
+	since time.Time
+	// upTo is the sequence of something that the stream has, and within tells that
+	// it was stored since that time.
+	upTo   uint64
+	within bool
+}
+
+// groups reads the whole groups of a tier's stream, as ReadRollups does. It fails
+// where that ends before it should: the bus has been seen to tell of a stream that it
+// had just opened again that nothing was in it, and who believes that counts all
+// events anew.
+func (p *partition) groups(ctx context.Context, s stretch, fn func(group) error) error {
 	var groups rollup.Assembler
 	first, origin, begun := uint64(0), false, false
-	return p.a.o.Rollups.ReadRollups(ctx, p.number, tier, after, since, func(sequence uint64, data []byte) error {
+	tier, seen := s.tier, s.after
+	err := p.a.o.Rollups.ReadRollups(ctx, p.number, tier, s.after, s.since, func(sequence uint64, data []byte) error {
+		seen = sequence
 		part, err := rollup.Decode(data)
 		if err != nil || part.Partition != p.number {
 			p.a.metrics.badRollups.Inc()
@@ -240,4 +265,8 @@ func (p *partition) groups(ctx context.Context, tier int, after uint64, since ti
 		}
 		return nil
 	})
+	if err == nil && seen < s.upTo && (s.within || s.since.IsZero() || seen > s.after) {
+		return fmt.Errorf("%w: of tier %d of partition %d up to %d, where there are some up to %d", errShort, tier, p.number, seen, s.upTo)
+	}
+	return err
 }

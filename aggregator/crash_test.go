@@ -41,6 +41,8 @@ type memory struct {
 	looked func()
 	// reading, where set, is called before a rollup is read.
 	reading func()
+	// short, where set, tells whether a reading ends before its time.
+	short func() bool
 	// dead makes everything fail.
 	dead bool
 	// now is the time at which rollups are stored, where it matters.
@@ -146,6 +148,9 @@ func (m *memory) ReadRollups(_ context.Context, _, tier int, after uint64, since
 		}
 		if m.reading != nil {
 			m.reading()
+		}
+		if m.short != nil && m.short() {
+			return nil
 		}
 		if err := fn(r.sequence, r.data); err != nil {
 			return err
@@ -319,7 +324,9 @@ func (w *world) step(i int) {
 		if w.bus.dead || err != nil {
 			w.bus.dead = false
 			w.members[i] = w.partition(fmt.Sprint("member", i))
-		} else if err := p.loadHistory(ctx); err != nil {
+		} else if err := p.loadHistory(ctx); errors.Is(err, errShort) {
+			w.members[i] = w.partition(fmt.Sprint("member", i))
+		} else if err != nil {
 			w.t.Fatal(err)
 		}
 		return
@@ -372,7 +379,22 @@ func (w *world) read(p *partition, n int) {
 // is counted twice, nothing is lost, and what is missing is known.
 func TestCrashes(t *testing.T) {
 	for seed := range uint64(80) {
-		synctest.Test(t, func(t *testing.T) { crashes(t, seed) })
+		synctest.Test(t, func(t *testing.T) { newWorld(t, seed).crashes() })
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// TestShortReadings: the bus ends readings of rollups early, as if nothing more were
+// there. Nobody takes that for all there is.
+func TestShortReadings(t *testing.T) {
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed)
+			w.bus.short = func() bool { return w.rng.IntN(40) == 0 }
+			w.crashes()
+		})
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -386,8 +408,8 @@ func newWorld(t *testing.T, seed uint64) *world {
 	return w
 }
 
-func crashes(t *testing.T, seed uint64) {
-	w := newWorld(t, seed)
+// crashes lets members live and die, and looks what came out.
+func (w *world) crashes() {
 	w.bus.fault, w.bus.now = w.fail, func() time.Time { return w.now }
 	for steps := 0; steps < 300 || len(w.toSend) > 0; steps++ {
 		if n := min(w.rng.IntN(4), len(w.toSend)); n > 0 {
@@ -404,7 +426,7 @@ func crashes(t *testing.T, seed uint64) {
 
 // settle lets one member finish, and another find what it left.
 func (w *world) settle() {
-	w.bus.fault = nil
+	w.bus.fault, w.bus.short = nil, nil
 	ctx := context.Background()
 	last := w.partition("last")
 	w.inherit(last)

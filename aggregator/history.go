@@ -44,7 +44,11 @@ func (p *partition) loadTier(ctx context.Context, tier int, began time.Time) (re
 		since = earlier(since, p.folded[tier+1])
 	}
 	first := true
-	err = p.groups(ctx, tier, 0, since, func(g group) error {
+	what := stretch{tier: tier, since: since, upTo: p.begin, within: true}
+	if tier > 0 {
+		what.upTo, what.within = p.lasts[tier], p.folded[tier].After(since.Add(clocks))
+	}
+	err = p.groups(ctx, what, func(g group) error {
 		if first {
 			reaches, first = g.reaches(), false
 		}

@@ -84,7 +84,7 @@ func (p *partition) remake(ctx context.Context, tier int) error {
 	wanted, began := p.turns[tier+1], p.folded[tier+1]
 	for p.turns[tier] < wanted {
 		before := p.turns[tier]
-		d, err := p.gatherAlone(ctx, job{tier: tier, target: math.MaxInt64, turn: wanted}, p.through[tier])
+		d, err := p.gatherAlone(ctx, job{tier: tier, target: math.MaxInt64, turn: wanted, reach: p.lasts[tier-1]}, p.through[tier])
 		if err != nil {
 			return err
 		}
@@ -162,7 +162,7 @@ func (p *partition) stateOf(ctx context.Context, tier int, turn uint64) (*state,
 	step := p.tiers[tier].Step
 	read := func(since time.Time) (*state, error) {
 		s := &state{sources: map[rollup.SourceID]rollup.Source{}, hole: p.a.o.Now().Unix(), holeTiers: tier}
-		err := p.groups(ctx, tier, 0, since, func(g group) error {
+		err := p.groups(ctx, stretch{tier: tier, since: since, upTo: p.lasts[tier], within: true}, func(g group) error {
 			g.delta.Apply(s.sources)
 			s.complete = s.complete || g.delta.Full
 			if g.meta.Turn > turn {

@@ -153,7 +153,7 @@ func (p *partition) lastGroup(ctx context.Context, tier int, data []byte) error 
 	}
 	// Its writer died within the group, or is still at it: what it has written since
 	// is not in what loadTier reads, so it must not be taken for summed up.
-	err := p.groups(ctx, tier, 0, time.Time{}, func(g group) error {
+	err := p.groups(ctx, stretch{tier: tier, upTo: p.lasts[tier]}, func(g group) error {
 		if g.last > p.lasts[tier] {
 			return errEnough
 		}
@@ -182,7 +182,7 @@ func (p *partition) readPast(ctx context.Context, since time.Time) (*past, error
 	first := true
 	// Others take over at the same time, and what is there already has its part.
 	room, grown := p.a.o.StoreBytes/2/len(p.a.partitions), 0
-	err := p.groups(ctx, 0, 0, since, func(g group) error {
+	err := p.groups(ctx, stretch{since: since, upTo: p.lasts[0]}, func(g group) error {
 		if first {
 			found.begin, found.reaches = g.last, g.reaches()
 			first = false

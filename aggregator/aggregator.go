@@ -55,7 +55,7 @@ type Rollups interface {
 	LastRollup(ctx context.Context, partition, tier int) (data []byte, sequence uint64, err error)
 	// PublishRollup stores one, provided that the newest is still that at
 	// expectLast; else its error is Options.ErrFenced. After any other error it
-	// may have been stored or not.
+	// may have been stored or not. It must not keep data.
 	PublishRollup(ctx context.Context, partition, tier int, data []byte, expectLast uint64) (sequence uint64, err error)
 	// ReadRollups calls fn with those that come after the sequence after, or
 	// where that is 0 were stored at since or later, oldest first, up to the
@@ -168,7 +168,9 @@ type Aggregator struct {
 	refusalLog limiter
 	trimmer    trimmer
 	// gathering holds something while a partition sums up groups.
-	gathering  chan struct{}
+	gathering chan struct{}
+	// telling has the memory of rollups that were published.
+	telling    sync.Pool
 	offenders  offenders
 	partitions []*partition
 

@@ -238,14 +238,15 @@ type stretch struct {
 // groups reads the whole groups of a tier's stream, as ReadRollups does. It fails
 // where that ends before it should: the bus has been seen to tell of a stream that it
 // had just opened again that nothing was in it, and who believes that counts all
-// events anew.
+// events anew. fn must not keep the Items of a delta.
 func (p *partition) groups(ctx context.Context, s stretch, fn func(group) error) error {
 	var groups rollup.Assembler
+	var reader rollup.Reader
 	first, origin, begun := uint64(0), false, false
 	tier, seen := s.tier, s.after
 	err := p.a.o.Rollups.ReadRollups(ctx, p.number, tier, s.after, s.since, func(sequence uint64, data []byte) error {
 		seen = sequence
-		part, err := rollup.Decode(data)
+		part, err := reader.Decode(data)
 		if err != nil || part.Partition != p.number {
 			p.a.metrics.badRollups.Inc()
 			p.a.log.Error("a rollup is not readable and is left out", "partition", p.number, "tier", tier, "sequence", sequence, "error", err)
@@ -261,7 +262,9 @@ func (p *partition) groups(ctx context.Context, s stretch, fn func(group) error)
 		if d := groups.Add(part, len(data)); d != nil {
 			g := group{delta: d, meta: part.Meta, first: first, last: sequence, origin: origin}
 			origin = false
-			return fn(g)
+			err := fn(g)
+			reader.Reuse(d)
+			return err
 		}
 		return nil
 	})

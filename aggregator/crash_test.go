@@ -129,7 +129,7 @@ func (m *memory) PublishRollup(_ context.Context, _, tier int, data []byte, expe
 	}
 	if store {
 		last += uint64(1 + len(data)%3)
-		m.rollups[tier] = append(m.rollups[tier], stored{last, m.time(), data})
+		m.rollups[tier] = append(m.rollups[tier], stored{last, m.time(), slices.Clone(data)})
 	}
 	return last, err
 }

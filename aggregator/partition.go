@@ -74,7 +74,8 @@ type partition struct {
 	lasts []uint64
 	saved event.Mark
 	wrote bool
-	// spent is what was published last, whose memory is for the next rollup.
+	// spent is what was published last, here or elsewhere, whose memory is for the
+	// next rollup.
 	spent *rollup.Delta
 	// turn is that of the newest rollup of the finest tier, wasFull tells that it
 	// held all sources, wantFull that the next is to.
@@ -354,22 +355,38 @@ func (p *partition) maintain() {
 
 // publish writes what was counted since the last rollup, if anything was.
 func (p *partition) publish(ctx context.Context) error {
+	memory, _ := p.a.telling.Get().(*telling)
+	if memory == nil {
+		memory = &telling{}
+	}
+	p.spent, memory.spent = memory.spent, nil
 	d := p.cut()
 	if d == nil {
+		p.spent, memory.spent = nil, p.spent
+		p.a.telling.Put(memory)
 		return nil
 	}
 	meta := rollup.Meta{Partition: p.number, Owner: p.a.owner, Group: p.lasts[0], Written: p.a.o.Now().UnixMicro(), Turn: p.turn + 1}
-	for _, part := range rollup.Encode(d, meta, p.a.o.MaxPart) {
+	for _, part := range memory.encoder.Encode(d, meta, p.a.o.MaxPart) {
 		if err := p.save(ctx, 0, part); err != nil {
 			return err
 		}
 		p.a.metrics.parts.Inc()
 		p.a.metrics.partBytes.Add(len(part))
 	}
-	p.saved, p.wrote, p.spent = event.Mark{Sequence: d.Position, Stored: d.Stored}, true, d
+	p.saved, p.wrote = event.Mark{Sequence: d.Position, Stored: d.Stored}, true
 	p.turn, p.wasFull = p.turn+1, d.Full
 	p.a.metrics.rollups.Inc()
+	memory.spent = d
+	p.a.telling.Put(memory)
 	return nil
+}
+
+// telling is the memory of a rollup that was published, for the next one: as
+// partitions take turns, one or two serve them all.
+type telling struct {
+	spent   *rollup.Delta
+	encoder rollup.Encoder
 }
 
 // cut moves what was counted from the folder to the store, and returns it; or

@@ -50,6 +50,7 @@ type tellers struct {
 	used     [5]int64
 	seconds  int
 	sequence uint64
+	memory   telling
 }
 
 const (
@@ -147,6 +148,7 @@ func (t *tellers) second() {
 	}
 	at = t.spend(0, at)
 	for _, p := range t.a.partitions {
+		p.spent = t.memory.spent
 		d := p.cut()
 		at = t.spend(1, at)
 		t.write(p, d)
@@ -168,12 +170,12 @@ func (t *tellers) second() {
 // write is what publish does with what cut gives.
 func (t *tellers) write(p *partition, d *rollup.Delta) {
 	meta := rollup.Meta{Partition: p.number, Owner: p.a.owner, Group: p.lasts[0], Written: t.now.UnixMicro()}
-	for _, part := range rollup.Encode(d, meta, p.a.o.MaxPart) {
+	for _, part := range t.memory.encoder.Encode(d, meta, p.a.o.MaxPart) {
 		if err := p.save(context.Background(), 0, part); err != nil {
 			t.b.Fatal(err)
 		}
 	}
-	p.saved, p.wrote, p.spent = event.Mark{Sequence: d.Position}, true, d
+	p.saved, p.wrote, t.memory.spent = event.Mark{Sequence: d.Position}, true, d
 }
 
 // BenchmarkTelling is what a member does once a second with what it has counted: encode

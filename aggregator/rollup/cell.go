@@ -1,8 +1,8 @@
 package rollup
 
 import (
+	"cmp"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/weirmesh/weir/event"
@@ -142,6 +142,21 @@ func (c *Cell) record(latency, duration uint64, at uint32) {
 	c.waiting.latency.Record(latency)
 	c.waiting.duration.Record(duration)
 	c.push(at)
+}
+
+// touch reads a little of all that is to be encoded.
+func (c *Cell) touch() (read uint64) {
+	read = c.Requests + c.waiting.latency.Count() + c.waiting.duration.Count() + c.Batches
+	if c.tallied {
+		read += c.latencyTally.Touch() + c.durationTally.Touch()
+	}
+	for i := 0; i < len(c.buffer); i += 16 {
+		read += uint64(c.buffer[i])
+	}
+	if len(c.Status) > 0 {
+		read += c.Status[0].N
+	}
+	return read
 }
 
 // push adds one request by its buckets. What waiting must have of it, the caller
@@ -319,7 +334,17 @@ func (c *Cell) Reset() {
 // sort puts the counts into the order of the wire format, so that equal cells
 // have equal bytes.
 func (c *Cell) sort() {
-	slices.SortFunc(c.Status, func(a, b Count[uint16]) int { return int(a.Value) - int(b.Value) })
-	slices.SortFunc(c.GRPC, func(a, b Count[int16]) int { return int(a.Value) - int(b.Value) })
-	slices.SortFunc(c.Errors, func(a, b Count[string]) int { return strings.Compare(a.Value, b.Value) })
+	sortCounts(c.Status)
+	sortCounts(c.GRPC)
+	sortCounts(c.Errors)
+}
+
+// sortCounts puts counts into the order of their values. Most cells have two or
+// three, of which calling a function to compare two would be most of the work.
+func sortCounts[T cmp.Ordered](counts []Count[T]) {
+	for i := 1; i < len(counts); i++ {
+		for k := i; k > 0 && counts[k].Value < counts[k-1].Value; k-- {
+			counts[k], counts[k-1] = counts[k-1], counts[k]
+		}
+	}
 }

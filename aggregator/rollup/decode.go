@@ -23,31 +23,60 @@ type Part struct {
 
 // reader holds what references point to.
 type reader struct {
-	part    Part
+	part    *Part
 	version uint32
 	strings []string
 	keys    []Key
 	// indexes is scratch.
 	indexes []uint32
+	// items is memory for the next part, known are strings that were read; nil:
+	// none are remembered.
+	items []Item
+	known map[string]string
 }
 
 // Decode reads one message of a group. What it returns points into data; the
 // strings of keys and sources do not. The sums of the cells are not read.
-func Decode(data []byte) (*Part, error) {
-	r := &reader{}
+func Decode(data []byte) (*Part, error) { return new(reader).decode(data) }
+
+func (r *reader) decode(data []byte) (*Part, error) {
+	r.part, r.version = &Part{}, 0
 	if err := r.read(data); err != nil {
 		return nil, fmt.Errorf("cannot read a rollup: %w", err)
 	}
 	if r.version != version {
 		return nil, fmt.Errorf("cannot read a rollup of version %d: this aggregator knows version %d", r.version, version)
 	}
-	return &r.part, nil
+	return r.part, nil
+}
+
+// maxKnown is how many strings a Reader remembers.
+const maxKnown = 1 << 14
+
+// Reader reads messages one after the other, nearly all of whose strings are those
+// of the message before, in the same memory. The zero value is ready; it is not
+// safe for concurrent use.
+type Reader struct{ reader reader }
+
+// Decode is as [Decode].
+func (r *Reader) Decode(data []byte) (*Part, error) {
+	if r.reader.known == nil || len(r.reader.known) > maxKnown {
+		r.reader.known = map[string]string{}
+	}
+	return r.reader.decode(data)
+}
+
+// Reuse gives the memory of the Items of what was read back, which nobody may hold
+// any more.
+func (r *Reader) Reuse(d *Delta) {
+	r.reader.items = d.Items[:0]
+	d.Items = nil
 }
 
 // read takes the fields in the order they come in: a reference must come after
 // what it refers to.
 func (r *reader) read(data []byte) error {
-	p := &r.part
+	p := r.part
 	if err := r.prepare(data); err != nil {
 		return err
 	}
@@ -73,10 +102,7 @@ func (r *reader) read(data []byte) error {
 		case 9:
 			return take(&p.Delta.Full, f.Bool)
 		case 10:
-			var s string
-			err := takeText(&s, f)
-			r.strings = append(r.strings, s)
-			return err
+			return r.text(f)
 		case 11:
 			return message(f, r.key)
 		case 12:
@@ -125,11 +151,35 @@ func (r *reader) prepare(data []byte) error {
 		return nil
 	})
 	most := len(data)/leastItem + 1
-	r.strings, r.keys = make([]string, 0, min(strings, most)), make([]Key, 0, min(keys, most))
+	r.strings, r.keys = withRoom(r.strings, min(strings, most)), withRoom(r.keys, min(keys, most))
 	if items > 0 {
-		r.part.Delta.Items = make([]Item, 0, min(items, most))
+		r.part.Delta.Items, r.items = withRoom(r.items, min(items, most)), nil
 	}
 	return err
+}
+
+// withRoom is an empty slice with room for n, in the memory of s where that does.
+func withRoom[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, 0, n)
+	}
+	return s[:0]
+}
+
+// text reads a string that is referred to.
+func (r *reader) text(f *easyproto.FieldContext) error {
+	data, ok := f.Bytes()
+	if !ok {
+		return errWire
+	}
+	s, known := r.known[string(data)]
+	if !known {
+		if s = string(data); r.known != nil {
+			r.known[s] = s
+		}
+	}
+	r.strings = append(r.strings, s)
+	return nil
 }
 
 func message(f *easyproto.FieldContext, read func([]byte) error) error {

@@ -45,6 +45,8 @@ type writer struct {
 
 	// expected are about the bytes of all parts yet to be written.
 	expected int
+	// free is memory for the next part.
+	free []byte
 
 	// The part at hand.
 	body    []byte
@@ -66,14 +68,19 @@ type writer struct {
 
 // Encode writes a delta as the messages of one group, each of about maxPart
 // bytes at most (0: MaxPart). There is at least one.
-func Encode(d *Delta, m Meta, maxPart int) [][]byte {
+func Encode(d *Delta, m Meta, maxPart int) [][]byte { return new(Encoder).Encode(d, m, maxPart) }
+
+// Encoder writes deltas one after the other in the same memory. The zero value is
+// ready; it is not safe for concurrent use.
+type Encoder struct{ writer writer }
+
+// Encode is as [Encode]. What it returns is valid until the next call.
+func (e *Encoder) Encode(d *Delta, m Meta, maxPart int) [][]byte {
 	if maxPart <= 0 {
 		maxPart = MaxPart
 	}
-	w := &writer{meta: m, limit: maxPart, strings: map[string]uint32{}, grouped: d.grouped}
-	if !w.grouped {
-		w.keys = make(map[Key]uint32, len(d.Items))
-	}
+	w := &e.writer
+	w.begin(d, m, maxPart)
 	// Growing means copying. A key takes some 30 bytes, where most of its strings
 	// have come before.
 	for i := range d.Items {
@@ -94,7 +101,28 @@ func Encode(d *Delta, m Meta, maxPart int) [][]byte {
 	w.body = appendBool(w.body, 9, d.Full)
 	w.body = appendFixed64(w.body, 19, uint64(d.Stored))
 	w.end()
+	w.last = nil // which is d's
 	return w.parts
+}
+
+// begin begins a group. The memory of the last one's first part is for this one's,
+// unless that was much larger.
+func (w *writer) begin(d *Delta, m Meta, limit int) {
+	w.meta, w.limit, w.grouped, w.expected = m, limit, d.grouped, 0
+	if len(w.parts) > 0 {
+		w.free = w.parts[0]
+	}
+	if cap(w.free) > 4*len(w.free) {
+		w.free = nil
+	}
+	clear(w.parts)
+	w.parts = w.parts[:0]
+	if w.strings == nil {
+		w.strings = map[string]uint32{}
+	}
+	if w.keys = nil; !w.grouped {
+		w.keys = make(map[Key]uint32, len(d.Items))
+	}
 }
 
 func (w *writer) start() {
@@ -103,7 +131,10 @@ func (w *writer) start() {
 	clear(w.keys)
 	w.last, w.count = nil, 0
 	w.strings[""] = 0
-	w.body = appendUint(make([]byte, 0, min(w.expected, w.limit)+512), 1, version)
+	if w.body, w.free = w.free[:0], nil; cap(w.body) < min(w.expected, w.limit)+512 {
+		w.body = make([]byte, 0, min(w.expected, w.limit)+512)
+	}
+	w.body = appendUint(w.body, 1, version)
 	w.body = appendUint(w.body, 2, uint64(w.meta.Partition))
 	w.body = appendString(w.body, 3, w.meta.Owner)
 	w.body = appendUint(w.body, 4, w.meta.Group)

@@ -97,6 +97,7 @@ type Folder struct {
 	name         []byte
 	// counts are the outcomes of the sum at hand.
 	counts []outcomeCount
+	loaded uint64
 	// latency and duration are those of the summary at hand.
 	latency, duration event.Histogram
 }
@@ -108,6 +109,9 @@ type slot struct {
 	cells []pendingCell
 	// gone: it is none of the folder's slots any more.
 	gone bool
+	// spare is where the slot's last cell waits to be used again, and 1 more; 0:
+	// nowhere.
+	spare int32
 	// total is the slot of a pod's workload, once it was asked for.
 	total *slot
 	// number is what who keeps its values remembers of it.
@@ -379,44 +383,75 @@ func (f *Folder) cell(s *slot, second int64) *Cell {
 	if len(s.cells) == 0 {
 		f.dirty = append(f.dirty, s)
 	}
-	c := f.spare.take()
+	c := f.spare.take(s)
 	s.cells = append(s.cells, pendingCell{second, c})
 	s.used = max(s.used, second)
 	f.pending++
 	return c
 }
 
-// spares are empty cells that are kept for use again, no more than most.
+// spares are empty cells that are kept for use again, no more than most. A slot
+// gets its own again, as a rule: that has room for what the slot counts, and no
+// more. Any cell would grow, time after time, into room for what all slots count.
 type spares struct {
-	cells []*Cell
+	cells []spare
 	most  int
 }
 
-// take returns an empty cell.
-func (s *spares) take() *Cell {
+type spare struct {
+	cell *Cell
+	// owner is whose cell it was, and knows where it is; nil: nobody does.
+	owner *slot
+}
+
+// take returns an empty cell for a slot.
+func (s *spares) take(to *slot) *Cell {
 	n := len(s.cells)
 	if n == 0 {
 		return new(Cell)
 	}
-	c := s.cells[n-1]
+	at := n - 1
+	if to.spare > 0 {
+		at = int(to.spare) - 1
+	}
+	taken, last := s.cells[at], s.cells[n-1]
+	if taken.owner != nil {
+		taken.owner.spare = 0
+	}
+	if at < n-1 {
+		if s.cells[at] = last; last.owner != nil {
+			last.owner.spare = int32(at + 1)
+		}
+	}
+	s.cells[n-1] = spare{}
 	s.cells = s.cells[:n-1]
-	return c
+	return taken.cell
 }
 
-// put keeps a cell that nobody uses any more, where there is room.
-func (s *spares) put(c *Cell) {
-	if len(s.cells) < s.most {
-		c.Reset()
-		s.cells = append(s.cells, c)
+// put keeps a slot's cell that nobody uses any more, where there is room.
+func (s *spares) put(c *Cell, of *slot) {
+	if len(s.cells) >= s.most {
+		return
 	}
+	c.Reset()
+	if of.spare > 0 {
+		of = nil // it has one
+	} else {
+		of.spare = int32(len(s.cells) + 1)
+	}
+	s.cells = append(s.cells, spare{c, of})
 }
 
 // keep bounds how many are kept, from now on.
 func (s *spares) keep(most int) {
-	if s.most = most; len(s.cells) > most {
-		clear(s.cells[most:])
-		s.cells = s.cells[:most]
+	s.most = most
+	for i := most; i < len(s.cells); i++ {
+		if of := s.cells[i].owner; of != nil {
+			of.spare = 0
+		}
+		s.cells[i] = spare{}
 	}
+	s.cells = s.cells[:min(len(s.cells), most)]
 }
 
 // ledger is the cell of a source's pod in the ledger.
@@ -475,12 +510,15 @@ func (f *Folder) Take(full bool) *Delta {
 	f.items, f.arena = nil, nil
 	// The next rollup takes nearly as many cells, as a rule.
 	f.spare.keep(min(max(maxSpare, f.pending+f.pending/8), f.limits.Pending))
-	for _, s := range f.dirty {
+	for n, s := range f.dirty {
+		if n%atOnce == 0 {
+			f.load(f.dirty[n:min(n+atOnce, len(f.dirty))])
+		}
 		for i := range s.cells {
 			start := len(arena)
 			arena = s.cells[i].cell.appendBinary(arena, &f.scratch)
 			d.Items = append(d.Items, Item{s.key, s.cells[i].second, arena[start:len(arena):len(arena)], &s.number})
-			f.spare.put(s.cells[i].cell)
+			f.spare.put(s.cells[i].cell, s)
 			s.cells[i].cell = nil
 		}
 		s.cells = s.cells[:0]
@@ -501,6 +539,19 @@ func (f *Folder) Take(full bool) *Delta {
 	clear(f.changed)
 	sortSources(d.Sources)
 	return d
+}
+
+// atOnce is how many slots' cells are read a little before they are encoded.
+const atOnce = 8
+
+// load reads a little of the cells of slots, which no near cache holds: where nothing
+// else is to be done in between, a core waits for several at a time.
+func (f *Folder) load(slots []*slot) {
+	for _, s := range slots {
+		for i := range s.cells {
+			f.loaded += s.cells[i].cell.touch()
+		}
+	}
 }
 
 // Reuse gives the memory of what Take returned back, for the next Take: nobody may

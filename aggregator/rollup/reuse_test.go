@@ -2,6 +2,7 @@ package rollup_test
 
 import (
 	"bytes"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -14,6 +15,8 @@ import (
 func TestReuse(t *testing.T) {
 	batches := slices.Concat(benchmarkBatches(event.Inbound, 300)[:6], benchmarkBatches(event.Outbound, 40)[:6])
 	reused, plain := rollup.NewFolder(rollup.Limits{}), rollup.NewFolder(rollup.Limits{})
+	var encoder rollup.Encoder
+	var reader rollup.Reader
 	for i, data := range batches {
 		if i == len(batches)/2 {
 			continue // a source's number is missing
@@ -29,7 +32,13 @@ func TestReuse(t *testing.T) {
 			}
 			d := f.Take(i%4 == 0)
 			for _, limit := range []int{0, 600} {
-				groups[n] = append(groups[n], rollup.Encode(d, rollup.Meta{}, limit)...)
+				if f == plain {
+					groups[n] = append(groups[n], rollup.Encode(d, rollup.Meta{}, limit)...)
+					continue
+				}
+				for _, data := range encoder.Encode(d, rollup.Meta{}, limit) {
+					groups[n] = append(groups[n], bytes.Clone(data))
+				}
 			}
 			for j := range d.Items {
 				if d.Items[j].Number == nil {
@@ -44,9 +53,18 @@ func TestReuse(t *testing.T) {
 			t.Fatalf("batch %d: another rollup in memory that was used before", i)
 		}
 		for _, data := range groups[0] {
-			if _, err := rollup.Decode(data); err != nil {
+			want, err := rollup.Decode(data)
+			if err != nil {
 				t.Fatal(err)
 			}
+			got, err := reader.Decode(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Fatalf("batch %d: another part in memory that was used before", i)
+			}
+			reader.Reuse(&got.Delta)
 		}
 	}
 }

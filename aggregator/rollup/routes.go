@@ -165,7 +165,11 @@ func (f *Folder) Learn(all []Learned) {
 func (f *Folder) learned(full bool) (all []Learned) {
 	changed := map[side]bool{}
 	for at, r := range f.routings {
-		r.settle()
+		if full || r.tree.Version() != r.written {
+			// Else what is owed can wait: the tree has nothing to learn of routes
+			// that it knows but how often and when they were asked for.
+			r.settle()
+		}
 		news := r.tree.Version() != r.written
 		if news {
 			changed[at] = true

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"slices"
+	"sync"
 )
 
 // block holds the values of one step of a tier, encoded, one after the other.
@@ -92,17 +93,22 @@ func (b *block) push(id uint32, data []byte) {
 	b.sorted = false
 }
 
-// close makes a block small that is expected not to change any more.
-func (b *block) close() {
+// close makes a block small that is expected not to change any more. packed tells
+// that it had much more room than it needs.
+func (b *block) close() (packed bool) {
 	if b.sorted {
-		return
+		return false
 	}
 	slices.SortFunc(b.entries, func(x, y entry) int { return cmp.Compare(x.id, y.id) })
 	if b.waste+cap(b.data)-len(b.data) > len(b.data)/slack {
+		young := b.data
 		b.pack()
+		rooms.Put(&room{young[:0]})
+		packed = true
 	}
 	b.entries = slices.Clip(b.entries)
 	b.sorted, b.index = true, nil
+	return packed
 }
 
 // slack is how many bytes are worth one that is wasted, rather than to copy them all.
@@ -113,20 +119,40 @@ const slack = 16
 // whatever unit.
 type guess struct{ from, bytes, entries int }
 
-// block returns a new one, to be made of so much.
-func (g *guess) block(from int) *block {
+// block returns a new one, to be made of so much, in memory that makeRoom gives.
+func (g *guess) block(from int, makeRoom func(bytes int) []byte) *block {
 	if g.from == 0 || g.bytes == 0 {
 		return &block{}
 	}
 	times := float64(from) / float64(g.from)
 	return &block{
-		data:    make([]byte, 0, int(times*float64(g.bytes)*(1+0.5/slack))+64),
+		data:    makeRoom(int(times*float64(g.bytes)*(1+0.5/slack)) + 64),
 		entries: make([]entry, 0, int(times*float64(g.entries)*(1+0.5/slack))+4),
 	}
 }
 
-// learn notes how large a block became.
-func (g *guess) learn(from int, b *block) { *g = guess{from, len(b.data), len(b.entries)} }
+// newRoom is room for n bytes.
+func newRoom(n int) []byte { return make([]byte, 0, n) }
+
+// room is memory in which the values of a block were until they were packed, for
+// those of another.
+type room struct{ data []byte }
+
+// rooms are those that wait.
+var rooms sync.Pool
+
+// anyRoom is room for n bytes, and perhaps half as many more.
+func anyRoom(n int) []byte {
+	r, _ := rooms.Get().(*room)
+	switch {
+	case r == nil:
+	case cap(r.data) >= n && cap(r.data) <= n+n/2:
+		return r.data
+	default:
+		rooms.Put(r)
+	}
+	return newRoom(n)
+}
 
 // pack moves the values together.
 func (b *block) pack() {

@@ -67,11 +67,12 @@ func (s *shelf[K]) findOldest() {
 func (s *shelf[K]) close(t *tier, until int64) {
 	for start, b := range t.blocks {
 		if !b.sorted && start+t.span(start) <= until {
-			b.close()
+			// With what is wasted: so much room a block needs while it is young.
+			usual := guess{1, len(b.data), len(b.entries)}
+			packed := b.close()
 			s.count(b)
 			if start > t.learnt {
-				t.learnt = start
-				t.usual.learn(1, b)
+				t.learnt, t.usual, t.wasteful = start, usual, packed
 			}
 		}
 	}

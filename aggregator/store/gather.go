@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"slices"
+	"sync"
 )
 
 // piece is one value to be added up.
@@ -11,29 +12,82 @@ type piece struct {
 	data []byte
 }
 
-// sumPieces adds up pieces of the same id, and emits the sums by id. data is
-// valid during the call only. A piece that is not valid is left out. scratch is
-// memory to write sums in, which it returns for use again.
-func sumPieces(sum Summer, pieces []piece, scratch []byte, emit func(id uint32, data []byte)) (room []byte, failed error) {
-	slices.SortStableFunc(pieces, func(a, b piece) int { return cmp.Compare(a.id, b.id) })
-	for i := 0; i < len(pieces); {
+// adding adds pieces up. Its memory is used again.
+type adding struct {
+	pieces []piece
+	// ends are where the pieces of each id end in order, which has the numbers of
+	// the pieces by id.
+	ends, order []uint32
+}
+
+// addings are not in use: there are as many as add up at the same time.
+var addings = sync.Pool{New: func() any { return new(adding) }}
+
+// release gives an adding back.
+func (a *adding) release() {
+	clear(a.pieces) // what they point to may be let go
+	a.pieces = a.pieces[:0]
+	addings.Put(a)
+}
+
+// sort puts the numbers of the pieces of each id together, ids in ascending order and
+// its pieces in theirs. Ids are dense, so that counting takes less than comparing.
+func (a *adding) sort() {
+	most := uint32(0)
+	for i := range a.pieces {
+		most = max(most, a.pieces[i].id)
+	}
+	a.order = slices.Grow(a.order[:0], len(a.pieces))[:len(a.pieces)]
+	if int(most) >= 4*len(a.pieces)+64 {
+		for i := range a.order {
+			a.order[i] = uint32(i)
+		}
+		slices.SortStableFunc(a.order, func(x, y uint32) int { return cmp.Compare(a.pieces[x].id, a.pieces[y].id) })
+		return
+	}
+	a.ends = slices.Grow(a.ends[:0], int(most)+1)[:most+1]
+	clear(a.ends)
+	for i := range a.pieces {
+		a.ends[a.pieces[i].id]++
+	}
+	before := uint32(0)
+	for id, n := range a.ends {
+		a.ends[id], before = before, before+n
+	}
+	for i := range a.pieces {
+		end := &a.ends[a.pieces[i].id]
+		a.order[*end] = uint32(i)
+		*end++
+	}
+}
+
+// sums adds up pieces of the same id, and emits the sums by id. data is valid
+// during the call only. A piece that is not valid is left out. scratch is memory to
+// write sums in, which it returns for use again.
+func (a *adding) sums(sum Summer, scratch []byte, emit func(id uint32, data []byte)) (room []byte, failed error) {
+	if len(a.pieces) == 0 {
+		return scratch, nil
+	}
+	a.sort()
+	for i := 0; i < len(a.order); {
+		first := &a.pieces[a.order[i]]
 		j := i + 1
-		for j < len(pieces) && pieces[j].id == pieces[i].id {
+		for j < len(a.order) && a.pieces[a.order[j]].id == first.id {
 			j++
 		}
 		if j == i+1 {
-			emit(pieces[i].id, pieces[i].data)
+			emit(first.id, first.data)
 			i = j
 			continue
 		}
 		sum.Reset()
 		for ; i < j; i++ {
-			if err := sum.Add(pieces[i].data); err != nil {
+			if err := sum.Add(a.pieces[a.order[i]].data); err != nil {
 				failed = err
 			}
 		}
 		scratch = sum.AppendBinary(scratch[:0])
-		emit(pieces[i-1].id, scratch)
+		emit(first.id, scratch)
 	}
 	return scratch, failed
 }
@@ -123,10 +177,14 @@ func (g *Gather[K]) Sums(emit func(start int64, key K, data []byte)) (failed err
 	}
 	slices.Sort(starts)
 	var rows, room []row
+	add := addings.Get().(*adding)
+	own := add.pieces
+	defer func() { add.pieces = own; add.release() }()
 	for _, start := range starts {
 		rows = rows[:0]
 		var err error
-		g.scratch, err = sumPieces(g.sum, g.steps[start], g.scratch, func(id uint32, data []byte) {
+		add.pieces = g.steps[start]
+		g.scratch, err = add.sums(g.sum, g.scratch, func(id uint32, data []byte) {
 			rows = append(rows, row{key: id, other: g.other(id), data: g.copy(data)})
 		})
 		kept := rows

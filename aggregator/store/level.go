@@ -132,7 +132,8 @@ func (s *shelf[K]) sumUp(t *tier, i int, start int64, failed *error) (work int) 
 	if l.blocks[start] != nil || t.span(start) > l.step {
 		return 1
 	}
-	var pieces []piece
+	add := addings.Get().(*adding)
+	defer add.release()
 	for at := start; at < start+l.step; {
 		b, step := t.below(i, at)
 		at += step
@@ -140,26 +141,26 @@ func (s *shelf[K]) sumUp(t *tier, i int, start int64, failed *error) (work int) 
 			continue
 		}
 		for j, e := range b.entries {
-			pieces = append(pieces, piece{e.id, b.value(j)})
+			add.pieces = append(add.pieces, piece{e.id, b.value(j)})
 		}
 	}
-	sums, err := s.sumUpPieces(pieces, &l.usual)
+	sums, err := s.sumUpPieces(add, &l.usual)
 	if err != nil {
 		*failed = err
 	}
 	l.blocks[start] = sums
-	return len(pieces) + 1
+	return len(add.pieces) + 1
 }
 
 // sumUpPieces is a block of the sums of pieces, as large as usual.
-func (s *shelf[K]) sumUpPieces(pieces []piece, usual *guess) (sums *block, failed error) {
+func (s *shelf[K]) sumUpPieces(add *adding, usual *guess) (sums *block, failed error) {
 	bytes := 0
-	for i := range pieces {
-		bytes += len(pieces[i].data)
+	for i := range add.pieces {
+		bytes += len(add.pieces[i].data)
 	}
-	sums = usual.block(bytes)
-	s.scratch, failed = sumPieces(s.sum, pieces, s.scratch, func(id uint32, data []byte) { s.keys[id].blocks++; sums.push(id, data) })
-	usual.learn(bytes, sums)
+	sums = usual.block(bytes, newRoom)
+	s.scratch, failed = add.sums(s.sum, s.scratch, func(id uint32, data []byte) { s.keys[id].blocks++; sums.push(id, data) })
+	*usual = guess{bytes, len(sums.data), len(sums.entries)}
 	sums.close()
 	s.count(sums)
 	return sums, failed

@@ -66,6 +66,9 @@ type tier struct {
 	// merged, how large those that sum up others do.
 	usual, merged guess
 	learnt        int64
+	// wasteful: that block was packed at last, so that the room of a young one is
+	// used for the next.
+	wasteful bool
 	// late came too late to be told from what has gone into the next tier;
 	// folding is what was late when the group under way was begun.
 	late, folding map[int64]*block
@@ -146,7 +149,11 @@ func (s *shelf[K]) addBlock(i int, start int64, key *K, hint *uint32, data []byt
 		}
 	}
 	if t.blocks[start] == nil && start >= t.newest {
-		t.blocks[start] = t.usual.block(1)
+		room := newRoom
+		if t.wasteful {
+			room = anyRoom
+		}
+		t.blocks[start] = t.usual.block(1, room)
 	}
 	if err := s.addTo(t.blocks, start, key, hint, data); err != nil {
 		return err

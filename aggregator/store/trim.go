@@ -203,15 +203,16 @@ func (s *shelf[K]) merge(i, j int, until int64) {
 // mergeBlocks sums blocks up into one that begins at over.
 func (s *shelf[K]) mergeBlocks(t *tier, over int64, starts []int64) {
 	merged := make([]*block, len(starts))
-	var pieces []piece
+	add := addings.Get().(*adding)
+	defer add.release()
 	for i, start := range starts {
 		merged[i] = t.blocks[start]
 		for at, e := range merged[i].entries {
-			pieces = append(pieces, piece{e.id, merged[i].value(at)})
+			add.pieces = append(add.pieces, piece{e.id, merged[i].value(at)})
 		}
 		delete(t.blocks, start)
 	}
-	sums := s.sumBlock(pieces, &t.merged)
+	sums := s.sumBlock(add, &t.merged)
 	for _, b := range merged {
 		s.release(b)
 	}
@@ -222,8 +223,8 @@ func (s *shelf[K]) mergeBlocks(t *tier, over int64, starts []int64) {
 }
 
 // sumBlock is a block of the sums of pieces.
-func (s *shelf[K]) sumBlock(pieces []piece, usual *guess) *block {
-	sums, err := s.sumUpPieces(pieces, usual)
+func (s *shelf[K]) sumBlock(add *adding, usual *guess) *block {
+	sums, err := s.sumUpPieces(add, usual)
 	if err != nil {
 		s.failed = err
 	}
@@ -283,7 +284,8 @@ func (s *shelf[K]) heaviest(b *block) *block {
 		weight uint64
 		other  K
 	}
-	var pieces []piece
+	add := addings.Get().(*adding)
+	defer add.release()
 	var rows []weighed
 	for at, e := range b.entries {
 		p := piece{e.id, b.value(at)}
@@ -291,7 +293,7 @@ func (s *shelf[K]) heaviest(b *block) *block {
 		other := key.Other()
 		s.sum.Reset()
 		if err := s.sum.Add(p.data); other == key || err != nil {
-			pieces = append(pieces, p)
+			add.pieces = append(add.pieces, p)
 			continue
 		}
 		rows = append(rows, weighed{p, s.sum.Weight(), other})
@@ -302,9 +304,9 @@ func (s *shelf[K]) heaviest(b *block) *block {
 		if left -= len(r.data) + entryBytes; left < 0 {
 			r.id = s.id(r.other)
 		}
-		pieces = append(pieces, r.piece)
+		add.pieces = append(add.pieces, r.piece)
 	}
-	sums := s.sumBlock(pieces, &guess{})
+	sums := s.sumBlock(add, &guess{})
 	s.release(b)
 	return sums
 }

@@ -139,6 +139,31 @@ func TestSeal(t *testing.T) {
 	}
 }
 
+// TestCarries: of proxies with an event every ten turns, a tenth has one in each turn,
+// spread over all of it.
+func TestCarries(t *testing.T) {
+	const proxies, rate, parts = 625, 0.1, 10
+	carry := carries(proxies, rate, 0.3)
+	for turn := range 30 {
+		sent, of := 0, [parts]int{}
+		for i := range carry {
+			if carry[i] += rate; carry[i] >= 1 {
+				carry[i]--
+				sent++
+				of[i*parts/proxies]++
+			}
+		}
+		if sent < 60 || sent > 65 || slices.Min(of[:]) < 4 || slices.Max(of[:]) > 9 {
+			t.Errorf("turn %d: %d proxies sent, by tenth of the turn %v", turn, sent, of)
+		}
+	}
+	for _, c := range carries(proxies, 1, 0.3) {
+		if c != 0 {
+			t.Fatal("who has an event a turn has a part of another")
+		}
+	}
+}
+
 func TestUniformRoutes(t *testing.T) {
 	counts := map[string]int{}
 	r := newRing(1, true)

@@ -211,11 +211,7 @@ func (w *worker) paced(ctx context.Context, phase float64) error {
 	began := time.Now()
 	end := began.Add(time.Duration(w.order.Seconds * float64(time.Second)))
 	due := began.Add(time.Duration(phase * float64(step)))
-	// Proxies with less than an event a turn have theirs in different turns.
-	carry := make([]float64, len(w.proxies))
-	for i := range carry {
-		carry[i] = max(0, 1-w.order.Rate) * float64(i) / float64(len(carry))
-	}
+	carry := carries(len(w.proxies), w.order.Rate, phase)
 	for {
 		for i, p := range w.proxies {
 			if err := sleepUntil(ctx, due); err != nil {
@@ -242,6 +238,21 @@ func (w *worker) paced(ctx context.Context, phase float64) error {
 			}
 		}
 	}
+}
+
+// carries are the parts of an event that n proxies begin with, which send one after
+// the other throughout a turn. Those with less than an event a turn have theirs in
+// different turns, as many in each, and those of a turn are spread over all of it, for
+// neighbours are the golden ratio apart. phase, from 0 to 1, tells workers apart.
+func carries(n int, rate, phase float64) []float64 {
+	all := make([]float64, n)
+	if rate >= 1 {
+		return all
+	}
+	for i := range all {
+		_, all[i] = math.Modf(float64(i)*math.Phi + phase)
+	}
+	return all
 }
 
 // lastTurn is the last one of so long that is over, of the wall clock, µs since

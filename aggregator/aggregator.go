@@ -89,6 +89,15 @@ type Subjects struct {
 	Events, Tap, Stats func(event.Workload) string
 }
 
+// Publisher sends live events and summaries to those who listen. It must be safe
+// for concurrent use.
+type Publisher interface {
+	tap.Publisher
+	// Listened tells whether somebody got a message of the subject within the last
+	// two seconds; false, where that is not known.
+	Listened(subject string) bool
+}
+
 // Options say what an aggregator works with. All but the last group must be
 // set.
 type Options struct {
@@ -98,7 +107,7 @@ type Options struct {
 	Rollups   Rollups
 	Members   Members
 	Server    Server
-	Publisher tap.Publisher
+	Publisher Publisher
 	Subjects  Subjects
 	// ErrFenced is what PublishRollup's error wraps when another has written.
 	ErrFenced error

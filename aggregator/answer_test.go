@@ -18,7 +18,11 @@ type listener struct {
 	memory
 	mu   sync.Mutex
 	seen []query.Summary
+	// heard is what somebody has heard.
+	heard string
 }
+
+func (l *listener) Listened(subject string) bool { return subject == l.heard }
 
 func (l *listener) Interested(subject string) bool { return strings.HasPrefix(subject, "stats.") }
 
@@ -140,6 +144,55 @@ func TestSummaries(t *testing.T) {
 	p.maintain()
 	if len(l.seen) != 3 {
 		t.Error("a summary of a workload that is gone")
+	}
+}
+
+// TestSummariesInTurns: while nobody listens, many workloads are asked about in turns,
+// each once in as many seconds; who is found gets all there are at once.
+func TestSummariesInTurns(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	l := &listener{}
+	o := memoryOptions(&l.memory, "me", func() time.Time { return now })
+	o.Publisher = l
+	o.Subjects.Stats = func(w event.Workload) string { return "stats." + w.Name }
+	const workloads, turns = 8 * askedAtOnce, 8
+	var batches [][]byte
+	for i := range workloads {
+		batches = append(batches, inbound(fmt.Sprint("w", i), 1, now))
+	}
+	p := owning(t, o, batches...)
+	asked := map[string]int{}
+	for turn := range turns {
+		p.maintain()
+		if n := len(l.seen); n == 0 || n > 3*askedAtOnce {
+			t.Errorf("%d summaries in turn %d", n, turn)
+		}
+		for _, s := range l.seen {
+			asked[s.Resource.Name]++
+		}
+		l.seen = nil
+	}
+	for name, n := range asked {
+		if n != 1 {
+			t.Errorf("%s was asked about %d times", name, n)
+		}
+	}
+	if len(asked) != workloads {
+		t.Errorf("%d of %d workloads were asked about", len(asked), workloads)
+	}
+	l.heard = "stats.w7"
+	seconds := 0
+	for ; len(l.seen) < workloads && seconds <= turns; seconds++ {
+		l.seen = nil
+		p.maintain()
+	}
+	if seconds > turns+1 || len(l.seen) != workloads {
+		t.Errorf("%d summaries, %d seconds after somebody came", len(l.seen), seconds)
+	}
+	l.heard, l.seen = "", nil
+	p.maintain()
+	if n := len(l.seen); n == 0 || n > 3*askedAtOnce {
+		t.Errorf("%d summaries after the listener has gone", n)
 	}
 }
 

@@ -131,6 +131,7 @@ func (p *partition) gather(ctx context.Context, j job, after uint64) (*rollup.De
 	sums := store.NewGather[rollup.Key](newSummer, p.tiers[j.tier])
 	sources := map[rollup.SourceID]rollup.Source{}
 	size := 0
+	d.Items = make([]rollup.Item, 0, p.gathered[j.tier]+p.gathered[j.tier]/8)
 	upTo := j.target
 	if j.turn > 0 {
 		upTo = j.reach
@@ -169,6 +170,7 @@ func (p *partition) gather(ctx context.Context, j job, after uint64) (*rollup.De
 		p.a.metrics.badRollups.Inc()
 		p.a.log.Error("a rollup's cell is not readable and is left out", "partition", p.number, "error", err)
 	}
+	p.gathered[j.tier] = len(d.Items)
 	return d, nil
 }
 

@@ -163,6 +163,7 @@ func (m *memory) Heartbeat(context.Context, string) error   { return nil }
 func (m *memory) Members(context.Context) ([]string, error) { return []string{"m"}, nil }
 func (m *memory) Leave(context.Context, string) error       { return nil }
 func (m *memory) Interested(string) bool                    { return false }
+func (m *memory) Listened(string) bool                      { return false }
 func (m *memory) PublishInterest(string, []byte) bool       { return false }
 func (m *memory) AnnounceTapped(event.Workload) error       { return nil }
 func (m *memory) Serve(ctx context.Context, _, _ string, _ func([]byte) []byte) error {

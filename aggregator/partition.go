@@ -89,9 +89,12 @@ type partition struct {
 	// each tier's last whole group ends.
 	through     []uint64
 	folded, due []time.Time
-	turns       []uint64
-	events      []event.Mark
-	ends        []uint64
+	// gathered is how many sums the newest group of each coarse tier has, for whose next
+	// group room is made at once; whom the token of idle belongs to has them.
+	gathered []int
+	turns    []uint64
+	events   []event.Mark
+	ends     []uint64
 	// begin ends the first group that takeOver has read; whole: it has read all
 	// there are.
 	begin               uint64
@@ -104,7 +107,7 @@ func newPartition(a *Aggregator, number int) *partition {
 	return &partition{
 		a: a, number: number, full: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		tiers: tiers, lasts: make([]uint64, len(tiers)), through: make([]uint64, len(tiers)), folded: make([]time.Time, len(tiers)), due: make([]time.Time, len(tiers)),
-		turns: make([]uint64, len(tiers)), events: make([]event.Mark, len(tiers)), ends: make([]uint64, len(tiers)),
+		turns: make([]uint64, len(tiers)), events: make([]event.Mark, len(tiers)), ends: make([]uint64, len(tiers)), gathered: make([]int, len(tiers)),
 	}
 }
 

@@ -2,6 +2,8 @@ package aggregator
 
 import (
 	"encoding/json"
+	"hash/maphash"
+	"math/bits"
 	"time"
 
 	"github.com/weirmesh/weir/aggregator/query"
@@ -13,6 +15,13 @@ import (
 // liveFor is how long after its last batch a proxy counts as live. Proxies
 // without traffic send one every ten seconds.
 const liveFor = 25
+
+// askedAtOnce is about how many summaries a partition sends a second where nobody is
+// known to listen, only to find out whether somebody does (see tap.Publisher). Workloads
+// beyond that take turns: asking about each of 10,000 every other second, and being told
+// that nobody is there, took an aggregator more than to count a request of each every
+// ten seconds (docs/benchmarks.md, "Statistics of 10,000 workloads").
+const askedAtOnce = 100
 
 // summary gathers what goes on the stats subjects next. Most of it is of
 // workloads that nobody listens to, so it is added up only when it is sent.
@@ -27,12 +36,19 @@ type summary struct {
 	// index leads to them.
 	here  []presence
 	index map[event.Workload]int32
+	// sent are the subjects of the last second's summaries. turn counts the seconds, seed
+	// divides the workloads among them.
+	sent []string
+	turn uint64
+	seed maphash.Seed
 }
 
 // both are the sums of what a workload got and what it sent, encoded.
 type both struct{ in, out [][]byte }
 
-func newSummary() *summary { return &summary{sums: map[event.Workload]*both{}} }
+func newSummary() *summary {
+	return &summary{sums: map[event.Workload]*both{}, seed: maphash.MakeSeed()}
+}
 
 // add gathers a delta's totals, where they are not history. It copies them.
 func (s *summary) add(d *rollup.Delta, now time.Time) {
@@ -116,13 +132,33 @@ func (s *summary) present(p *partition, now int64) {
 
 func live(s *rollup.Source, now int64) bool { return !s.Final && now-s.LastSeen <= liveFor }
 
+// listened tells whether somebody got one of the last second's summaries: whoever
+// listens to several workloads at once is found with the first of them.
+func (s *summary) listened(to Publisher) bool {
+	for _, subject := range s.sent {
+		if to.Listened(subject) {
+			return true
+		}
+	}
+	return false
+}
+
 // publish sends the summaries of all live workloads to who listens, and begins
-// anew. p.mu is held.
+// anew. While nobody is known to, only so many are asked about. p.mu is held.
 func (s *summary) publish(p *partition, now time.Time) {
 	s.present(p, now.Unix())
+	others := uint64(0) // 2^n-1, where each turn is of one workload in 2^n
+	if n := len(s.here); n > askedAtOnce && !s.listened(p.a.o.Publisher) {
+		others = 1<<bits.Len(uint((n-1)/askedAtOnce)) - 1
+	}
+	s.turn++
+	s.sent = s.sent[:0]
 	for i := range s.here {
 		here := &s.here[i]
 		w := here.workload
+		if others > 0 && (maphash.Comparable(s.seed, w)^s.turn)&others != 0 {
+			continue
+		}
 		subject := p.a.o.Subjects.Stats(w)
 		// While nobody listens about every other summary is made all the same: it
 		// is the message that finds out whether somebody has come.
@@ -135,7 +171,9 @@ func (s *summary) publish(p *partition, now time.Time) {
 			m.Inbound, m.Outbound = in.Summarize(), out.Summarize()
 		}
 		if data, err := json.Marshal(&m); err == nil {
-			p.a.o.Publisher.PublishInterest(subject, data)
+			if p.a.o.Publisher.PublishInterest(subject, data) {
+				s.sent = append(s.sent, subject)
+			}
 		}
 	}
 	if cap(s.data) > 4*len(s.data) {

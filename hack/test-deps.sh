@@ -2,7 +2,7 @@
 # test-deps.sh: see to what `make test` needs beyond Go: a C compiler, which the
 # race detector links with; Chromium, which the end-to-end tests drive; curl and
 # nghttpd, which the proxy is held against; Prometheus, which scrapes the API; and
-# for the tests of interception ip and nft, and real servers with their clients.
+# for the tests of interception ip, nft and tcpdump, and real servers with their clients.
 # Installs what is missing on Debian when root; else says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,6 +18,7 @@ command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(
 PATH=$PATH:/usr/sbin:/sbin
 command -v ip >/dev/null || missing+=(iproute2)
 command -v nft >/dev/null || missing+=(nftables)
+command -v tcpdump >/dev/null || missing+=(tcpdump)
 command -v nginx >/dev/null || missing+=(nginx)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v redis-cli >/dev/null || missing+=(redis-tools)

@@ -112,8 +112,8 @@ soak: test-deps ## mixed load on a pair of proxies for SOAK (30m), and their mem
 	SOAK='$(SOAK)' go test ./e2e/conformance -run '^(TestSoak|TestMemory)$$' -count=1 -v -timeout 24h
 
 .PHONY: chaos
-chaos: test-deps ## kill, pause, cut off and fill up a mesh under load, 200 rounds (root; 15 min; ROUNDS=20 SEED=7)
-	WEIR_CHAOS_ROUNDS='$(ROUNDS)' WEIR_CHAOS_SEED='$(SEED)' go test ./e2e -run '^TestChaos$$' -count=1 -v -timeout 24h
+chaos: test-deps ## kill, pause, cut off and fill up a mesh under load, 200 rounds (root; 15 min; ROUNDS=20 SEED=7 FAULTS='fill disk,kill bus')
+	WEIR_CHAOS_ROUNDS='$(ROUNDS)' WEIR_CHAOS_SEED='$(SEED)' WEIR_CHAOS_FAULTS='$(FAULTS)' go test ./e2e -run '^TestChaos$$' -count=1 -v -timeout 24h
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (30s)

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -134,22 +136,42 @@ func severalAggregators(n int) func(*chaosWorld) []victim {
 	}
 }
 
+// chosenKinds are the kinds of faults that WEIR_CHAOS_FAULTS names, as often as it does:
+// those of which bugs are expected may come more often than others. All, where it is
+// not set.
+func chosenKinds(t *testing.T) (chosen []faultKind) {
+	t.Helper()
+	names := os.Getenv("WEIR_CHAOS_FAULTS")
+	if names == "" {
+		return faultKinds
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		at := slices.IndexFunc(faultKinds, func(k faultKind) bool { return k.name == strings.TrimSpace(name) })
+		if at < 0 {
+			t.Fatalf("WEIR_CHAOS_FAULTS: there is no fault %q", name)
+		}
+		chosen = append(chosen, faultKinds[at])
+	}
+	return chosen
+}
+
 // plan says what happens in so many rounds: one, two or three faults each, kinds
 // dealt as cards, so that each comes as often as the others.
 func (w *chaosWorld) plan(random *rand.Rand, rounds int) []round {
+	kinds := chosenKinds(w.t)
 	var deck []int
 	all := make([]round, rounds)
 	for i := range all {
 		taken := map[string]bool{}
 		for range 1 + random.IntN(3) {
 			if len(deck) == 0 {
-				deck = random.Perm(len(faultKinds))
+				deck = random.Perm(len(kinds))
 			}
-			at := slices.IndexFunc(deck, func(k int) bool { return len(free(faultKinds[k].victims(w), taken)) > 0 })
+			at := slices.IndexFunc(deck, func(k int) bool { return len(free(kinds[k].victims(w), taken)) > 0 })
 			if at < 0 {
 				break
 			}
-			kind := faultKinds[deck[at]]
+			kind := kinds[deck[at]]
 			deck = slices.Delete(deck, at, at+1)
 			left := free(kind.victims(w), taken)
 			f := fault{kind.name, left[random.IntN(len(left))],

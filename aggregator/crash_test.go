@@ -198,8 +198,6 @@ type world struct {
 	now     time.Time
 	// began is when the first batches were sent.
 	began time.Time
-	// slow is how far the bus's clock is behind.
-	slow time.Duration
 	// each, where set, is called after each step.
 	each func(i int)
 	// toSend are batches not on the bus yet.

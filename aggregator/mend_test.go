@@ -30,7 +30,7 @@ func (w *world) restart() { w.members = [2]*partition{w.partition("member0"), w.
 
 // losing lets a world go on, with a loss every so many steps.
 func (w *world) losing(steps, every int, lose func()) {
-	w.bus.fault, w.bus.now = w.fail, func() time.Time { return w.now.Add(-w.slow) }
+	w.bus.fault, w.bus.now = w.fail, func() time.Time { return w.now }
 	for i := 1; i < steps || len(w.toSend) > 0; i++ {
 		if n := min(w.rng.IntN(3), len(w.toSend)); n > 0 {
 			w.bus.events = append(w.bus.events, w.toSend[:n]...)
@@ -63,7 +63,6 @@ func TestRollupsLost(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, seed)
-			w.slow = time.Duration(seed%3) * time.Hour
 			w.losing(300, 40, w.lose)
 			w.settle()
 		})

@@ -231,10 +231,8 @@ type stretch struct {
 	tier  int
 	after uint64
 	since time.Time
-	// upTo is the sequence of something that the stream has, and within tells that
-	// it was stored since that time.
-	upTo   uint64
-	within bool
+	// upTo is the sequence of something that the stream has.
+	upTo uint64
 }
 
 // groups reads the whole groups of a tier's stream, as ReadRollups does. It fails
@@ -275,10 +273,8 @@ func (p *partition) groups(ctx context.Context, s stretch, fn func(group) error)
 		return err
 	case seen > s.after || s.since.IsZero():
 		return fmt.Errorf("%w: of tier %d of partition %d up to %d, where there are some up to %d", errShort, tier, p.number, seen, s.upTo)
-	case !s.within:
-		return nil
 	}
-	// The bus's clock may be far from ours.
+	// Nothing was stored for long, or the bus's clock is far from ours.
 	s.since = time.Time{}
 	return p.groups(ctx, s, fn)
 }

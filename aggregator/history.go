@@ -43,14 +43,34 @@ func (p *partition) loadTier(ctx context.Context, tier int, began time.Time) (re
 		// What has not gone into the next tier counts, however old it is.
 		since = earlier(since, p.folded[tier+1])
 	}
-	first := true
-	what := stretch{tier: tier, since: since, upTo: p.begin, within: true}
+	what := stretch{tier: tier, since: since, upTo: p.begin}
 	if tier > 0 {
-		what.upTo, what.within = p.lasts[tier], p.folded[tier].After(since.Add(clocks))
+		what.upTo = p.lasts[tier]
 	}
+	reaches, err = p.load(ctx, what, began)
+	if errors.Is(err, errCut) {
+		// The bus's clock is so far behind ours that it took something for older.
+		what.since = time.Time{}
+		reaches, err = p.load(ctx, what, began)
+	}
+	return reaches, err
+}
+
+// errCut is that of a reading that begins too late.
+var errCut = errors.New("older rollups count, too")
+
+// load adds what is read of a tier to the store. It fails with errCut, having done
+// nothing, where the stretch may have left out what has not gone into the next tier, or
+// is not too old for this one.
+func (p *partition) load(ctx context.Context, what stretch, began time.Time) (reaches int64, err error) {
+	tier, first := what.tier, true
 	err = p.groups(ctx, what, func(g group) error {
 		if first {
 			reaches, first = g.reaches(), false
+			missing := tier+1 < len(p.tiers) && g.meta.Group > p.through[tier+1] || reaches > began.Unix()-p.tiers[tier].Keep
+			if missing && !what.since.IsZero() {
+				return errCut
+			}
 		}
 		if tier == 0 && g.last >= p.begin || tier > 0 && g.last > p.lasts[tier] {
 			return errEnough
@@ -61,6 +81,9 @@ func (p *partition) loadTier(ctx context.Context, tier int, began time.Time) (re
 	})
 	if errors.Is(err, errEnough) {
 		err = nil
+	}
+	if err == nil && first && !what.since.IsZero() {
+		err = errCut // what there is is not whole
 	}
 	return reaches, err
 }

@@ -162,7 +162,7 @@ func (p *partition) stateOf(ctx context.Context, tier int, turn uint64) (*state,
 	step := p.tiers[tier].Step
 	read := func(since time.Time) (*state, error) {
 		s := &state{sources: map[rollup.SourceID]rollup.Source{}, hole: p.a.o.Now().Unix(), holeTiers: tier}
-		err := p.groups(ctx, stretch{tier: tier, since: since, upTo: p.lasts[tier], within: true}, func(g group) error {
+		err := p.groups(ctx, stretch{tier: tier, since: since, upTo: p.lasts[tier]}, func(g group) error {
 			g.delta.Apply(s.sources)
 			s.complete = s.complete || g.delta.Full
 			if g.meta.Turn > turn {

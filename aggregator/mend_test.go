@@ -3,7 +3,6 @@ package aggregator
 import (
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -30,7 +29,6 @@ func (w *world) restart() { w.members = [2]*partition{w.partition("member0"), w.
 
 // losing lets a world go on, with a loss every so many steps.
 func (w *world) losing(steps, every int, lose func()) {
-	w.bus.fault, w.bus.now = w.fail, func() time.Time { return w.now }
 	for i := 1; i < steps || len(w.toSend) > 0; i++ {
 		if n := min(w.rng.IntN(3), len(w.toSend)); n > 0 {
 			w.bus.events = append(w.bus.events, w.toSend[:n]...)
@@ -60,39 +58,27 @@ func (w *world) losing(steps, every int, lose func()) {
 // members die. What the coarser tier has already does not go there again, and what
 // no tier has is counted again.
 func TestRollupsLost(t *testing.T) {
-	for seed := range uint64(40) {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, seed)
-			w.losing(300, 40, w.lose)
-			w.settle()
-		})
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
-	}
+	eachSeed(t, 40, func(w *world) {
+		w.losing(300, 40, w.lose)
+		w.settle()
+	})
 }
 
 // TestEventsLostToo: the stream of events loses what came last, too, and gives its
 // sequences again, to other batches, before anybody takes over. What was summed up
 // before counts on, once, and so does what came then.
 func TestEventsLostToo(t *testing.T) {
-	for seed := range uint64(20) {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, seed)
-			// Proxies send again what they were not told was stored.
-			w.losing(300, 30, func() {
-				n := min(w.rng.IntN(12), len(w.bus.events))
-				if others := n + w.rng.IntN(20) - 5; others > 0 && others <= len(w.toSend) {
-					lost := slices.Clone(w.bus.events[len(w.bus.events)-n:])
-					w.bus.loseEvents(n, w.toSend[:others])
-					w.toSend = append(lost, w.toSend[others:]...)
-				}
-				w.lose()
-			})
-			w.settle()
+	eachSeed(t, 20, func(w *world) {
+		// Proxies send again what they were not told was stored.
+		w.losing(300, 30, func() {
+			n := min(w.rng.IntN(12), len(w.bus.events))
+			if others := n + w.rng.IntN(20) - 5; others > 0 && others <= len(w.toSend) {
+				lost := slices.Clone(w.bus.events[len(w.bus.events)-n:])
+				w.bus.loseEvents(n, w.toSend[:others])
+				w.toSend = append(lost, w.toSend[others:]...)
+			}
+			w.lose()
 		})
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
-	}
+		w.settle()
+	})
 }

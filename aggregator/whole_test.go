@@ -3,7 +3,6 @@ package aggregator
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/weirmesh/weir/aggregator/query"
@@ -63,33 +62,26 @@ func (w *world) askAll(when string) (whole int) {
 // that an answer is about all there ever was, it is.
 func TestWholeAnswers(t *testing.T) {
 	whole := 0
-	for seed := range uint64(12) {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, seed)
-			w.began = w.now
-			n := 0
-			w.bus.reading = func() {
-				if n++; n%20 == 0 && !t.Failed() {
-					whole += w.askAll("while rollups are read")
-				}
+	eachSeed(t, 12, func(w *world) {
+		n := 0
+		w.bus.reading = func() {
+			if n++; n%20 == 0 && !w.t.Failed() {
+				whole += w.askAll("while rollups are read")
 			}
-			w.each = func(i int) {
-				if i%4 == 0 && !t.Failed() {
-					whole += w.askAll(fmt.Sprint("after step ", i))
-				}
-			}
-			w.losing(300, 40, func() {
-				w.lose()
-				if w.rng.IntN(3) == 0 {
-					w.now = w.now.Add(5 * time.Minute)
-				}
-			})
-			w.settle()
-		})
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
 		}
-	}
+		w.each = func(i int) {
+			if i%4 == 0 && !w.t.Failed() {
+				whole += w.askAll(fmt.Sprint("after step ", i))
+			}
+		}
+		w.losing(300, 40, func() {
+			w.lose()
+			if w.rng.IntN(3) == 0 {
+				w.now = w.now.Add(5 * time.Minute)
+			}
+		})
+		w.settle()
+	})
 	if whole == 0 {
 		t.Error("no answer was whole")
 	}

@@ -185,6 +185,9 @@ func (s *Store[K]) Loading(since int64) {
 func (s *Store[K]) LoadedTier(i int, since int64, last bool) {
 	for _, c := range s.both() {
 		c.raise(i, since)
+		if since > c.tiers[i].from {
+			c.forgot = max(c.forgot, since) // the next tier does not count there
+		}
 		c.loaded, c.have = since, len(c.tiers)
 		if !last {
 			c.loaded, c.have = max(since, c.tiers[i].from), i+1

@@ -120,7 +120,7 @@ func ask(ctx context.Context, m *mesh, f *findings, workloads int) error {
 			rows = len(r.GetRows())
 			return err
 		}},
-		{"the same, each as nobody has asked it before", 60, true, func() error {
+		{"the same, each as nobody has asked it before", 200, true, func() error {
 			r, err := m.client.Stat(ctx, &weirpb.StatRequest{Resource: every, Window: minute})
 			rows = len(r.GetRows())
 			return err

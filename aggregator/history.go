@@ -88,7 +88,8 @@ func (p *partition) load(ctx context.Context, what stretch, began time.Time) (re
 	return reaches, err
 }
 
-// clocks is how much the clocks of the members and of the bus may differ.
+// clocks is how much the clocks of the members and of the bus may differ before
+// history is read twice: see errCut.
 const clocks = 5 * time.Minute
 
 // earlier is since, or folded (zero: the beginning of time) where that may be

@@ -513,3 +513,23 @@ func BenchmarkAdd(b *testing.B) {
 		}
 	}
 }
+
+// TestLoadedTooLittle: a tier that was loaded since a time which the next does not have
+// wholly yet is what the store reaches back to, whatever the next has.
+func TestLoadedTooLittle(t *testing.T) {
+	s := store.New[name](newSummer, nil, now)
+	s.LoadedTier(0, now-5, false)
+	s.LoadedTier(1, 0, false)
+	s.LoadedTier(2, 0, true)
+	if got := s.Reaches(); got != now-5 {
+		t.Errorf("reaches back to %d s ago, want 5", now-got)
+	}
+	s = store.New[name](newSummer, nil, now)
+	// Two minutes later the next tier has it.
+	s.LoadedTier(0, now-200, false)
+	s.LoadedTier(1, 0, false)
+	s.LoadedTier(2, 0, true)
+	if got := s.Reaches(); got != 0 {
+		t.Errorf("reaches back to %d, want 0", got)
+	}
+}
